@@ -1,0 +1,3 @@
+//! The binary `tangelo-chat`.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! The binary `tangelo-connector`.
+
+fn main() {}

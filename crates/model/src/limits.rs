@@ -1,0 +1,122 @@
+//! Every bound in the system, each with its unit and its reason.
+//!
+//! Relations between bounds are asserted at compile time at the end of the file.
+
+use std::time::Duration;
+
+// ---- what a client may send
+
+/// Largest message from a client, in bytes, header included. Chat needs a hundredth of it; the
+/// original had no limit and fanned out 4 MiB.
+pub const MESSAGE_BYTES_MAX: usize = 64 * 1024;
+/// Largest text of one chat message, in bytes of UTF-8.
+pub const TEXT_BYTES_MAX: usize = 8 * 1024;
+/// Longest user or room name, in characters: what the original page allows.
+pub const NAME_CHARS_MAX: usize = 20;
+/// Longest user or room name between our own processes, in bytes: four per character, with
+/// room for a wider configured rule.
+pub const NAME_BYTES_MAX: usize = 256;
+/// Deepest nesting of JSON from a client.
+pub const JSON_DEPTH_MAX: usize = 32;
+/// Longest route, in bytes: its length travels in one byte.
+pub const ROUTE_BYTES_MAX: usize = 255;
+/// Largest HTTP request head, in bytes.
+pub const HTTP_HEAD_BYTES_MAX: usize = 16 * 1024;
+
+// ---- how long a client may take
+
+/// Time for the HTTP head, and again for the Pomelo handshake.
+pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Time from the handshake to a successful `enter`; a socket that never enters holds memory
+/// for nobody.
+pub const LOGIN_TIMEOUT: Duration = Duration::from_secs(10);
+/// Heartbeat interval told to Pomelo binary clients: the original's 3 s.
+pub const POMELO_HEARTBEAT: Duration = Duration::from_secs(3);
+/// How long a closing connection may take to flush its last frames.
+pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+
+// ---- what one client may cost
+
+/// Frames waiting for one slow reader; past it the session is closed.
+pub const SESSION_QUEUE_FRAMES_MAX: usize = 512;
+/// Bytes waiting for one slow reader; past it the session is closed.
+pub const SESSION_QUEUE_BYTES_MAX: usize = 1024 * 1024;
+/// Sends of one session not yet answered; past it a send is refused with `SlowDown`.
+pub const SESSION_UNACKED_MAX: usize = 256;
+/// Sustained sends per second of one session.
+pub const SESSION_SENDS_PER_SECOND: u32 = 100;
+/// Sends that one session may make at once after a pause.
+pub const SESSION_SENDS_BURST: u32 = 200;
+/// Connections from one client address at one frontend; enough for an office behind one
+/// address translator.
+pub const CONNECTIONS_PER_ADDRESS_MAX: usize = 10_000;
+
+// ---- rooms
+
+/// Slots that room names hash to. A power of two well above any number of chat nodes, and few
+/// enough that all owners fit in one registry answer.
+pub const SHARD_COUNT: u16 = 1024;
+/// Recent events kept per room, by the owner and by every relay.
+pub const TAIL_EVENTS_MAX: usize = 1000;
+/// Bytes of recent events kept per room.
+pub const TAIL_BYTES_MAX: usize = 1024 * 1024;
+/// Largest room. A join past it is refused with `SlowDown`.
+pub const ROOM_MEMBERS_MAX: usize = 100_000;
+/// Above this many members a room's joins and leaves are not pushed one by one.
+pub const PRESENCE_MEMBERS_MAX: usize = 1_000;
+/// How long a member stays when its connector's link is lost, before it leaves.
+pub const CONNECTOR_GRACE: Duration = Duration::from_secs(5);
+/// How long an opening shard waits for a live connector that does not attach.
+pub const ATTACH_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a relay waits before it attaches again to an owner that said it is not the owner.
+pub const ATTACH_RETRY: Duration = Duration::from_millis(50);
+
+// ---- between our own processes
+
+/// Largest gRPC message between our processes, in bytes.
+pub const LINK_MESSAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Frames put into one gRPC message at most.
+pub const LINK_BATCH_FRAMES_MAX: usize = 256;
+/// Frames waiting for one link; past it the link is cut and attaches again.
+pub const LINK_QUEUE_FRAMES_MAX: usize = 65_536;
+/// Idle time after which an HTTP/2 ping is sent on a link.
+pub const LINK_KEEPALIVE: Duration = Duration::from_millis(500);
+/// How long that ping may stay unanswered before the peer is taken for dead.
+pub const LINK_KEEPALIVE_TIMEOUT: Duration = Duration::from_millis(700);
+/// Events waiting for one worker; a full queue holds back the sockets that fill it.
+pub const WORKER_QUEUE_EVENTS_MAX: usize = 16_384;
+
+// ---- registry
+
+/// A node that says nothing for this long is gone.
+pub const LEASE: Duration = Duration::from_secs(3);
+/// How often a node says that it lives.
+pub const LEASE_BEAT: Duration = Duration::from_millis(750);
+/// How long a node whose stream broke may take to come back before it counts as gone: a killed
+/// process breaks its streams at once.
+pub const LEASE_AFTER_BREAK: Duration = Duration::from_millis(700);
+/// After a registry (re)start, how long it waits for nodes to report before it grants claims
+/// on shards whose owner it does not know.
+pub const REGISTRY_SETTLE: Duration = Duration::from_secs(2);
+/// Bounded load: no node holds more than this many times the mean, in percent.
+pub const LOAD_FACTOR_PERCENT: u32 = 125;
+/// Most live nodes in one cluster.
+pub const NODES_MAX: usize = 1024;
+
+// ---- processes
+
+/// How long a process may take from SIGTERM to its end.
+pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(8);
+
+const _: () = {
+    assert!(TEXT_BYTES_MAX < MESSAGE_BYTES_MAX);
+    assert!(NAME_CHARS_MAX * 4 <= NAME_BYTES_MAX);
+    assert!(MESSAGE_BYTES_MAX * 2 < SESSION_QUEUE_BYTES_MAX);
+    assert!(LEASE_BEAT.as_millis() * 3 < LEASE.as_millis());
+    assert!(LEASE_AFTER_BREAK.as_millis() < LEASE.as_millis());
+    assert!(
+        LINK_KEEPALIVE.as_millis() + LINK_KEEPALIVE_TIMEOUT.as_millis()
+            < ATTACH_TIMEOUT.as_millis()
+    );
+    assert!(SHARD_COUNT.is_power_of_two());
+};

@@ -1,0 +1,3 @@
+//! The binary `tangelo`.
+
+fn main() {}
