@@ -1,1 +1,6 @@
-//! Placeholder.
+//! What the processes of a cluster say to each other over gRPC.
+//!
+//! The messages are described in `proto/tangelo/v1`. Types of module [`pb`] are translated into
+//! those of the pure crates here and nowhere else.
+
+pub mod pb;
