@@ -68,13 +68,16 @@ pub const PRESENCE_MEMBERS_MAX: usize = 1_000;
 pub const CONNECTOR_GRACE: Duration = Duration::from_secs(5);
 /// How long an opening shard waits for a live connector that does not attach.
 pub const ATTACH_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a send or a join waits for an owner before it is answered with an error.
+pub const OWNER_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long a relay waits before it attaches again to an owner that said it is not the owner.
 pub const ATTACH_RETRY: Duration = Duration::from_millis(50);
 
 // ---- between our own processes
 
-/// Largest gRPC message between our processes, in bytes.
-pub const LINK_MESSAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Largest gRPC message between our processes, in bytes: the state of the largest room (its
+/// members at some 40 bytes each, and a full tail) fits.
+pub const LINK_MESSAGE_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Frames put into one gRPC message at most.
 pub const LINK_BATCH_FRAMES_MAX: usize = 256;
 /// Frames waiting for one link; past it the link is cut and attaches again.
@@ -102,6 +105,34 @@ pub const REGISTRY_SETTLE: Duration = Duration::from_secs(2);
 pub const LOAD_FACTOR_PERCENT: u32 = 125;
 /// Most live nodes in one cluster.
 pub const NODES_MAX: usize = 1024;
+/// Points of one node on a hash ring: enough that the fullest of a handful of nodes holds a
+/// tenth above the mean before the load bound cuts in, few enough that a ring is built in 100 µs.
+pub const RING_POINTS_PER_NODE: usize = 160;
+/// How often loads are told to the cluster: beats of many nodes become one change of the map.
+pub const REGISTRY_LOAD_INTERVAL: Duration = Duration::from_millis(250);
+/// Changes of the map kept for readers of the registry that lag; past it they get the whole map.
+pub const REGISTRY_CHANGES_MAX: usize = 256;
+/// Incarnations that the registry remembers as gone, so that it can tell them.
+pub const REGISTRY_GONE_MAX: usize = 4 * NODES_MAX;
+/// Longest pause between two tries to reach the registry. A try takes up to as long again, and
+/// every node must be back before the registry has settled.
+pub const REGISTRY_RETRY_MAX: Duration = Duration::from_millis(500);
+/// How long a try to join, a claim or a release may take.
+pub const REGISTRY_CALL_TIMEOUT: Duration = Duration::from_secs(1);
+/// Longest address that a node advertises, in bytes.
+pub const ADDRESS_BYTES_MAX: usize = 512;
+/// How long a gate counts a session that it has sent to a connector and that the connector has
+/// not reported: connecting, a beat and [`REGISTRY_LOAD_INTERVAL`] fit in.
+pub const PLACED_SESSION_EXPIRY: Duration = Duration::from_secs(3);
+/// How long a shard's place on the ring must be another chat before it is moved there, so that a
+/// node that comes and goes moves nothing twice.
+pub const MOVE_SETTLE: Duration = Duration::from_secs(1);
+/// Shards that one chat moves away at the same time; their rooms pause for the move.
+pub const MOVE_SHARDS_MAX: usize = 64;
+/// How long a chat waits for moved shards to find their new owner before it moves the next ones.
+pub const MOVE_TIMEOUT: Duration = Duration::from_millis(500);
+/// How long a chat waits before it repeats a claim or a release that failed.
+pub const CLAIM_RETRY: Duration = Duration::from_millis(200);
 
 // ---- processes
 
@@ -114,6 +145,10 @@ const _: () = {
     assert!(MESSAGE_BYTES_MAX * 2 < SESSION_QUEUE_BYTES_MAX);
     assert!(LEASE_BEAT.as_millis() * 3 < LEASE.as_millis());
     assert!(LEASE_AFTER_BREAK.as_millis() < LEASE.as_millis());
+    assert!(
+        REGISTRY_RETRY_MAX.as_millis() + REGISTRY_CALL_TIMEOUT.as_millis()
+            < REGISTRY_SETTLE.as_millis()
+    );
     assert!(
         LINK_KEEPALIVE.as_millis() + LINK_KEEPALIVE_TIMEOUT.as_millis()
             < ATTACH_TIMEOUT.as_millis()
