@@ -367,6 +367,19 @@ impl Content {
     }
 }
 
+/// Whom a chat message is for.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Target {
+    /// Every member of the room, the sender included. `shown` is what receivers are told as the
+    /// target: the original echoes the client's JSON, and `["*"]` counts as `"*"` there.
+    Everyone {
+        /// What receivers are told as the target.
+        shown: Content,
+    },
+    /// One member of the same room.
+    One(UserName),
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

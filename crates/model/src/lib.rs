@@ -11,6 +11,6 @@ pub mod time;
 pub use code::Code;
 pub use ids::{
     Content, Incarnation, MemberId, NameError, NameRule, NodeId, Position, Role, RoomId,
-    SendNumber, SessionId, Shard, Term, UserName,
+    SendNumber, SessionId, Shard, Target, Term, UserName,
 };
 pub use time::Time;

@@ -1,0 +1,231 @@
+//! What the two ends of a room say to each other.
+//!
+//! Every message travels with the shard and the term it was meant for; a receiver drops what
+//! carries another term. The stream between two processes keeps order, and both ends rely on it.
+
+use std::sync::Arc;
+
+use model::{
+    Code, Content, Incarnation, MemberId, Position, RoomId, SendNumber, SessionId, Shard, Target,
+    Term, UserName,
+};
+
+/// A message with the ownership it belongs to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Frame<M> {
+    /// The shard.
+    pub shard: Shard,
+    /// The ownership of the shard that the sender believes in.
+    pub term: Term,
+    /// What is said.
+    pub message: M,
+}
+
+/// What a connector says to the owner of a shard.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ToOwner {
+    /// One room as this connector knows it; sent for each of its rooms before [`Self::Attached`].
+    State(RoomState),
+    /// All states of this shard were sent: answer with what is missing, then [`ToRelay::Opened`].
+    Attached,
+    /// A session wants to be a member.
+    Join {
+        /// The room.
+        room: RoomId,
+        /// The session on this connector.
+        session: SessionId,
+        /// The name it wants, unique in the room.
+        user: UserName,
+    },
+    /// A session is no member any more.
+    Leave {
+        /// The room.
+        room: RoomId,
+        /// The session on this connector.
+        session: SessionId,
+    },
+    /// A member says something.
+    Say {
+        /// The room.
+        room: RoomId,
+        /// The session on this connector.
+        session: SessionId,
+        /// The send's number in its session; one number is applied once.
+        number: SendNumber,
+        /// For whom it is.
+        target: Target,
+        /// What is said.
+        content: Content,
+    },
+}
+
+/// What the owner of a shard says to a connector.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ToRelay {
+    /// Everything that was missing has been sent; joins and sends may follow.
+    Opened,
+    /// The receiver of the frame does not own the shard at that term (yet, or any more).
+    NotOwner,
+    /// The room as it stands; replaces what the relay knew.
+    Snapshot(Snapshot),
+    /// The next event of the room.
+    Event {
+        /// The room.
+        room: RoomId,
+        /// The event.
+        event: Arc<Event>,
+    },
+    /// A join was refused.
+    JoinRefused {
+        /// The room.
+        room: RoomId,
+        /// The session that asked.
+        session: SessionId,
+        /// Why.
+        code: Code,
+    },
+    /// A send was refused; it has no position and never will.
+    SayRefused {
+        /// The room.
+        room: RoomId,
+        /// The session that asked.
+        session: SessionId,
+        /// Which send.
+        number: SendNumber,
+        /// Why.
+        code: Code,
+    },
+}
+
+/// One connector's view of a room: what a new owner rebuilds the room from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RoomState {
+    /// The room.
+    pub room: RoomId,
+    /// The last event it saw; the default position if it never saw the room.
+    pub position: Position,
+    /// This connector's own sessions in the room.
+    pub own: Vec<OwnMember>,
+    /// All members it knows, its own included, in the room's order.
+    pub members: Vec<Member>,
+    /// The recent events it saw, without a gap, ending at `position`.
+    pub tail: Vec<Arc<Event>>,
+}
+
+/// A session of the connector that speaks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OwnMember {
+    /// The session.
+    pub session: SessionId,
+    /// The highest number of its sends that the owner has applied, as far as this end knows.
+    pub applied: SendNumber,
+}
+
+/// A member and its name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// Which session of which connector.
+    pub id: MemberId,
+    /// Its name in the room.
+    pub user: UserName,
+}
+
+/// A room at one position, for a connector that cannot be brought there event by event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Snapshot {
+    /// The room.
+    pub room: RoomId,
+    /// The last event that it contains.
+    pub position: Position,
+    /// All members, in the room's order.
+    pub members: Vec<Member>,
+    /// For the receiver's own members: the highest number of their sends that is applied.
+    pub applied: Vec<OwnMember>,
+}
+
+/// Something that happened in a room, in its order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// Where in the room's order.
+    pub position: Position,
+    /// What happened.
+    pub body: Body,
+}
+
+/// What happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Body {
+    /// A member came.
+    Joined(Member),
+    /// A member went.
+    Left(Member),
+    /// A member said something to everyone.
+    Said {
+        /// Who.
+        from: Member,
+        /// Which of its sends.
+        number: SendNumber,
+        /// What receivers are told as the target.
+        shown: Content,
+        /// What was said.
+        content: Content,
+    },
+    /// A member said something to one member.
+    Whispered {
+        /// Who.
+        from: Member,
+        /// Which of its sends.
+        number: SendNumber,
+        /// To whom.
+        to: Member,
+        /// What was said.
+        content: Content,
+    },
+    /// A whisper between others: it takes a position, so that a relay can tell a missing event
+    /// from one that is none of its business.
+    Hidden,
+}
+
+impl Event {
+    /// The event as `connector` may see it: a whisper only where its sender or its target is.
+    #[must_use]
+    pub fn seen_by(self: &Arc<Self>, connector: Incarnation) -> Arc<Self> {
+        match &self.body {
+            Body::Whispered { from, to, .. }
+                if from.id.connector != connector && to.id.connector != connector =>
+            {
+                Arc::new(Self {
+                    position: self.position,
+                    body: Body::Hidden,
+                })
+            }
+            Body::Whispered { .. }
+            | Body::Joined(_)
+            | Body::Left(_)
+            | Body::Said { .. }
+            | Body::Hidden => Arc::clone(self),
+        }
+    }
+
+    /// The send that this event is the result of.
+    #[must_use]
+    pub fn send(&self) -> Option<(MemberId, SendNumber)> {
+        match &self.body {
+            Body::Said { from, number, .. } | Body::Whispered { from, number, .. } => {
+                Some((from.id, *number))
+            }
+            Body::Joined(_) | Body::Left(_) | Body::Hidden => None,
+        }
+    }
+
+    /// Roughly how many bytes it keeps alive.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        let text = match &self.body {
+            Body::Said { content, shown, .. } => content.len() + shown.len(),
+            Body::Whispered { content, .. } => content.len(),
+            Body::Joined(_) | Body::Left(_) | Body::Hidden => 0,
+        };
+        text + size_of::<Self>()
+    }
+}

@@ -1,0 +1,481 @@
+//! One relay, a connector's end of one room: local members, gap check, unanswered sends.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::Arc,
+};
+
+use model::{
+    Code, Content, Incarnation, MemberId, Position, RoomId, SendNumber, SessionId, Target,
+    UserName, limits,
+};
+
+use crate::{
+    members::Members,
+    message::{Body, Event, Member, OwnMember, RoomState, Snapshot, ToOwner},
+    relays::Effect,
+    tail::Tail,
+};
+
+/// What members are told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Push {
+    /// Somebody came.
+    Add(UserName),
+    /// Somebody went.
+    Leave(UserName),
+    /// Somebody said something: the event is a `Said` or a `Whispered`.
+    Chat(Arc<Event>),
+}
+
+/// A connector's end of one room. It exists while the connector has sessions in the room.
+#[derive(Debug)]
+pub(crate) struct Relay {
+    me: Incarnation,
+    room: RoomId,
+    position: Position,
+    members: Members,
+    own: BTreeMap<SessionId, Own>,
+    /// The sessions in `own` that are members: who hears a broadcast. Made anew when it changes,
+    /// so that an effect can carry it without a copy.
+    audience: Arc<[SessionId]>,
+    tail: Tail,
+}
+
+/// A session of this connector in the room.
+#[derive(Debug)]
+struct Own {
+    user: UserName,
+    /// Whether the owner has made it a member.
+    joined: bool,
+    /// Whether the client has been told so; after that, losing the membership ends the session.
+    entered: bool,
+    /// The highest number of its sends known to be applied.
+    applied: SendNumber,
+    unanswered: VecDeque<Unanswered>,
+}
+
+#[derive(Debug)]
+struct Unanswered {
+    number: SendNumber,
+    target: Target,
+    content: Content,
+}
+
+/// What to do with an event of the room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Applied {
+    /// It was the next one.
+    Next,
+    /// It was seen before.
+    Again,
+    /// Something is missing before it.
+    Gap,
+}
+
+impl Relay {
+    pub(crate) fn new(me: Incarnation, room: RoomId) -> Self {
+        Self {
+            me,
+            room,
+            position: Position::default(),
+            members: Members::default(),
+            own: BTreeMap::new(),
+            audience: Arc::default(),
+            tail: Tail::default(),
+        }
+    }
+
+    /// Whether no session of this connector is in the room any more.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.own.is_empty()
+    }
+
+    /// Whether a snapshot has come. Before it, events are leftovers of an earlier stay.
+    pub(crate) fn has_seen_the_room(&self) -> bool {
+        self.position != Position::default()
+    }
+
+    /// Adds a session that wants in.
+    pub(crate) fn enter(&mut self, session: SessionId, user: UserName) -> ToOwner {
+        let own = Own {
+            user: user.clone(),
+            joined: false,
+            entered: false,
+            applied: SendNumber::default(),
+            unanswered: VecDeque::new(),
+        };
+        self.own.insert(session, own);
+        ToOwner::Join {
+            room: self.room.clone(),
+            session,
+            user,
+        }
+    }
+
+    /// Takes a session out; the clean-up at the owner needs no answer.
+    pub(crate) fn leave(&mut self, session: SessionId) -> Option<ToOwner> {
+        let own = self.own.remove(&session)?;
+        if own.joined {
+            self.refresh_audience();
+        }
+        Some(ToOwner::Leave {
+            room: self.room.clone(),
+            session,
+        })
+    }
+
+    /// Remembers a send until it is answered.
+    ///
+    /// # Errors
+    ///
+    /// `Unauthorized` if the session is not in the room, `SlowDown` if it has too many unanswered.
+    pub(crate) fn say(
+        &mut self,
+        session: SessionId,
+        number: SendNumber,
+        target: Target,
+        content: Content,
+    ) -> Result<ToOwner, Code> {
+        let own = self.own.get_mut(&session).ok_or(Code::Unauthorized)?;
+        if own.unanswered.len() >= limits::SESSION_UNACKED_MAX {
+            return Err(Code::SlowDown);
+        }
+        let say = Unanswered {
+            number,
+            target,
+            content,
+        };
+        let message = say.message(&self.room, session);
+        own.unanswered.push_back(say);
+        Ok(message)
+    }
+
+    /// What a new owner rebuilds the room from.
+    pub(crate) fn state(&self) -> RoomState {
+        RoomState {
+            room: self.room.clone(),
+            position: self.position,
+            own: self
+                .own
+                .iter()
+                .map(|(session, own)| OwnMember {
+                    session: *session,
+                    applied: own.applied,
+                })
+                .collect(),
+            members: self.members.iter().collect(),
+            tail: self.tail.iter().cloned().collect(),
+        }
+    }
+
+    /// Everything not answered yet, to be sent again.
+    pub(crate) fn unanswered(&self) -> impl Iterator<Item = ToOwner> {
+        self.own.iter().flat_map(|(session, own)| {
+            let join = (!own.joined).then(|| ToOwner::Join {
+                room: self.room.clone(),
+                session: *session,
+                user: own.user.clone(),
+            });
+            let says = own
+                .unanswered
+                .iter()
+                .map(|say| say.message(&self.room, *session));
+            join.into_iter().chain(says)
+        })
+    }
+
+    /// Gives up on everything not answered yet: there is no owner. What was sent may have been
+    /// applied by the last one, hence `Unknown`; a membership is kept.
+    pub(crate) fn give_up(&mut self, out: &mut Vec<Effect>) {
+        for (session, own) in &mut self.own {
+            for say in own.unanswered.drain(..) {
+                out.push(Effect::SayRefused {
+                    session: *session,
+                    number: say.number,
+                    code: Code::Unknown,
+                });
+            }
+        }
+        let waiting: Vec<SessionId> = self
+            .own
+            .iter()
+            .filter(|(_, own)| !own.entered)
+            .map(|(id, _)| *id)
+            .collect();
+        for session in waiting {
+            self.own.remove(&session);
+            out.push(Effect::EnterRefused {
+                session,
+                code: Code::NotApplied,
+            });
+        }
+    }
+
+    /// Applies the next event. On [`Applied::Gap`] nothing was changed.
+    pub(crate) fn apply(&mut self, event: Arc<Event>, out: &mut Vec<Effect>) -> Applied {
+        if event.position <= self.position {
+            return Applied::Again;
+        }
+        if event.position != self.position.next() {
+            return Applied::Gap;
+        }
+        self.position = event.position;
+        self.tail.push(Arc::clone(&event));
+        match &event.body {
+            Body::Joined(member) => self.joined(member, out),
+            Body::Left(member) => self.left(member, out),
+            Body::Said { from, number, .. } => {
+                let answered = self.answered(from.id, *number, out);
+                out.push(Effect::Push {
+                    sessions: Arc::clone(&self.audience),
+                    except: None,
+                    push: Push::Chat(Arc::clone(&event)),
+                    answered: answered.then_some((from.id.session, *number)),
+                });
+            }
+            Body::Whispered {
+                from, number, to, ..
+            } => {
+                if self.answered(from.id, *number, out) {
+                    let session = from.id.session;
+                    out.push(Effect::Said {
+                        session,
+                        number: *number,
+                        position: event.position,
+                    });
+                }
+                if to.id.connector == self.me && self.own.contains_key(&to.id.session) {
+                    out.push(Effect::Push {
+                        sessions: Arc::new([to.id.session]),
+                        except: None,
+                        push: Push::Chat(Arc::clone(&event)),
+                        answered: None,
+                    });
+                }
+            }
+            Body::Hidden => {}
+        }
+        Applied::Next
+    }
+
+    /// Replaces what the relay knew by the room as it stands, and tells members the difference.
+    pub(crate) fn replace(&mut self, snapshot: Snapshot, out: &mut Vec<Effect>) {
+        let first = !self.has_seen_the_room();
+        let known = std::mem::replace(&mut self.members, snapshot.members.into_iter().collect());
+        self.position = snapshot.position;
+        self.tail.clear();
+        for OwnMember { session, applied } in snapshot.applied {
+            if let Some(own) = self.own.get_mut(&session) {
+                own.forget(session, applied, out);
+            }
+        }
+        let members: BTreeSet<SessionId> = self
+            .members
+            .group(self.me)
+            .map(|group| group.sessions.iter().map(|(session, _)| *session).collect())
+            .unwrap_or_default();
+        for (session, own) in &mut self.own {
+            let is_member = members.contains(session);
+            if own.joined && !is_member {
+                out.push(Effect::Send(ToOwner::Join {
+                    room: self.room.clone(),
+                    session: *session,
+                    user: own.user.clone(),
+                }));
+            }
+            own.joined = is_member;
+        }
+        self.refresh_audience();
+        for session in members {
+            self.entered(session, out);
+        }
+        if first || self.members.len() > limits::PRESENCE_MEMBERS_MAX {
+            return;
+        }
+        let (gone, new) = (
+            missing(&known, &self.members),
+            missing(&self.members, &known),
+        );
+        for member in gone {
+            self.tell(None, Push::Leave(member.user), out);
+        }
+        for Member { id, user } in new {
+            let itself = (id.connector == self.me).then_some(id.session);
+            self.tell(itself, Push::Add(user), out);
+        }
+    }
+
+    /// A join was refused.
+    pub(crate) fn join_refused(&mut self, session: SessionId, code: Code, out: &mut Vec<Effect>) {
+        if self.own.get(&session).is_none_or(|own| own.joined) {
+            return;
+        }
+        let Some(own) = self.own.remove(&session) else {
+            return;
+        };
+        if own.entered {
+            out.push(Effect::Expel { session });
+            return;
+        }
+        out.push(Effect::EnterRefused { session, code });
+        for say in own.unanswered {
+            let number = say.number;
+            out.push(Effect::SayRefused {
+                session,
+                number,
+                code: Code::Unauthorized,
+            });
+        }
+    }
+
+    /// A send was refused.
+    pub(crate) fn say_refused(
+        &mut self,
+        session: SessionId,
+        number: SendNumber,
+        code: Code,
+        out: &mut Vec<Effect>,
+    ) {
+        let Some(own) = self.own.get_mut(&session) else {
+            return;
+        };
+        if own.unanswered.iter().any(|say| say.number == number) {
+            own.unanswered.retain(|say| say.number != number);
+            out.push(Effect::SayRefused {
+                session,
+                number,
+                code,
+            });
+        }
+    }
+
+    fn joined(&mut self, member: &Member, out: &mut Vec<Effect>) {
+        self.members.insert(member.clone());
+        let own = (member.id.connector == self.me).then_some(member.id.session);
+        if let Some(session) = own
+            && let Some(own) = self.own.get_mut(&session)
+        {
+            own.joined = true;
+            self.refresh_audience();
+            self.entered(session, out);
+        }
+        if self.members.len() <= limits::PRESENCE_MEMBERS_MAX {
+            self.tell(own, Push::Add(member.user.clone()), out);
+        }
+    }
+
+    fn left(&mut self, member: &Member, out: &mut Vec<Effect>) {
+        let crowded = self.members.len() > limits::PRESENCE_MEMBERS_MAX;
+        self.members.remove(member.id);
+        if member.id.connector == self.me
+            && let Some(own) = self.own.get_mut(&member.id.session)
+        {
+            // The owner took a live session for gone (its connector was cut off for too long): it
+            // comes back as the next event.
+            own.joined = false;
+            out.push(Effect::Send(ToOwner::Join {
+                room: self.room.clone(),
+                session: member.id.session,
+                user: own.user.clone(),
+            }));
+            self.refresh_audience();
+        }
+        if !crowded {
+            self.tell(None, Push::Leave(member.user.clone()), out);
+        }
+    }
+
+    /// Tells a client that it is in, once.
+    fn entered(&mut self, session: SessionId, out: &mut Vec<Effect>) {
+        let Some(own) = self.own.get_mut(&session) else {
+            return;
+        };
+        if !std::mem::replace(&mut own.entered, true) {
+            out.push(Effect::Entered {
+                session,
+                users: self.members.users(),
+            });
+        }
+    }
+
+    /// Notes that a send is applied. True if this connector's client waits for the answer.
+    ///
+    /// A lower number still unanswered was refused, by an owner whose answer got lost with its
+    /// link: numbers are handled in order.
+    fn answered(&mut self, id: MemberId, number: SendNumber, out: &mut Vec<Effect>) -> bool {
+        if id.connector != self.me {
+            return false;
+        }
+        let Some(own) = self.own.get_mut(&id.session) else {
+            return false;
+        };
+        own.applied = own.applied.max(number);
+        while let Some(say) = own.unanswered.pop_front_if(|say| say.number < number) {
+            out.push(Effect::SayRefused {
+                session: id.session,
+                number: say.number,
+                code: Code::NotApplied,
+            });
+        }
+        own.unanswered
+            .pop_front_if(|say| say.number == number)
+            .is_some()
+    }
+
+    fn tell(&self, except: Option<SessionId>, push: Push, out: &mut Vec<Effect>) {
+        if self.audience.is_empty() || (self.audience.len() == 1 && except.is_some()) {
+            return;
+        }
+        let sessions = Arc::clone(&self.audience);
+        out.push(Effect::Push {
+            sessions,
+            except,
+            push,
+            answered: None,
+        });
+    }
+
+    fn refresh_audience(&mut self) {
+        self.audience = self
+            .own
+            .iter()
+            .filter(|(_, own)| own.joined)
+            .map(|(session, _)| *session)
+            .collect();
+    }
+}
+
+impl Own {
+    /// Answers the sends that a snapshot covers: they may be in it or may have been refused.
+    fn forget(&mut self, session: SessionId, applied: SendNumber, out: &mut Vec<Effect>) {
+        self.applied = self.applied.max(applied);
+        while let Some(say) = self.unanswered.pop_front_if(|say| say.number <= applied) {
+            out.push(Effect::SayRefused {
+                session,
+                number: say.number,
+                code: Code::Unknown,
+            });
+        }
+    }
+}
+
+impl Unanswered {
+    fn message(&self, room: &RoomId, session: SessionId) -> ToOwner {
+        ToOwner::Say {
+            room: room.clone(),
+            session,
+            number: self.number,
+            target: self.target.clone(),
+            content: self.content.clone(),
+        }
+    }
+}
+
+/// The members of `these` that `those` lack.
+fn missing(these: &Members, those: &Members) -> Vec<Member> {
+    these
+        .iter()
+        .filter(|member| those.named(&member.user) != Some(member.id))
+        .collect()
+}

@@ -1,0 +1,541 @@
+//! [`Relays`], a connector's end of all rooms of some shards: follows the map, attaches to owners.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use model::{
+    Code, Content, Incarnation, Position, RoomId, SendNumber, SessionId, Shard, Target, Term, Time,
+    UserName, limits,
+};
+
+use crate::{
+    message::{Frame, ToOwner, ToRelay},
+    relay::{Applied, Push, Relay},
+};
+
+/// What happens to a connector's end.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// The map says who owns a shard. Older news than known is ignored.
+    Owner {
+        /// The shard.
+        shard: Shard,
+        /// Its owner; none while it is free.
+        owner: Option<Incarnation>,
+        /// The term of that ownership, or of the last one.
+        term: Term,
+    },
+    /// The stream to a chat node is open.
+    LinkUp(Incarnation),
+    /// The stream to a chat node is gone; nothing more comes from it.
+    LinkDown(Incarnation),
+    /// A chat node says something.
+    Frame {
+        /// Which.
+        from: Incarnation,
+        /// What.
+        frame: Frame<ToRelay>,
+    },
+    /// A session wants in. Answered by [`Effect::Entered`] or [`Effect::EnterRefused`].
+    Enter {
+        /// The room's shard.
+        shard: Shard,
+        /// The room.
+        room: RoomId,
+        /// The session.
+        session: SessionId,
+        /// The name it wants.
+        user: UserName,
+    },
+    /// A session says something. Answered by [`Effect::Said`], by an [`Effect::Push`] that is
+    /// `answered`, or by [`Effect::SayRefused`].
+    Say {
+        /// The room's shard.
+        shard: Shard,
+        /// The room it entered.
+        room: RoomId,
+        /// The session.
+        session: SessionId,
+        /// The number of the send in its session, growing.
+        number: SendNumber,
+        /// For whom.
+        target: Target,
+        /// What.
+        content: Content,
+    },
+    /// A session is gone.
+    Leave {
+        /// The room's shard.
+        shard: Shard,
+        /// The room it entered.
+        room: RoomId,
+        /// The session.
+        session: SessionId,
+    },
+    /// The time given by [`Relays::poll_timeout`] has come.
+    Timeout,
+}
+
+/// What the shell must do, in order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Say something to the shard's owner. Only inside this crate; leaves it as [`Self::Frame`].
+    #[doc(hidden)]
+    Send(ToOwner),
+    /// Send a frame over the stream to a chat node.
+    Frame {
+        /// Which node.
+        to: Incarnation,
+        /// What.
+        frame: Frame<ToOwner>,
+    },
+    /// Cut the stream to a chat node and open it again: something was lost on it.
+    CutLink(Incarnation),
+    /// Tell a client that it is in, with everybody in the room.
+    Entered {
+        /// The session.
+        session: SessionId,
+        /// Names in the room's order, its own included.
+        users: Vec<UserName>,
+    },
+    /// Tell a client that it is not in.
+    EnterRefused {
+        /// The session.
+        session: SessionId,
+        /// Why.
+        code: Code,
+    },
+    /// Tell a client that its send has a position.
+    Said {
+        /// The session.
+        session: SessionId,
+        /// Which send.
+        number: SendNumber,
+        /// Where it stands.
+        position: Position,
+    },
+    /// Tell a client that its send failed.
+    SayRefused {
+        /// The session.
+        session: SessionId,
+        /// Which send.
+        number: SendNumber,
+        /// Why.
+        code: Code,
+    },
+    /// Tell members something.
+    Push {
+        /// Whom.
+        sessions: Arc<[SessionId]>,
+        /// Who of them is not told.
+        except: Option<SessionId>,
+        /// What.
+        push: Push,
+        /// The send of one of them that is thereby applied: its client gets its answer right
+        /// before or after the push, as its dialect wants.
+        answered: Option<(SessionId, SendNumber)>,
+    },
+    /// Close a session that lost its place in the room.
+    Expel {
+        /// The session.
+        session: SessionId,
+    },
+    /// A frame of another term, or from a node that is not the owner, was dropped.
+    StaleFrame {
+        /// The shard.
+        shard: Shard,
+        /// Who sent it.
+        from: Incarnation,
+        /// The term it carried.
+        term: Term,
+    },
+    /// The shard's owner has brought every room here up to date.
+    Attached {
+        /// The shard.
+        shard: Shard,
+        /// The owner.
+        owner: Incarnation,
+        /// Its term.
+        term: Term,
+    },
+}
+
+/// A connector's end of all rooms of the shards that one worker drives.
+#[derive(Debug)]
+pub struct Relays {
+    me: Incarnation,
+    linked: BTreeSet<Incarnation>,
+    shards: BTreeMap<Shard, Group>,
+    /// No group's deadline is before this; checked only when it comes.
+    timeout: Option<Time>,
+}
+
+/// The relays of one shard.
+#[derive(Debug, Default)]
+struct Group {
+    owner: Option<Incarnation>,
+    term: Term,
+    state: State,
+    rooms: BTreeMap<RoomId, Relay>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum State {
+    /// Nobody to talk to; waits for the map, for a link, or for `retry`. What waits for an answer
+    /// is given up at `give_up`.
+    #[default]
+    Idle,
+    Detached {
+        retry: Option<Time>,
+        give_up: Time,
+    },
+    /// States are sent; waits for the owner to open.
+    Attaching {
+        give_up: Time,
+    },
+    /// In step with the owner.
+    Attached,
+}
+
+impl Relays {
+    /// A connector's end without rooms; `me` is the connector's incarnation.
+    #[must_use]
+    pub fn new(me: Incarnation) -> Self {
+        Self {
+            me,
+            linked: BTreeSet::new(),
+            shards: BTreeMap::new(),
+            timeout: None,
+        }
+    }
+
+    /// How many rooms have members here.
+    #[must_use]
+    pub fn rooms(&self) -> usize {
+        self.shards.values().map(|group| group.rooms.len()).sum()
+    }
+
+    /// When to call [`Self::handle`] with [`Event::Timeout`].
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Time> {
+        self.timeout
+    }
+
+    /// Takes one event; appends what must be done.
+    pub fn handle(&mut self, now: Time, event: Event, out: &mut Vec<Effect>) {
+        match event {
+            Event::Owner { shard, owner, term } => self.owner(now, shard, owner, term, out),
+            Event::LinkUp(peer) => self.link_up(now, peer, out),
+            Event::LinkDown(peer) => self.link_down(now, peer),
+            Event::Frame { from, frame } => self.frame(now, from, frame, out),
+            Event::Enter {
+                shard,
+                room,
+                session,
+                user,
+            } => {
+                let me = self.me;
+                let relay = self.group(now, shard).rooms.entry(room.clone());
+                let join = relay
+                    .or_insert_with(|| Relay::new(me, room))
+                    .enter(session, user);
+                self.send(shard, join, out);
+            }
+            Event::Say {
+                shard,
+                room,
+                session,
+                number,
+                target,
+                content,
+            } => {
+                let relay = self.group(now, shard).rooms.get_mut(&room);
+                let said = relay
+                    .ok_or(Code::Unauthorized)
+                    .and_then(|relay| relay.say(session, number, target, content));
+                match said {
+                    Ok(say) => self.send(shard, say, out),
+                    Err(code) => out.push(Effect::SayRefused {
+                        session,
+                        number,
+                        code,
+                    }),
+                }
+            }
+            Event::Leave {
+                shard,
+                room,
+                session,
+            } => {
+                let rooms = &mut self.group(now, shard).rooms;
+                let Some(relay) = rooms.get_mut(&room) else {
+                    return;
+                };
+                let leave = relay.leave(session);
+                if relay.is_idle() {
+                    rooms.remove(&room);
+                }
+                if let Some(leave) = leave {
+                    self.send(shard, leave, out);
+                }
+            }
+            Event::Timeout => self.timed_out(now, out),
+        }
+    }
+
+    fn group(&mut self, now: Time, shard: Shard) -> &mut Group {
+        let group = self.shards.entry(shard).or_default();
+        if group.state == State::Idle {
+            group.state = State::Detached {
+                retry: None,
+                give_up: now + limits::OWNER_TIMEOUT,
+            };
+            wake_at(&mut self.timeout, now + limits::OWNER_TIMEOUT);
+        }
+        group
+    }
+
+    fn owner(
+        &mut self,
+        now: Time,
+        shard: Shard,
+        owner: Option<Incarnation>,
+        term: Term,
+        out: &mut Vec<Effect>,
+    ) {
+        let group = self.group(now, shard);
+        let same = group.owner == owner && group.term == term;
+        if same || term < group.term {
+            return;
+        }
+        group.owner = owner;
+        group.term = term;
+        self.detach(now, shard, None);
+        self.attach(now, shard, out);
+    }
+
+    fn link_up(&mut self, now: Time, peer: Incarnation, out: &mut Vec<Effect>) {
+        self.linked.insert(peer);
+        for shard in self.owned_by(peer) {
+            self.attach(now, shard, out);
+        }
+    }
+
+    fn link_down(&mut self, now: Time, peer: Incarnation) {
+        self.linked.remove(&peer);
+        for shard in self.owned_by(peer) {
+            self.detach(now, shard, None);
+        }
+    }
+
+    fn owned_by(&self, peer: Incarnation) -> Vec<Shard> {
+        let owned = self
+            .shards
+            .iter()
+            .filter(|(_, group)| group.owner == Some(peer));
+        owned.map(|(shard, _)| *shard).collect()
+    }
+
+    /// Stops talking to the owner; keeps the moment since when nobody answers.
+    fn detach(&mut self, now: Time, shard: Shard, retry: Option<Time>) {
+        let Some(group) = self.shards.get_mut(&shard) else {
+            return;
+        };
+        let give_up = match group.state {
+            State::Detached { give_up, .. } | State::Attaching { give_up } => give_up,
+            State::Idle | State::Attached => now + limits::OWNER_TIMEOUT,
+        };
+        group.state = State::Detached { retry, give_up };
+        wake_at(&mut self.timeout, give_up);
+        if let Some(retry) = retry {
+            wake_at(&mut self.timeout, retry);
+        }
+    }
+
+    /// Sends all that is known of the shard to its owner, if there is a way to it.
+    fn attach(&mut self, now: Time, shard: Shard, out: &mut Vec<Effect>) {
+        let Some(group) = self.shards.get_mut(&shard) else {
+            return;
+        };
+        let Some(owner) = group.owner.filter(|owner| self.linked.contains(owner)) else {
+            return;
+        };
+        let give_up = match group.state {
+            State::Detached { give_up, .. } => give_up,
+            State::Idle => now + limits::OWNER_TIMEOUT,
+            State::Attaching { .. } | State::Attached => return,
+        };
+        group.state = State::Attaching { give_up };
+        let term = group.term;
+        let states = group
+            .rooms
+            .values()
+            .map(|relay| ToOwner::State(relay.state()));
+        for message in states.chain([ToOwner::Attached]) {
+            out.push(Effect::Frame {
+                to: owner,
+                frame: Frame {
+                    shard,
+                    term,
+                    message,
+                },
+            });
+        }
+    }
+
+    fn frame(
+        &mut self,
+        now: Time,
+        from: Incarnation,
+        frame: Frame<ToRelay>,
+        out: &mut Vec<Effect>,
+    ) {
+        let Frame {
+            shard,
+            term,
+            message,
+        } = frame;
+        let Some(group) = self.shards.get_mut(&shard) else {
+            return;
+        };
+        let heard = group.owner == Some(from)
+            && group.term == term
+            && matches!(group.state, State::Attaching { .. } | State::Attached);
+        if !heard {
+            out.push(Effect::StaleFrame { shard, from, term });
+            return;
+        }
+        let start = out.len();
+        match message {
+            ToRelay::Opened => {
+                group.state = State::Attached;
+                out.push(Effect::Attached {
+                    shard,
+                    owner: from,
+                    term,
+                });
+                let again = group
+                    .rooms
+                    .values()
+                    .flat_map(Relay::unanswered)
+                    .map(Effect::Send);
+                out.extend(again);
+            }
+            ToRelay::NotOwner => self.detach(now, shard, Some(now + limits::ATTACH_RETRY)),
+            ToRelay::Snapshot(snapshot) => {
+                if let Some(relay) = group.rooms.get_mut(&snapshot.room) {
+                    relay.replace(snapshot, out);
+                }
+            }
+            ToRelay::Event { room, event } => {
+                if let Some(relay) = group.rooms.get_mut(&room)
+                    && relay.apply(event, out) == Applied::Gap
+                    && relay.has_seen_the_room()
+                {
+                    out.push(Effect::CutLink(from));
+                }
+            }
+            ToRelay::JoinRefused {
+                room,
+                session,
+                code,
+            } => {
+                if let Some(relay) = group.rooms.get_mut(&room) {
+                    relay.join_refused(session, code, out);
+                    if relay.is_idle() {
+                        group.rooms.remove(&room);
+                    }
+                }
+            }
+            ToRelay::SayRefused {
+                room,
+                session,
+                number,
+                code,
+            } => {
+                if let Some(relay) = group.rooms.get_mut(&room) {
+                    relay.say_refused(session, number, code, out);
+                }
+            }
+        }
+        self.address(shard, start, out);
+    }
+
+    /// Sends to the owner if the shard is attached. If it is not, the relay's state carries it.
+    fn send(&mut self, shard: Shard, message: ToOwner, out: &mut Vec<Effect>) {
+        let start = out.len();
+        out.push(Effect::Send(message));
+        self.address(shard, start, out);
+    }
+
+    /// Puts the owner's address on what relays want to say, from `start` on; drops what the next
+    /// attach will carry anyway.
+    fn address(&self, shard: Shard, start: usize, out: &mut Vec<Effect>) {
+        let Some(group) = self.shards.get(&shard) else {
+            return;
+        };
+        let attached = group.owner.filter(|_| group.state == State::Attached);
+        for at in (start..out.len()).rev() {
+            if !matches!(out[at], Effect::Send(_)) {
+                continue;
+            }
+            let Some(to) = attached else {
+                out.remove(at);
+                continue;
+            };
+            let taken = std::mem::replace(&mut out[at], Effect::CutLink(to));
+            if let Effect::Send(message) = taken {
+                let frame = Frame {
+                    shard,
+                    term: group.term,
+                    message,
+                };
+                out[at] = Effect::Frame { to, frame };
+            }
+        }
+    }
+
+    fn timed_out(&mut self, now: Time, out: &mut Vec<Effect>) {
+        self.timeout = None;
+        let mut again = Vec::new();
+        for (shard, group) in &mut self.shards {
+            let (retry, give_up) = match group.state {
+                State::Idle | State::Attached => continue,
+                State::Detached { retry, give_up } => (retry, give_up),
+                State::Attaching { give_up } => (None, give_up),
+            };
+            if give_up <= now {
+                for relay in group.rooms.values_mut() {
+                    relay.give_up(out);
+                }
+                group.rooms.retain(|_, relay| !relay.is_idle());
+                let next = now + limits::OWNER_TIMEOUT;
+                group.state = match group.state {
+                    State::Attaching { .. } => State::Attaching { give_up: next },
+                    State::Idle | State::Attached | State::Detached { .. } => State::Detached {
+                        retry,
+                        give_up: next,
+                    },
+                };
+                wake_at(&mut self.timeout, next);
+            } else {
+                wake_at(&mut self.timeout, give_up);
+            }
+            match retry {
+                Some(retry) if retry <= now => again.push(*shard),
+                Some(retry) => wake_at(&mut self.timeout, retry),
+                None => {}
+            }
+        }
+        for shard in again {
+            self.attach(now, shard, out);
+        }
+    }
+}
+
+/// Moves a wake-up time forward to `at` if that is earlier.
+pub(crate) fn wake_at(timeout: &mut Option<Time>, at: Time) {
+    *timeout = Some(timeout.map_or(at, |known| known.min(at)));
+}

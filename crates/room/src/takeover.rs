@@ -1,0 +1,114 @@
+//! A new owner rebuilds a room from what the connectors know of it.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use model::{Incarnation, MemberId, Position, SendNumber, Term};
+
+use crate::{
+    members::Members,
+    message::{Body, Event, RoomState},
+    room::Room,
+    tail::Tail,
+};
+
+/// A rebuilt room, and whether its history goes on.
+pub(crate) struct Rebuilt {
+    pub(crate) room: Room,
+    /// False if continuity could not be proved: the room starts a new generation.
+    pub(crate) continuous: bool,
+}
+
+/// Rebuilds one room at `term`.
+///
+/// `states` are the views of the connectors that attached; `complete` says that every connector
+/// live at the claim attached or is gone. Returns `None` if nobody saw the room before, so that
+/// there is nothing to rebuild.
+///
+/// The history goes on only if every connector that had members in the room has attached: another
+/// one may have shown its clients an event that nobody else knows, and its position must not be
+/// given to a different event (promise P8).
+pub(crate) fn rebuild(
+    term: Term,
+    complete: bool,
+    states: &[(Incarnation, &RoomState)],
+) -> Option<Rebuilt> {
+    let generation = states
+        .iter()
+        .map(|(_, state)| state.position.generation)
+        .max()
+        .filter(|g| g.0 > 0)?;
+    let current: Vec<_> = states
+        .iter()
+        .filter(|(_, state)| state.position.generation == generation)
+        .collect();
+    let (_, top) = current.iter().max_by_key(|(_, state)| state.position)?;
+
+    let attached: BTreeSet<Incarnation> = states.iter().map(|(from, _)| *from).collect();
+    let all_here = current
+        .iter()
+        .flat_map(|(_, state)| &state.members)
+        .all(|member| attached.contains(&member.id.connector));
+    let continuous = complete && all_here;
+
+    let members: Members = top.members.iter().cloned().collect();
+    let events = union(current.iter().flat_map(|(_, state)| &state.tail));
+    let applied = applied(states, events.values());
+    let mut tail = Tail::default();
+    let position = if continuous {
+        for event in events.into_values() {
+            tail.push(event);
+        }
+        top.position
+    } else {
+        Position {
+            generation: term,
+            seq: top.position.seq,
+        }
+    };
+    Some(Rebuilt {
+        room: Room::restored(position, members, tail, &applied),
+        continuous,
+    })
+}
+
+/// All events by number; a whisper wins over its placeholder.
+fn union<'a>(tails: impl Iterator<Item = &'a Arc<Event>>) -> BTreeMap<u64, Arc<Event>> {
+    let mut events: BTreeMap<u64, Arc<Event>> = BTreeMap::new();
+    for event in tails {
+        let known = events
+            .entry(event.position.seq)
+            .or_insert_with(|| Arc::clone(event));
+        if known.body == Body::Hidden {
+            *known = Arc::clone(event);
+        }
+    }
+    events
+}
+
+/// The highest applied send of each member: from its own connector, and from events that its
+/// connector has not seen yet.
+fn applied<'a>(
+    states: &[(Incarnation, &RoomState)],
+    events: impl Iterator<Item = &'a Arc<Event>>,
+) -> BTreeMap<MemberId, SendNumber> {
+    let own = states.iter().flat_map(|(connector, state)| {
+        state.own.iter().map(|own| {
+            (
+                MemberId {
+                    connector: *connector,
+                    session: own.session,
+                },
+                own.applied,
+            )
+        })
+    });
+    let mut applied: BTreeMap<MemberId, SendNumber> = own.collect();
+    for (member, number) in events.filter_map(|event| event.send()) {
+        let known = applied.entry(member).or_default();
+        *known = number.max(*known);
+    }
+    applied
+}
