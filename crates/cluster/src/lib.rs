@@ -24,5 +24,7 @@
 //!   waits before it trusts a silence.
 
 pub mod map;
+pub mod placement;
 
 pub use map::{ClientAddress, ClusterMap, MapDelta, MapUpdate, Node, NodeState, Ownership};
+pub use placement::{Connectors, Owners, shard_of};
