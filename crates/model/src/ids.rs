@@ -92,11 +92,7 @@ pub struct NameRule {
 
 impl Default for NameRule {
     fn default() -> Self {
-        Self {
-            chars_max: limits::NAME_CHARS_MAX,
-            extra: "_-".into(),
-            anything: false,
-        }
+        Self { chars_max: limits::NAME_CHARS_MAX, extra: "_-".into(), anything: false }
     }
 }
 
@@ -119,10 +115,7 @@ impl NameRule {
         if name.chars().count() > self.chars_max {
             return Err(NameError::TooLong);
         }
-        match name
-            .chars()
-            .find(|c| !c.is_alphanumeric() && !self.extra.contains(*c))
-        {
+        match name.chars().find(|c| !c.is_alphanumeric() && !self.extra.contains(*c)) {
             Some(c) => Err(NameError::Character(c)),
             None => Ok(()),
         }
@@ -243,19 +236,12 @@ impl Shard {
     /// The shard with this number, if there is one.
     #[must_use]
     pub const fn new(number: u16) -> Option<Self> {
-        if number < limits::SHARD_COUNT {
-            Some(Self(number))
-        } else {
-            None
-        }
+        if number < limits::SHARD_COUNT { Some(Self(number)) } else { None }
     }
 
     /// The shard that a hash falls into.
     #[must_use]
-    #[expect(
-        clippy::cast_possible_truncation,
-        reason = "the remainder is below SHARD_COUNT"
-    )]
+    #[expect(clippy::cast_possible_truncation, reason = "the remainder is below SHARD_COUNT")]
     pub const fn from_hash(hash: u64) -> Self {
         Self((hash % limits::SHARD_COUNT as u64) as u16)
     }
@@ -316,10 +302,7 @@ impl Position {
     /// The position right after this one.
     #[must_use]
     pub const fn next(self) -> Self {
-        Self {
-            generation: self.generation,
-            seq: self.seq + 1,
-        }
+        Self { generation: self.generation, seq: self.seq + 1 }
     }
 }
 
@@ -387,33 +370,14 @@ mod tests {
     #[test]
     fn names_follow_the_rule() {
         let rule = NameRule::default();
-        for good in [
-            "alice",
-            "张三",
-            "émile",
-            "room_1",
-            "room-1",
-            "12345678901234567890",
-        ] {
+        for good in ["alice", "张三", "émile", "room_1", "room-1", "12345678901234567890"] {
             assert!(RoomId::parse(good, &rule).is_ok(), "{good}");
         }
         assert_eq!(UserName::parse("", &rule), Err(NameError::Empty));
-        assert_eq!(
-            UserName::parse("a*b", &rule),
-            Err(NameError::Character('*'))
-        );
-        assert_eq!(
-            UserName::parse("a b", &rule),
-            Err(NameError::Character(' '))
-        );
-        assert_eq!(
-            UserName::parse("123456789012345678901", &rule),
-            Err(NameError::TooLong)
-        );
-        let anything = NameRule {
-            anything: true,
-            ..rule
-        };
+        assert_eq!(UserName::parse("a*b", &rule), Err(NameError::Character('*')));
+        assert_eq!(UserName::parse("a b", &rule), Err(NameError::Character(' ')));
+        assert_eq!(UserName::parse("123456789012345678901", &rule), Err(NameError::TooLong));
+        let anything = NameRule { anything: true, ..rule };
         assert!(UserName::parse("", &anything).is_ok());
         assert!(UserName::parse(&"x".repeat(257), &anything).is_err());
     }
@@ -427,14 +391,8 @@ mod tests {
 
     #[test]
     fn positions_order_by_generation_first() {
-        let old = Position {
-            generation: Term(3),
-            seq: 900,
-        };
-        let new = Position {
-            generation: Term(4),
-            seq: 1,
-        };
+        let old = Position { generation: Term(3), seq: 900 };
+        let new = Position { generation: Term(4), seq: 1 };
         assert!(old < new);
         assert_eq!(new.next().seq, 2);
     }

@@ -46,31 +46,20 @@ impl Members {
         }
         self.names.insert(member.user.clone(), member.id);
         let entry = (member.id.session, member.user);
-        match self
-            .groups
-            .iter_mut()
-            .find(|group| group.connector == member.id.connector)
-        {
+        match self.groups.iter_mut().find(|group| group.connector == member.id.connector) {
             Some(group) => group.sessions.push(entry),
-            None => self.groups.push(Group {
-                connector: member.id.connector,
-                sessions: vec![entry],
-            }),
+            None => {
+                self.groups.push(Group { connector: member.id.connector, sessions: vec![entry] })
+            }
         }
         true
     }
 
     /// Takes a member out; a connector without members loses its place.
     pub fn remove(&mut self, id: MemberId) -> Option<Member> {
-        let at = self
-            .groups
-            .iter()
-            .position(|group| group.connector == id.connector)?;
+        let at = self.groups.iter().position(|group| group.connector == id.connector)?;
         let group = &mut self.groups[at];
-        let place = group
-            .sessions
-            .iter()
-            .position(|(session, _)| *session == id.session)?;
+        let place = group.sessions.iter().position(|(session, _)| *session == id.session)?;
         let (_, user) = group.sessions.remove(place);
         if group.sessions.is_empty() {
             self.groups.remove(at);
@@ -89,19 +78,13 @@ impl Members {
     #[must_use]
     pub fn name(&self, id: MemberId) -> Option<&UserName> {
         let group = self.group(id.connector)?;
-        group
-            .sessions
-            .iter()
-            .find(|(session, _)| *session == id.session)
-            .map(|(_, user)| user)
+        group.sessions.iter().find(|(session, _)| *session == id.session).map(|(_, user)| user)
     }
 
     /// The members on one connector.
     #[must_use]
     pub fn group(&self, connector: Incarnation) -> Option<&Group> {
-        self.groups
-            .iter()
-            .find(|group| group.connector == connector)
+        self.groups.iter().find(|group| group.connector == connector)
     }
 
     /// All groups in order.
@@ -115,10 +98,7 @@ impl Members {
         self.groups.iter().flat_map(|group| {
             let connector = group.connector;
             group.sessions.iter().map(move |(session, user)| Member {
-                id: MemberId {
-                    connector,
-                    session: *session,
-                },
+                id: MemberId { connector, session: *session },
                 user: user.clone(),
             })
         })
@@ -152,10 +132,7 @@ mod tests {
 
     fn member(connector: u64, session: u64, user: &str) -> Member {
         Member {
-            id: MemberId {
-                connector: Incarnation(connector),
-                session: SessionId(session),
-            },
+            id: MemberId { connector: Incarnation(connector), session: SessionId(session) },
             user: UserName::parse(user, &NameRule::default()).unwrap(),
         }
     }
@@ -177,10 +154,7 @@ mod tests {
         let mut members = Members::default();
         assert!(members.insert(member(1, 1, "alice")));
         assert!(!members.insert(member(2, 9, "alice")));
-        assert_eq!(
-            members.remove(member(1, 1, "alice").id),
-            Some(member(1, 1, "alice"))
-        );
+        assert_eq!(members.remove(member(1, 1, "alice").id), Some(member(1, 1, "alice")));
         assert_eq!(members.remove(member(1, 1, "alice").id), None);
         assert!(members.insert(member(2, 9, "alice")));
         assert_eq!(members.len(), 1);

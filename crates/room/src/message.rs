@@ -194,10 +194,7 @@ impl Event {
             Body::Whispered { from, to, .. }
                 if from.id.connector != connector && to.id.connector != connector =>
             {
-                Arc::new(Self {
-                    position: self.position,
-                    body: Body::Hidden,
-                })
+                Arc::new(Self { position: self.position, body: Body::Hidden })
             }
             Body::Whispered { .. }
             | Body::Joined(_)

@@ -149,10 +149,7 @@ impl Owner {
 
     /// The shards that serve, and the terms at which they do.
     pub fn open(&self) -> impl Iterator<Item = (Shard, Term)> {
-        let open = self
-            .shards
-            .iter()
-            .filter(|(_, group)| matches!(group.phase, Phase::Open));
+        let open = self.shards.iter().filter(|(_, group)| matches!(group.phase, Phase::Open));
         open.map(|(shard, group)| (*shard, group.term))
     }
 
@@ -165,11 +162,7 @@ impl Owner {
     /// Takes one event; appends what must be done.
     pub fn handle(&mut self, now: Time, event: Event, out: &mut Vec<Effect>) {
         match event {
-            Event::Won {
-                shard,
-                term,
-                connectors,
-            } => self.won(now, shard, term, connectors, out),
+            Event::Won { shard, term, connectors } => self.won(now, shard, term, connectors, out),
             Event::Lost { shard } => {
                 self.shards.remove(&shard);
             }
@@ -189,11 +182,7 @@ impl Owner {
                 }
                 self.wake_for_absent();
             }
-            Event::Frame {
-                connector,
-                link,
-                frame,
-            } => {
+            Event::Frame { connector, link, frame } => {
                 if self.links.get(&connector) == Some(&link) {
                     self.frame(now, connector, frame, out);
                 }
@@ -214,11 +203,7 @@ impl Owner {
         let waiting: BTreeSet<Incarnation> = connectors.into_iter().collect();
         let mut group = Group {
             term,
-            phase: Phase::Opening {
-                waiting,
-                states: BTreeMap::new(),
-                deadline,
-            },
+            phase: Phase::Opening { waiting, states: BTreeMap::new(), deadline },
             rooms: BTreeMap::new(),
             attached: BTreeSet::new(),
             absent: BTreeMap::new(),
@@ -238,9 +223,7 @@ impl Owner {
         let until = now + limits::CONNECTOR_GRACE;
         for group in self.shards.values_mut() {
             group.arriving.remove(&connector);
-            if let Phase::Opening {
-                waiting, states, ..
-            } = &mut group.phase
+            if let Phase::Opening { waiting, states, .. } = &mut group.phase
                 && states.remove(&connector).is_some()
             {
                 waiting.insert(connector);
@@ -259,24 +242,12 @@ impl Owner {
         frame: Frame<ToOwner>,
         out: &mut Vec<Effect>,
     ) {
-        let Frame {
-            shard,
-            term,
-            message,
-        } = frame;
-        let Some(group) = self
-            .shards
-            .get_mut(&shard)
-            .filter(|group| group.term == term)
-        else {
+        let Frame { shard, term, message } = frame;
+        let Some(group) = self.shards.get_mut(&shard).filter(|group| group.term == term) else {
             match message {
                 // An attach may overtake the answer to the claim: the connector tries again.
                 ToOwner::Attached => {
-                    let frame = Frame {
-                        shard,
-                        term,
-                        message: ToRelay::NotOwner,
-                    };
+                    let frame = Frame { shard, term, message: ToRelay::NotOwner };
                     out.push(Effect::Frame { to: from, frame });
                 }
                 ToOwner::State(_) => {}
@@ -286,77 +257,10 @@ impl Owner {
             }
             return;
         };
-        match message {
-            ToOwner::State(state) => group.arriving.entry(from).or_default().push(state),
-            ToOwner::Attached => {
-                let arrived = group.arriving.remove(&from).unwrap_or_default();
-                if let Phase::Opening {
-                    waiting, states, ..
-                } = &mut group.phase
-                {
-                    waiting.remove(&from);
-                    states.insert(from, arrived);
-                    group.open_if_complete(now, shard, false, out);
-                    self.wake_for_absent();
-                } else {
-                    group.attach(shard, from, &arrived, out);
-                }
-            }
-            ToOwner::Join {
-                room,
-                session,
-                user,
-            } if group.attached.contains(&from) => {
-                let id = MemberId {
-                    connector: from,
-                    session,
-                };
-                group.join(shard, room, Member { id, user }, out);
-            }
-            ToOwner::Leave { room, session } if group.attached.contains(&from) => {
-                group.leave(
-                    shard,
-                    &room,
-                    MemberId {
-                        connector: from,
-                        session,
-                    },
-                    out,
-                );
-            }
-            ToOwner::Say {
-                room,
-                session,
-                number,
-                target,
-                content,
-            } if group.attached.contains(&from) => {
-                let id = MemberId {
-                    connector: from,
-                    session,
-                };
-                let said = match group.rooms.get_mut(&room) {
-                    Some(known) => known.say(id, number, &target, content),
-                    None => Err(Code::Unauthorized),
-                };
-                match said {
-                    Ok(Some(event)) => group.broadcast(shard, &room, &event, out),
-                    Ok(None) => {}
-                    Err(code) => {
-                        let message = ToRelay::SayRefused {
-                            room,
-                            session,
-                            number,
-                            code,
-                        };
-                        out.push(group.to(shard, from, message));
-                    }
-                }
-            }
-            // A connector talks only after it attached; the state that it sends then says it all.
-            ToOwner::Join { .. } | ToOwner::Leave { .. } | ToOwner::Say { .. } => {
-                out.push(Effect::StaleFrame { shard, from, term });
-            }
+        let attaching = message == ToOwner::Attached;
+        group.hear(now, shard, from, message, out);
+        if attaching {
+            self.wake_for_absent();
         }
     }
 
@@ -388,11 +292,7 @@ impl Owner {
     }
 
     fn wake_for_absent(&mut self) {
-        let earliest = self
-            .shards
-            .values()
-            .flat_map(|group| group.absent.values())
-            .min();
+        let earliest = self.shards.values().flat_map(|group| group.absent.values()).min();
         if let Some(at) = earliest {
             wake_at(&mut self.timeout, *at);
         }
@@ -401,13 +301,58 @@ impl Owner {
 
 impl Group {
     fn to(&self, shard: Shard, to: Incarnation, message: ToRelay) -> Effect {
-        Effect::Frame {
-            to,
-            frame: Frame {
-                shard,
-                term: self.term,
-                message,
-            },
+        Effect::Frame { to, frame: Frame { shard, term: self.term, message } }
+    }
+
+    /// Takes what a connector says at this term.
+    fn hear(
+        &mut self,
+        now: Time,
+        shard: Shard,
+        from: Incarnation,
+        message: ToOwner,
+        out: &mut Vec<Effect>,
+    ) {
+        match message {
+            ToOwner::State(state) => self.arriving.entry(from).or_default().push(state),
+            ToOwner::Attached => {
+                let arrived = self.arriving.remove(&from).unwrap_or_default();
+                if let Phase::Opening { waiting, states, .. } = &mut self.phase {
+                    waiting.remove(&from);
+                    states.insert(from, arrived);
+                    self.open_if_complete(now, shard, false, out);
+                } else {
+                    self.attach(shard, from, &arrived, out);
+                }
+            }
+            // A connector talks only after it attached; the state that it sends then says it all.
+            ToOwner::Join { .. } | ToOwner::Leave { .. } | ToOwner::Say { .. }
+                if !self.attached.contains(&from) =>
+            {
+                out.push(Effect::StaleFrame { shard, from, term: self.term });
+            }
+            ToOwner::Join { room, session, user } => {
+                let id = MemberId { connector: from, session };
+                self.join(shard, room, Member { id, user }, out);
+            }
+            ToOwner::Leave { room, session } => {
+                self.leave(shard, &room, MemberId { connector: from, session }, out);
+            }
+            ToOwner::Say { room, session, number, target, content } => {
+                let id = MemberId { connector: from, session };
+                let said = match self.rooms.get_mut(&room) {
+                    Some(known) => known.say(id, number, &target, content),
+                    None => Err(Code::Unauthorized),
+                };
+                match said {
+                    Ok(Some(event)) => self.broadcast(shard, &room, &event, out),
+                    Ok(None) => {}
+                    Err(code) => {
+                        let message = ToRelay::SayRefused { room, session, number, code };
+                        out.push(self.to(shard, from, message));
+                    }
+                }
+            }
         }
     }
 
@@ -429,10 +374,7 @@ impl Group {
     /// Opens the shard if nobody is waited for, or `anyway`: rebuilds its rooms, then brings every
     /// connector that attached into step.
     fn open_if_complete(&mut self, now: Time, shard: Shard, anyway: bool, out: &mut Vec<Effect>) {
-        let Phase::Opening {
-            waiting, states, ..
-        } = &mut self.phase
-        else {
+        let Phase::Opening { waiting, states, .. } = &mut self.phase else {
             return;
         };
         if !waiting.is_empty() && !anyway {
@@ -445,10 +387,7 @@ impl Group {
         let mut views: BTreeMap<&RoomId, Vec<(Incarnation, &RoomState)>> = BTreeMap::new();
         for (connector, rooms) in &states {
             for state in rooms {
-                views
-                    .entry(&state.room)
-                    .or_default()
-                    .push((*connector, state));
+                views.entry(&state.room).or_default().push((*connector, state));
             }
         }
         let mut reset = 0;
@@ -457,25 +396,13 @@ impl Group {
                 continue;
             };
             reset += usize::from(!rebuilt.continuous);
-            let missing = rebuilt
-                .room
-                .members()
-                .groups()
-                .iter()
-                .map(|group| group.connector);
+            let missing = rebuilt.room.members().groups().iter().map(|group| group.connector);
             for connector in missing.filter(|connector| !states.contains_key(connector)) {
-                self.absent
-                    .entry(connector)
-                    .or_insert(now + limits::CONNECTOR_GRACE);
+                self.absent.entry(connector).or_insert(now + limits::CONNECTOR_GRACE);
             }
             self.rooms.insert(room.clone(), rebuilt.room);
         }
-        out.push(Effect::Opened {
-            shard,
-            term: self.term,
-            rooms: self.rooms.len(),
-            reset,
-        });
+        out.push(Effect::Opened { shard, term: self.term, rooms: self.rooms.len(), reset });
         for (connector, rooms) in &states {
             self.attach(shard, *connector, rooms, out);
         }
@@ -493,23 +420,13 @@ impl Group {
         self.absent.remove(&connector);
         self.attached.remove(&connector);
         self.remove_members_not_in(shard, connector, states, out);
-        for state in states
-            .iter()
-            .filter(|state| state.position != Position::default())
-        {
+        for state in states.iter().filter(|state| state.position != Position::default()) {
             self.bring_up(shard, connector, state, out);
         }
-        for state in states
-            .iter()
-            .filter(|state| state.position == Position::default())
-        {
+        for state in states.iter().filter(|state| state.position == Position::default()) {
             // It has not seen the room; if its session is a member already, its join was applied
             // and the answer got lost.
-            if self
-                .rooms
-                .get(&state.room)
-                .is_some_and(|r| r.members().group(connector).is_some())
-            {
+            if self.rooms.get(&state.room).is_some_and(|r| r.members().group(connector).is_some()) {
                 self.snapshot(shard, connector, &state.room, out);
             }
         }
@@ -525,25 +442,12 @@ impl Group {
         out: &mut Vec<Effect>,
     ) {
         let position = self.first_position();
-        let room = self
-            .rooms
-            .entry(state.room.clone())
-            .or_insert_with(|| Room::new(position));
+        let room = self.rooms.entry(state.room.clone()).or_insert_with(|| Room::new(position));
         let (term, empty) = (self.term, room.members().is_empty());
         match room.repair(connector, state.position) {
             Some(events) => out.extend(events.into_iter().map(|event| {
-                let message = ToRelay::Event {
-                    room: state.room.clone(),
-                    event,
-                };
-                Effect::Frame {
-                    to: connector,
-                    frame: Frame {
-                        shard,
-                        term,
-                        message,
-                    },
-                }
+                let message = ToRelay::Event { room: state.room.clone(), event };
+                Effect::Frame { to: connector, frame: Frame { shard, term, message } }
             })),
             None => self.snapshot(shard, connector, &state.room, out),
         }
@@ -576,15 +480,10 @@ impl Group {
         let listed: BTreeSet<(&RoomId, MemberId)> = states
             .iter()
             .flat_map(|state| {
-                state.own.iter().map(|own| {
-                    (
-                        &state.room,
-                        MemberId {
-                            connector,
-                            session: own.session,
-                        },
-                    )
-                })
+                state
+                    .own
+                    .iter()
+                    .map(|own| (&state.room, MemberId { connector, session: own.session }))
             })
             .collect();
         let gone: Vec<(RoomId, MemberId)> = self
@@ -606,28 +505,17 @@ impl Group {
     fn members_of(&self, connector: Incarnation) -> impl Iterator<Item = (RoomId, MemberId)> {
         self.rooms.iter().flat_map(move |(room, known)| {
             let group = known.members().group(connector);
-            let sessions = group
-                .map(|group| group.sessions.as_slice())
-                .unwrap_or_default();
-            sessions.iter().map(move |(session, _)| {
-                (
-                    room.clone(),
-                    MemberId {
-                        connector,
-                        session: *session,
-                    },
-                )
-            })
+            let sessions = group.map(|group| group.sessions.as_slice()).unwrap_or_default();
+            sessions
+                .iter()
+                .map(move |(session, _)| (room.clone(), MemberId { connector, session: *session }))
         })
     }
 
     fn join(&mut self, shard: Shard, room: RoomId, member: Member, out: &mut Vec<Effect>) {
         let MemberId { connector, session } = member.id;
         let position = self.first_position();
-        let known = self
-            .rooms
-            .entry(room.clone())
-            .or_insert_with(|| Room::new(position));
+        let known = self.rooms.entry(room.clone()).or_insert_with(|| Room::new(position));
         let first_here = known.members().group(connector).is_none();
         let before = first_here.then(|| Snapshot {
             room: room.clone(),
@@ -644,15 +532,7 @@ impl Group {
             }
             Ok(None) => {}
             Err(code) => {
-                out.push(self.to(
-                    shard,
-                    connector,
-                    ToRelay::JoinRefused {
-                        room,
-                        session,
-                        code,
-                    },
-                ));
+                out.push(self.to(shard, connector, ToRelay::JoinRefused { room, session, code }));
             }
         }
     }
@@ -683,20 +563,14 @@ impl Group {
         for group in known.members().groups() {
             if self.attached.contains(&group.connector) {
                 let event = event.seen_by(group.connector);
-                let message = ToRelay::Event {
-                    room: room.clone(),
-                    event,
-                };
+                let message = ToRelay::Event { room: room.clone(), event };
                 out.push(self.to(shard, group.connector, message));
             }
         }
     }
 
     fn first_position(&self) -> Position {
-        Position {
-            generation: self.term,
-            seq: self.floor,
-        }
+        Position { generation: self.term, seq: self.floor }
     }
 
     fn drop_room(&mut self, room: &RoomId) {

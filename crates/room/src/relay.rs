@@ -106,11 +106,7 @@ impl Relay {
             unanswered: VecDeque::new(),
         };
         self.own.insert(session, own);
-        ToOwner::Join {
-            room: self.room.clone(),
-            session,
-            user,
-        }
+        ToOwner::Join { room: self.room.clone(), session, user }
     }
 
     /// Takes a session out; the clean-up at the owner needs no answer.
@@ -119,10 +115,7 @@ impl Relay {
         if own.joined {
             self.refresh_audience();
         }
-        Some(ToOwner::Leave {
-            room: self.room.clone(),
-            session,
-        })
+        Some(ToOwner::Leave { room: self.room.clone(), session })
     }
 
     /// Remembers a send until it is answered.
@@ -141,11 +134,7 @@ impl Relay {
         if own.unanswered.len() >= limits::SESSION_UNACKED_MAX {
             return Err(Code::SlowDown);
         }
-        let say = Unanswered {
-            number,
-            target,
-            content,
-        };
+        let say = Unanswered { number, target, content };
         let message = say.message(&self.room, session);
         own.unanswered.push_back(say);
         Ok(message)
@@ -159,10 +148,7 @@ impl Relay {
             own: self
                 .own
                 .iter()
-                .map(|(session, own)| OwnMember {
-                    session: *session,
-                    applied: own.applied,
-                })
+                .map(|(session, own)| OwnMember { session: *session, applied: own.applied })
                 .collect(),
             members: self.members.iter().collect(),
             tail: self.tail.iter().cloned().collect(),
@@ -177,10 +163,7 @@ impl Relay {
                 session: *session,
                 user: own.user.clone(),
             });
-            let says = own
-                .unanswered
-                .iter()
-                .map(|say| say.message(&self.room, *session));
+            let says = own.unanswered.iter().map(|say| say.message(&self.room, *session));
             join.into_iter().chain(says)
         })
     }
@@ -197,18 +180,11 @@ impl Relay {
                 });
             }
         }
-        let waiting: Vec<SessionId> = self
-            .own
-            .iter()
-            .filter(|(_, own)| !own.entered)
-            .map(|(id, _)| *id)
-            .collect();
+        let waiting: Vec<SessionId> =
+            self.own.iter().filter(|(_, own)| !own.entered).map(|(id, _)| *id).collect();
         for session in waiting {
             self.own.remove(&session);
-            out.push(Effect::EnterRefused {
-                session,
-                code: Code::NotApplied,
-            });
+            out.push(Effect::EnterRefused { session, code: Code::NotApplied });
         }
     }
 
@@ -234,16 +210,10 @@ impl Relay {
                     answered: answered.then_some((from.id.session, *number)),
                 });
             }
-            Body::Whispered {
-                from, number, to, ..
-            } => {
+            Body::Whispered { from, number, to, .. } => {
                 if self.answered(from.id, *number, out) {
                     let session = from.id.session;
-                    out.push(Effect::Said {
-                        session,
-                        number: *number,
-                        position: event.position,
-                    });
+                    out.push(Effect::Said { session, number: *number, position: event.position });
                 }
                 if to.id.connector == self.me && self.own.contains_key(&to.id.session) {
                     out.push(Effect::Push {
@@ -293,10 +263,7 @@ impl Relay {
         if first || self.members.len() > limits::PRESENCE_MEMBERS_MAX {
             return;
         }
-        let (gone, new) = (
-            missing(&known, &self.members),
-            missing(&self.members, &known),
-        );
+        let (gone, new) = (missing(&known, &self.members), missing(&self.members, &known));
         for member in gone {
             self.tell(None, Push::Leave(member.user), out);
         }
@@ -321,11 +288,7 @@ impl Relay {
         out.push(Effect::EnterRefused { session, code });
         for say in own.unanswered {
             let number = say.number;
-            out.push(Effect::SayRefused {
-                session,
-                number,
-                code: Code::Unauthorized,
-            });
+            out.push(Effect::SayRefused { session, number, code: Code::Unauthorized });
         }
     }
 
@@ -342,11 +305,7 @@ impl Relay {
         };
         if own.unanswered.iter().any(|say| say.number == number) {
             own.unanswered.retain(|say| say.number != number);
-            out.push(Effect::SayRefused {
-                session,
-                number,
-                code,
-            });
+            out.push(Effect::SayRefused { session, number, code });
         }
     }
 
@@ -392,10 +351,7 @@ impl Relay {
             return;
         };
         if !std::mem::replace(&mut own.entered, true) {
-            out.push(Effect::Entered {
-                session,
-                users: self.members.users(),
-            });
+            out.push(Effect::Entered { session, users: self.members.users() });
         }
     }
 
@@ -418,9 +374,7 @@ impl Relay {
                 code: Code::NotApplied,
             });
         }
-        own.unanswered
-            .pop_front_if(|say| say.number == number)
-            .is_some()
+        own.unanswered.pop_front_if(|say| say.number == number).is_some()
     }
 
     fn tell(&self, except: Option<SessionId>, push: Push, out: &mut Vec<Effect>) {
@@ -428,21 +382,12 @@ impl Relay {
             return;
         }
         let sessions = Arc::clone(&self.audience);
-        out.push(Effect::Push {
-            sessions,
-            except,
-            push,
-            answered: None,
-        });
+        out.push(Effect::Push { sessions, except, push, answered: None });
     }
 
     fn refresh_audience(&mut self) {
-        self.audience = self
-            .own
-            .iter()
-            .filter(|(_, own)| own.joined)
-            .map(|(session, _)| *session)
-            .collect();
+        self.audience =
+            self.own.iter().filter(|(_, own)| own.joined).map(|(session, _)| *session).collect();
     }
 }
 
@@ -451,11 +396,7 @@ impl Own {
     fn forget(&mut self, session: SessionId, applied: SendNumber, out: &mut Vec<Effect>) {
         self.applied = self.applied.max(applied);
         while let Some(say) = self.unanswered.pop_front_if(|say| say.number <= applied) {
-            out.push(Effect::SayRefused {
-                session,
-                number: say.number,
-                code: Code::Unknown,
-            });
+            out.push(Effect::SayRefused { session, number: say.number, code: Code::Unknown });
         }
     }
 }
@@ -474,8 +415,5 @@ impl Unanswered {
 
 /// The members of `these` that `those` lack.
 fn missing(these: &Members, those: &Members) -> Vec<Member> {
-    these
-        .iter()
-        .filter(|member| those.named(&member.user) != Some(member.id))
-        .collect()
+    these.iter().filter(|member| those.named(&member.user) != Some(member.id)).collect()
 }

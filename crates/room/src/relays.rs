@@ -203,12 +203,7 @@ impl Relays {
     /// A connector's end without rooms; `me` is the connector's incarnation.
     #[must_use]
     pub fn new(me: Incarnation) -> Self {
-        Self {
-            me,
-            linked: BTreeSet::new(),
-            shards: BTreeMap::new(),
-            timeout: None,
-        }
+        Self { me, linked: BTreeSet::new(), shards: BTreeMap::new(), timeout: None }
     }
 
     /// How many rooms have members here.
@@ -230,45 +225,23 @@ impl Relays {
             Event::LinkUp(peer) => self.link_up(now, peer, out),
             Event::LinkDown(peer) => self.link_down(now, peer),
             Event::Frame { from, frame } => self.frame(now, from, frame, out),
-            Event::Enter {
-                shard,
-                room,
-                session,
-                user,
-            } => {
+            Event::Enter { shard, room, session, user } => {
                 let me = self.me;
                 let relay = self.group(now, shard).rooms.entry(room.clone());
-                let join = relay
-                    .or_insert_with(|| Relay::new(me, room))
-                    .enter(session, user);
+                let join = relay.or_insert_with(|| Relay::new(me, room)).enter(session, user);
                 self.send(shard, join, out);
             }
-            Event::Say {
-                shard,
-                room,
-                session,
-                number,
-                target,
-                content,
-            } => {
+            Event::Say { shard, room, session, number, target, content } => {
                 let relay = self.group(now, shard).rooms.get_mut(&room);
                 let said = relay
                     .ok_or(Code::Unauthorized)
                     .and_then(|relay| relay.say(session, number, target, content));
                 match said {
                     Ok(say) => self.send(shard, say, out),
-                    Err(code) => out.push(Effect::SayRefused {
-                        session,
-                        number,
-                        code,
-                    }),
+                    Err(code) => out.push(Effect::SayRefused { session, number, code }),
                 }
             }
-            Event::Leave {
-                shard,
-                room,
-                session,
-            } => {
+            Event::Leave { shard, room, session } => {
                 let rooms = &mut self.group(now, shard).rooms;
                 let Some(relay) = rooms.get_mut(&room) else {
                     return;
@@ -288,10 +261,7 @@ impl Relays {
     fn group(&mut self, now: Time, shard: Shard) -> &mut Group {
         let group = self.shards.entry(shard).or_default();
         if group.state == State::Idle {
-            group.state = State::Detached {
-                retry: None,
-                give_up: now + limits::OWNER_TIMEOUT,
-            };
+            group.state = State::Detached { retry: None, give_up: now + limits::OWNER_TIMEOUT };
             wake_at(&mut self.timeout, now + limits::OWNER_TIMEOUT);
         }
         group
@@ -331,10 +301,7 @@ impl Relays {
     }
 
     fn owned_by(&self, peer: Incarnation) -> Vec<Shard> {
-        let owned = self
-            .shards
-            .iter()
-            .filter(|(_, group)| group.owner == Some(peer));
+        let owned = self.shards.iter().filter(|(_, group)| group.owner == Some(peer));
         owned.map(|(shard, _)| *shard).collect()
     }
 
@@ -369,19 +336,9 @@ impl Relays {
         };
         group.state = State::Attaching { give_up };
         let term = group.term;
-        let states = group
-            .rooms
-            .values()
-            .map(|relay| ToOwner::State(relay.state()));
+        let states = group.rooms.values().map(|relay| ToOwner::State(relay.state()));
         for message in states.chain([ToOwner::Attached]) {
-            out.push(Effect::Frame {
-                to: owner,
-                frame: Frame {
-                    shard,
-                    term,
-                    message,
-                },
-            });
+            out.push(Effect::Frame { to: owner, frame: Frame { shard, term, message } });
         }
     }
 
@@ -392,11 +349,7 @@ impl Relays {
         frame: Frame<ToRelay>,
         out: &mut Vec<Effect>,
     ) {
-        let Frame {
-            shard,
-            term,
-            message,
-        } = frame;
+        let Frame { shard, term, message } = frame;
         let Some(group) = self.shards.get_mut(&shard) else {
             return;
         };
@@ -411,16 +364,8 @@ impl Relays {
         match message {
             ToRelay::Opened => {
                 group.state = State::Attached;
-                out.push(Effect::Attached {
-                    shard,
-                    owner: from,
-                    term,
-                });
-                let again = group
-                    .rooms
-                    .values()
-                    .flat_map(Relay::unanswered)
-                    .map(Effect::Send);
+                out.push(Effect::Attached { shard, owner: from, term });
+                let again = group.rooms.values().flat_map(Relay::unanswered).map(Effect::Send);
                 out.extend(again);
             }
             ToRelay::NotOwner => self.detach(now, shard, Some(now + limits::ATTACH_RETRY)),
@@ -437,11 +382,7 @@ impl Relays {
                     out.push(Effect::CutLink(from));
                 }
             }
-            ToRelay::JoinRefused {
-                room,
-                session,
-                code,
-            } => {
+            ToRelay::JoinRefused { room, session, code } => {
                 if let Some(relay) = group.rooms.get_mut(&room) {
                     relay.join_refused(session, code, out);
                     if relay.is_idle() {
@@ -449,12 +390,7 @@ impl Relays {
                     }
                 }
             }
-            ToRelay::SayRefused {
-                room,
-                session,
-                number,
-                code,
-            } => {
+            ToRelay::SayRefused { room, session, number, code } => {
                 if let Some(relay) = group.rooms.get_mut(&room) {
                     relay.say_refused(session, number, code, out);
                 }
@@ -487,11 +423,7 @@ impl Relays {
             };
             let taken = std::mem::replace(&mut out[at], Effect::CutLink(to));
             if let Effect::Send(message) = taken {
-                let frame = Frame {
-                    shard,
-                    term: group.term,
-                    message,
-                };
+                let frame = Frame { shard, term: group.term, message };
                 out[at] = Effect::Frame { to, frame };
             }
         }
@@ -514,10 +446,9 @@ impl Relays {
                 let next = now + limits::OWNER_TIMEOUT;
                 group.state = match group.state {
                     State::Attaching { .. } => State::Attaching { give_up: next },
-                    State::Idle | State::Attached | State::Detached { .. } => State::Detached {
-                        retry,
-                        give_up: next,
-                    },
+                    State::Idle | State::Attached | State::Detached { .. } => {
+                        State::Detached { retry, give_up: next }
+                    }
                 };
                 wake_at(&mut self.timeout, next);
             } else {

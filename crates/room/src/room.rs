@@ -52,21 +52,10 @@ impl Room {
             .iter()
             .map(|member| {
                 let applied = applied.get(&member.id).copied().unwrap_or_default();
-                (
-                    member.id,
-                    Sender {
-                        user: member.user,
-                        applied,
-                    },
-                )
+                (member.id, Sender { user: member.user, applied })
             })
             .collect();
-        Self {
-            position,
-            members,
-            senders,
-            tail,
-        }
+        Self { position, members, senders, tail }
     }
 
     /// The last event's position.
@@ -100,10 +89,7 @@ impl Room {
             return Err(Code::SlowDown);
         }
         self.members.insert(member.clone());
-        let sender = Sender {
-            user: member.user.clone(),
-            applied: SendNumber::default(),
-        };
+        let sender = Sender { user: member.user.clone(), applied: SendNumber::default() };
         self.senders.insert(member.id, sender);
         Ok(Some(self.append(Body::Joined(member))))
     }
@@ -131,29 +117,15 @@ impl Room {
         if number <= sender.applied {
             return Ok(None);
         }
-        let from = Member {
-            id,
-            user: sender.user.clone(),
-        };
+        let from = Member { id, user: sender.user.clone() };
         let body = match target {
-            Target::Everyone { shown } => Body::Said {
-                from,
-                number,
-                shown: shown.clone(),
-                content,
-            },
+            Target::Everyone { shown } => {
+                Body::Said { from, number, shown: shown.clone(), content }
+            }
             Target::One(user) => {
                 let to = self.members.named(user).ok_or(Code::Absent)?;
-                let to = Member {
-                    id: to,
-                    user: user.clone(),
-                };
-                Body::Whispered {
-                    from,
-                    number,
-                    to,
-                    content,
-                }
+                let to = Member { id: to, user: user.clone() };
+                Body::Whispered { from, number, to, content }
             }
         };
         sender.applied = number;
@@ -172,29 +144,17 @@ impl Room {
 
     /// For a connector's members, the highest number of their sends that is applied.
     pub(crate) fn applied_of(&self, connector: Incarnation) -> Vec<OwnMember> {
-        let first = MemberId {
-            connector,
-            session: SessionId(0),
-        };
-        let last = MemberId {
-            connector,
-            session: SessionId(u64::MAX),
-        };
+        let first = MemberId { connector, session: SessionId(0) };
+        let last = MemberId { connector, session: SessionId(u64::MAX) };
         self.senders
             .range(first..=last)
-            .map(|(id, sender)| OwnMember {
-                session: id.session,
-                applied: sender.applied,
-            })
+            .map(|(id, sender)| OwnMember { session: id.session, applied: sender.applied })
             .collect()
     }
 
     fn append(&mut self, body: Body) -> Arc<Event> {
         self.position = self.position.next();
-        let event = Arc::new(Event {
-            position: self.position,
-            body,
-        });
+        let event = Arc::new(Event { position: self.position, body });
         self.tail.push(Arc::clone(&event));
         event
     }

@@ -19,11 +19,7 @@ impl Tail {
     ///
     /// An event that does not follow the last one starts the tail anew.
     pub(crate) fn push(&mut self, event: Arc<Event>) {
-        if self
-            .events
-            .back()
-            .is_some_and(|last| last.position.next() != event.position)
-        {
+        if self.events.back().is_some_and(|last| last.position.next() != event.position) {
             self.clear();
         }
         self.bytes += event.weight();
@@ -70,29 +66,19 @@ mod tests {
     use model::Term;
 
     fn at(seq: u64) -> Position {
-        Position {
-            generation: Term(1),
-            seq,
-        }
+        Position { generation: Term(1), seq }
     }
 
     fn tail(first: u64, last: u64) -> Tail {
         let mut tail = Tail::default();
         for seq in first..=last {
-            tail.push(Arc::new(Event {
-                position: at(seq),
-                body: Body::Hidden,
-            }));
+            tail.push(Arc::new(Event { position: at(seq), body: Body::Hidden }));
         }
         tail
     }
 
     fn seqs(tail: &Tail, from: u64, last: u64) -> Option<Vec<u64>> {
-        Some(
-            tail.since(at(from), at(last))?
-                .map(|event| event.position.seq)
-                .collect(),
-        )
+        Some(tail.since(at(from), at(last))?.map(|event| event.position.seq).collect())
     }
 
     #[test]
@@ -103,10 +89,7 @@ mod tests {
         assert_eq!(seqs(&tail, 4, 9), Some(vec![5, 6, 7, 8, 9]));
         assert_eq!(seqs(&tail, 3, 9), None, "event 4 is gone");
         assert_eq!(seqs(&tail, 10, 9), None, "from the future");
-        let other = Position {
-            generation: Term(2),
-            seq: 9,
-        };
+        let other = Position { generation: Term(2), seq: 9 };
         assert!(tail.since(at(7), other).is_none(), "another history");
     }
 
@@ -120,10 +103,7 @@ mod tests {
     #[test]
     fn a_gap_starts_anew() {
         let mut tail = tail(1, 3);
-        tail.push(Arc::new(Event {
-            position: at(7),
-            body: Body::Hidden,
-        }));
+        tail.push(Arc::new(Event { position: at(7), body: Body::Hidden }));
         assert_eq!(seqs(&tail, 6, 7), Some(vec![7]));
         assert_eq!(seqs(&tail, 5, 7), None);
     }

@@ -35,15 +35,10 @@ pub(crate) fn rebuild(
     complete: bool,
     states: &[(Incarnation, &RoomState)],
 ) -> Option<Rebuilt> {
-    let generation = states
-        .iter()
-        .map(|(_, state)| state.position.generation)
-        .max()
-        .filter(|g| g.0 > 0)?;
-    let current: Vec<_> = states
-        .iter()
-        .filter(|(_, state)| state.position.generation == generation)
-        .collect();
+    let generation =
+        states.iter().map(|(_, state)| state.position.generation).max().filter(|g| g.0 > 0)?;
+    let current: Vec<_> =
+        states.iter().filter(|(_, state)| state.position.generation == generation).collect();
     let (_, top) = current.iter().max_by_key(|(_, state)| state.position)?;
 
     let attached: BTreeSet<Incarnation> = states.iter().map(|(from, _)| *from).collect();
@@ -63,24 +58,16 @@ pub(crate) fn rebuild(
         }
         top.position
     } else {
-        Position {
-            generation: term,
-            seq: top.position.seq,
-        }
+        Position { generation: term, seq: top.position.seq }
     };
-    Some(Rebuilt {
-        room: Room::restored(position, members, tail, &applied),
-        continuous,
-    })
+    Some(Rebuilt { room: Room::restored(position, members, tail, &applied), continuous })
 }
 
 /// All events by number; a whisper wins over its placeholder.
 fn union<'a>(tails: impl Iterator<Item = &'a Arc<Event>>) -> BTreeMap<u64, Arc<Event>> {
     let mut events: BTreeMap<u64, Arc<Event>> = BTreeMap::new();
     for event in tails {
-        let known = events
-            .entry(event.position.seq)
-            .or_insert_with(|| Arc::clone(event));
+        let known = events.entry(event.position.seq).or_insert_with(|| Arc::clone(event));
         if known.body == Body::Hidden {
             *known = Arc::clone(event);
         }
@@ -95,15 +82,10 @@ fn applied<'a>(
     events: impl Iterator<Item = &'a Arc<Event>>,
 ) -> BTreeMap<MemberId, SendNumber> {
     let own = states.iter().flat_map(|(connector, state)| {
-        state.own.iter().map(|own| {
-            (
-                MemberId {
-                    connector: *connector,
-                    session: own.session,
-                },
-                own.applied,
-            )
-        })
+        state
+            .own
+            .iter()
+            .map(|own| (MemberId { connector: *connector, session: own.session }, own.applied))
     });
     let mut applied: BTreeMap<MemberId, SendNumber> = own.collect();
     for (member, number) in events.filter_map(|event| event.send()) {

@@ -3,4 +3,6 @@
 //! The messages are described in `proto/tangelo/v1`. Types of module [`pb`] are translated into
 //! those of the pure crates here and nowhere else.
 
+pub mod convert;
+pub mod link;
 pub mod pb;

@@ -1,0 +1,391 @@
+//! Translates the types of module [`pb`](crate::pb) into those of crate `room` and back.
+
+use std::sync::Arc;
+
+use model::{
+    Code, Content, Incarnation, MemberId, Position, RoomId, SendNumber, SessionId, Shard, Target,
+    Term, UserName,
+};
+use room::message::{Body, Event, Frame, Member, OwnMember, RoomState, Snapshot, ToOwner, ToRelay};
+
+use crate::pb;
+
+/// A message of a peer that does not say what it must.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the peer sent a message without a valid {0}; are both of the same version?")]
+pub struct Invalid(&'static str);
+
+type Result<T> = std::result::Result<T, Invalid>;
+
+fn required<T>(value: Option<T>, what: &'static str) -> Result<T> {
+    value.ok_or(Invalid(what))
+}
+
+fn shard(number: u32) -> Result<Shard> {
+    required(u16::try_from(number).ok().and_then(Shard::new), "shard")
+}
+
+fn room(name: &str) -> Result<RoomId> {
+    RoomId::from_peer(name).map_err(|_| Invalid("room"))
+}
+
+fn user(name: &str) -> Result<UserName> {
+    UserName::from_peer(name).map_err(|_| Invalid("user"))
+}
+
+fn code(number: u32) -> Result<Code> {
+    required(u16::try_from(number).ok().and_then(Code::from_number), "code")
+}
+
+fn all<T, U>(values: Vec<T>, convert: impl Fn(T) -> Result<U>) -> Result<Vec<U>> {
+    values.into_iter().map(convert).collect()
+}
+
+/// Writes a frame for the owner of a shard.
+#[must_use]
+pub fn owner_frame(frame: Frame<ToOwner>) -> pb::OwnerFrame {
+    use pb::owner_frame::Message;
+    let message = match frame.message {
+        ToOwner::State(state) => Message::State(room_state(state)),
+        ToOwner::Attached => Message::Attached(pb::Nothing {}),
+        ToOwner::Join { room, session, user } => Message::Join(pb::Join {
+            room: room.to_string(),
+            session: session.0,
+            user: user.to_string(),
+        }),
+        ToOwner::Leave { room, session } => {
+            Message::Leave(pb::Leave { room: room.to_string(), session: session.0 })
+        }
+        ToOwner::Say { room, session, number, target, content } => Message::Say(pb::Say {
+            room: room.to_string(),
+            session: session.0,
+            number: number.0,
+            content: Some(content_to(&content)),
+            target: Some(match target {
+                Target::Everyone { shown } => pb::say::Target::Everyone(content_to(&shown)),
+                Target::One(user) => pb::say::Target::One(user.to_string()),
+            }),
+        }),
+    };
+    pb::OwnerFrame {
+        shard: frame.shard.number().into(),
+        term: frame.term.0,
+        message: Some(message),
+    }
+}
+
+/// Reads a frame from a connector.
+///
+/// # Errors
+///
+/// If something in it is missing or out of bounds.
+pub fn owner_frame_from(frame: pb::OwnerFrame) -> Result<Frame<ToOwner>> {
+    use pb::owner_frame::Message;
+    let message = match required(frame.message, "frame")? {
+        Message::State(state) => ToOwner::State(room_state_from(state)?),
+        Message::Attached(pb::Nothing {}) => ToOwner::Attached,
+        Message::Join(join) => ToOwner::Join {
+            room: room(&join.room)?,
+            session: SessionId(join.session),
+            user: user(&join.user)?,
+        },
+        Message::Leave(leave) => {
+            ToOwner::Leave { room: room(&leave.room)?, session: SessionId(leave.session) }
+        }
+        Message::Say(say) => ToOwner::Say {
+            room: room(&say.room)?,
+            session: SessionId(say.session),
+            number: SendNumber(say.number),
+            target: match required(say.target, "target")? {
+                pb::say::Target::Everyone(shown) => Target::Everyone { shown: content_from(shown) },
+                pb::say::Target::One(name) => Target::One(user(&name)?),
+            },
+            content: content_from(required(say.content, "content")?),
+        },
+    };
+    Ok(Frame { shard: shard(frame.shard)?, term: Term(frame.term), message })
+}
+
+/// Writes a frame for a connector.
+#[must_use]
+pub fn connector_frame(frame: Frame<ToRelay>) -> pb::ConnectorFrame {
+    use pb::connector_frame::Message;
+    let message = match frame.message {
+        ToRelay::Opened => Message::Opened(pb::Nothing {}),
+        ToRelay::NotOwner => Message::NotOwner(pb::Nothing {}),
+        ToRelay::Snapshot(snapshot) => Message::Snapshot(pb::Snapshot {
+            room: snapshot.room.to_string(),
+            position: Some(position_to(snapshot.position)),
+            members: snapshot.members.iter().map(member_to).collect(),
+            applied: snapshot.applied.iter().map(own_member_to).collect(),
+        }),
+        ToRelay::Event { room, event } => {
+            Message::Event(pb::RoomEvent { room: room.to_string(), event: Some(event_to(&event)) })
+        }
+        ToRelay::JoinRefused { room, session, code } => Message::JoinRefused(pb::JoinRefused {
+            room: room.to_string(),
+            session: session.0,
+            code: code.number().into(),
+        }),
+        ToRelay::SayRefused { room, session, number, code } => {
+            Message::SayRefused(pb::SayRefused {
+                room: room.to_string(),
+                session: session.0,
+                number: number.0,
+                code: code.number().into(),
+            })
+        }
+    };
+    pb::ConnectorFrame {
+        shard: frame.shard.number().into(),
+        term: frame.term.0,
+        message: Some(message),
+    }
+}
+
+/// Reads a frame from the owner of a shard.
+///
+/// # Errors
+///
+/// If something in it is missing or out of bounds.
+pub fn connector_frame_from(frame: pb::ConnectorFrame) -> Result<Frame<ToRelay>> {
+    use pb::connector_frame::Message;
+    let message = match required(frame.message, "frame")? {
+        Message::Opened(pb::Nothing {}) => ToRelay::Opened,
+        Message::NotOwner(pb::Nothing {}) => ToRelay::NotOwner,
+        Message::Snapshot(snapshot) => ToRelay::Snapshot(Snapshot {
+            room: room(&snapshot.room)?,
+            position: position_from(required(snapshot.position, "position")?),
+            members: all(snapshot.members, member_from)?,
+            applied: snapshot.applied.into_iter().map(own_member_from).collect(),
+        }),
+        Message::Event(event) => ToRelay::Event {
+            room: room(&event.room)?,
+            event: Arc::new(event_from(required(event.event, "event")?)?),
+        },
+        Message::JoinRefused(refused) => ToRelay::JoinRefused {
+            room: room(&refused.room)?,
+            session: SessionId(refused.session),
+            code: code(refused.code)?,
+        },
+        Message::SayRefused(refused) => ToRelay::SayRefused {
+            room: room(&refused.room)?,
+            session: SessionId(refused.session),
+            number: SendNumber(refused.number),
+            code: code(refused.code)?,
+        },
+    };
+    Ok(Frame { shard: shard(frame.shard)?, term: Term(frame.term), message })
+}
+
+fn room_state(state: RoomState) -> pb::RoomState {
+    pb::RoomState {
+        room: state.room.to_string(),
+        position: Some(position_to(state.position)),
+        own: state.own.iter().map(own_member_to).collect(),
+        members: state.members.iter().map(member_to).collect(),
+        tail: state.tail.iter().map(|event| event_to(event)).collect(),
+    }
+}
+
+fn room_state_from(state: pb::RoomState) -> Result<RoomState> {
+    Ok(RoomState {
+        room: room(&state.room)?,
+        position: position_from(required(state.position, "position")?),
+        own: state.own.into_iter().map(own_member_from).collect(),
+        members: all(state.members, member_from)?,
+        tail: all(state.tail, |event| Ok(Arc::new(event_from(event)?)))?,
+    })
+}
+
+fn position_to(position: Position) -> pb::Position {
+    pb::Position { generation: position.generation.0, seq: position.seq }
+}
+
+fn position_from(position: pb::Position) -> Position {
+    Position { generation: Term(position.generation), seq: position.seq }
+}
+
+fn member_to(member: &Member) -> pb::Member {
+    pb::Member {
+        connector: member.id.connector.0,
+        session: member.id.session.0,
+        user: member.user.to_string(),
+    }
+}
+
+fn member_from(member: pb::Member) -> Result<Member> {
+    Ok(Member {
+        id: MemberId {
+            connector: Incarnation(member.connector),
+            session: SessionId(member.session),
+        },
+        user: user(&member.user)?,
+    })
+}
+
+fn own_member_to(own: &OwnMember) -> pb::OwnMember {
+    pb::OwnMember { session: own.session.0, applied: own.applied.0 }
+}
+
+fn own_member_from(own: pb::OwnMember) -> OwnMember {
+    OwnMember { session: SessionId(own.session), applied: SendNumber(own.applied) }
+}
+
+fn content_to(content: &Content) -> pb::Content {
+    let kind = match content {
+        Content::Text(text) => Some(pb::content::Kind::Text(text.to_string())),
+        Content::Json(json) => Some(pb::content::Kind::Json(json.to_string())),
+        Content::Missing => None,
+    };
+    pb::Content { kind }
+}
+
+fn content_from(content: pb::Content) -> Content {
+    match content.kind {
+        Some(pb::content::Kind::Text(text)) => Content::Text(text.into()),
+        Some(pb::content::Kind::Json(json)) => Content::Json(json.into()),
+        None => Content::Missing,
+    }
+}
+
+fn event_to(event: &Event) -> pb::Event {
+    use pb::event::Body as Pb;
+    let body = match &event.body {
+        Body::Joined(member) => Pb::Joined(member_to(member)),
+        Body::Left(member) => Pb::Left(member_to(member)),
+        Body::Said { from, number, shown, content } => Pb::Said(pb::Said {
+            from: Some(member_to(from)),
+            number: number.0,
+            shown: Some(content_to(shown)),
+            content: Some(content_to(content)),
+        }),
+        Body::Whispered { from, number, to, content } => Pb::Whispered(pb::Whispered {
+            from: Some(member_to(from)),
+            number: number.0,
+            to: Some(member_to(to)),
+            content: Some(content_to(content)),
+        }),
+        Body::Hidden => Pb::Hidden(pb::Nothing {}),
+    };
+    pb::Event { position: Some(position_to(event.position)), body: Some(body) }
+}
+
+fn event_from(event: pb::Event) -> Result<Event> {
+    use pb::event::Body as Pb;
+    let body = match required(event.body, "event body")? {
+        Pb::Joined(member) => Body::Joined(member_from(member)?),
+        Pb::Left(member) => Body::Left(member_from(member)?),
+        Pb::Said(said) => Body::Said {
+            from: member_from(required(said.from, "sender")?)?,
+            number: SendNumber(said.number),
+            shown: content_from(required(said.shown, "target")?),
+            content: content_from(required(said.content, "content")?),
+        },
+        Pb::Whispered(whispered) => Body::Whispered {
+            from: member_from(required(whispered.from, "sender")?)?,
+            number: SendNumber(whispered.number),
+            to: member_from(required(whispered.to, "target")?)?,
+            content: content_from(required(whispered.content, "content")?),
+        },
+        Pb::Hidden(pb::Nothing {}) => Body::Hidden,
+    };
+    Ok(Event { position: position_from(required(event.position, "position")?), body })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn member(session: u64) -> Member {
+        Member {
+            id: MemberId { connector: Incarnation(7), session: SessionId(session) },
+            user: UserName::from_peer("张三").unwrap(),
+        }
+    }
+
+    fn event(seq: u64, body: Body) -> Arc<Event> {
+        Arc::new(Event { position: Position { generation: Term(3), seq }, body })
+    }
+
+    fn events() -> Vec<Arc<Event>> {
+        let (number, content) = (SendNumber(9), Content::Json("[1]".into()));
+        let shown = Content::Text("*".into());
+        let said = Body::Said { from: member(1), number, shown, content: content.clone() };
+        let whispered = Body::Whispered { from: member(1), number, to: member(2), content };
+        let bodies =
+            [Body::Joined(member(1)), said, whispered, Body::Hidden, Body::Left(member(1))];
+        (1..).zip(bodies).map(|(seq, body)| event(seq, body)).collect()
+    }
+
+    #[test]
+    fn every_frame_for_an_owner_survives_the_way() {
+        let room = RoomId::from_peer("r1").unwrap();
+        let session = SessionId(4);
+        let state = RoomState {
+            room: room.clone(),
+            position: Position { generation: Term(3), seq: 5 },
+            own: vec![OwnMember { session, applied: SendNumber(2) }],
+            members: vec![member(1), member(2)],
+            tail: events(),
+        };
+        let say = |target| ToOwner::Say {
+            room: room.clone(),
+            session,
+            number: SendNumber(1),
+            target,
+            content: Content::Missing,
+        };
+        let messages = [
+            ToOwner::State(state),
+            ToOwner::Attached,
+            ToOwner::Join { room: room.clone(), session, user: member(4).user },
+            ToOwner::Leave { room: room.clone(), session },
+            say(Target::Everyone { shown: Content::Text("*".into()) }),
+            say(Target::One(member(4).user)),
+        ];
+        for message in messages {
+            let frame = Frame { shard: Shard::new(1023).unwrap(), term: Term(8), message };
+            assert_eq!(owner_frame_from(owner_frame(frame.clone())), Ok(frame));
+        }
+    }
+
+    #[test]
+    fn every_frame_for_a_connector_survives_the_way() {
+        let room = RoomId::from_peer("r1").unwrap();
+        let session = SessionId(4);
+        let snapshot = Snapshot {
+            room: room.clone(),
+            position: Position { generation: Term(3), seq: 5 },
+            members: vec![member(1)],
+            applied: vec![OwnMember { session, applied: SendNumber(2) }],
+        };
+        let mut messages = vec![
+            ToRelay::Opened,
+            ToRelay::NotOwner,
+            ToRelay::Snapshot(snapshot),
+            ToRelay::JoinRefused { room: room.clone(), session, code: Code::NameTaken },
+            ToRelay::SayRefused {
+                room: room.clone(),
+                session,
+                number: SendNumber(3),
+                code: Code::Absent,
+            },
+        ];
+        let events = events().into_iter();
+        messages.extend(events.map(|event| ToRelay::Event { room: room.clone(), event }));
+        for message in messages {
+            let frame = Frame { shard: Shard::new(0).unwrap(), term: Term(8), message };
+            assert_eq!(connector_frame_from(connector_frame(frame.clone())), Ok(frame));
+        }
+    }
+
+    #[test]
+    fn what_is_missing_is_named() {
+        let frame = pb::OwnerFrame { shard: 1024, term: 1, message: None };
+        assert_eq!(owner_frame_from(frame), Err(Invalid("frame")));
+        let message = Some(pb::connector_frame::Message::Opened(pb::Nothing {}));
+        let frame = pb::ConnectorFrame { shard: 1024, term: 1, message };
+        assert_eq!(connector_frame_from(frame), Err(Invalid("shard")));
+    }
+}

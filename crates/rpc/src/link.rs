@@ -1,0 +1,339 @@
+//! The link between a connector and a chat node, as typed senders and receivers.
+//!
+//! The connector [`dial`]s; the chat serves a [`Service`] and gets an [`Incoming`] for every stream.
+//! Either side ends the link by dropping its two halves.
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use model::{Incarnation, NodeId, limits};
+use room::message::{Frame, ToOwner, ToRelay};
+use tokio::sync::mpsc;
+use tokio_stream::Stream;
+use tonic::{
+    Request, Response, Status, Streaming,
+    transport::{Channel, Endpoint},
+};
+
+use crate::{convert, pb};
+
+/// Flow-control window of one stream and of one connection, in bytes: a burst of a full room
+/// must not wait for a window update on a loaded machine.
+const WINDOW_BYTES: u32 = 4 * 1024 * 1024;
+/// Frames are put into one message until it has about this many bytes.
+const BATCH_BYTES: usize = 256 * 1024;
+/// How long a connection to a chat may take to come about.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long the peer may take to say who it is.
+const HELLO_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Who is at one end of a link.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hello {
+    /// The node's name.
+    pub node: NodeId,
+    /// The life of the node.
+    pub incarnation: Incarnation,
+}
+
+/// Why there is no link, or no more.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The address makes no sense.
+    #[error("the address {0:?} is no http:// address")]
+    Address(String),
+    /// Nobody answers there.
+    #[error("cannot connect: {0}")]
+    Connect(#[from] tonic::transport::Error),
+    /// The stream broke.
+    #[error("the stream broke: {0}")]
+    Broken(#[from] Status),
+    /// The peer did not say who it is, or said nonsense.
+    #[error("the peer did not say hello")]
+    NoHello,
+    /// The peer sent something that makes no sense.
+    #[error(transparent)]
+    Invalid(#[from] convert::Invalid),
+}
+
+/// A queue into a link. Holds [`limits::LINK_QUEUE_FRAMES_MAX`] frames.
+#[derive(Debug)]
+pub struct Sender<M> {
+    queue: mpsc::Sender<Frame<M>>,
+}
+
+impl<M> Clone for Sender<M> {
+    fn clone(&self) -> Self {
+        Self { queue: self.queue.clone() }
+    }
+}
+
+/// The queue of a link is full, or the link is gone: cut it and attach anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the link is full or gone")]
+pub struct Overrun;
+
+impl<M> Sender<M> {
+    /// Queues a frame; never waits.
+    ///
+    /// # Errors
+    ///
+    /// If the queue is full or the link is gone. The link must be cut then: a frame is missing.
+    pub fn send(&self, frame: Frame<M>) -> Result<(), Overrun> {
+        self.queue.try_send(frame).map_err(|_| Overrun)
+    }
+}
+
+/// What comes out of a link at the connector's end.
+#[derive(Debug)]
+pub struct FromOwner(Streaming<pb::ToConnector>);
+
+impl FromOwner {
+    /// Receives the next batch; `None` when the peer ended the link.
+    ///
+    /// # Errors
+    ///
+    /// If the stream breaks or the peer sends nonsense; the link is over then.
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing is lost if the future is dropped.
+    pub async fn receive(&mut self) -> Result<Option<Vec<Frame<ToRelay>>>, Error> {
+        let Some(batch) = self.0.message().await? else {
+            return Ok(None);
+        };
+        let frames = batch.frames.into_iter().map(convert::connector_frame_from);
+        Ok(Some(frames.collect::<Result<_, _>>()?))
+    }
+}
+
+/// What comes out of a link at the chat's end.
+#[derive(Debug)]
+pub struct FromConnector(Streaming<pb::ToOwner>);
+
+impl FromConnector {
+    /// Receives the next batch; `None` when the peer ended the link.
+    ///
+    /// # Errors
+    ///
+    /// If the stream breaks or the peer sends nonsense; the link is over then.
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing is lost if the future is dropped.
+    pub async fn receive(&mut self) -> Result<Option<Vec<Frame<ToOwner>>>, Error> {
+        let Some(batch) = self.0.message().await? else {
+            return Ok(None);
+        };
+        let frames = batch.frames.into_iter().map(convert::owner_frame_from);
+        Ok(Some(frames.collect::<Result<_, _>>()?))
+    }
+}
+
+/// Opens a link to the chat at `address`, such as `http://127.0.0.1:6050`.
+///
+/// # Errors
+///
+/// If the address makes no sense, nobody answers there, or it is no chat.
+pub async fn dial(address: &str, me: Hello) -> Result<(Sender<ToOwner>, FromOwner, Hello), Error> {
+    let endpoint = Endpoint::from_shared(address.to_owned())
+        .map_err(|_| Error::Address(address.to_owned()))?
+        .connect_timeout(CONNECT_TIMEOUT)
+        .tcp_nodelay(true)
+        .initial_stream_window_size(WINDOW_BYTES)
+        .initial_connection_window_size(WINDOW_BYTES)
+        .http2_keep_alive_interval(limits::LINK_KEEPALIVE)
+        .keep_alive_timeout(limits::LINK_KEEPALIVE_TIMEOUT)
+        .keep_alive_while_idle(true);
+    let channel: Channel = endpoint.connect().await?;
+    let mut client = pb::link_client::LinkClient::new(channel)
+        .max_decoding_message_size(limits::LINK_MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(limits::LINK_MESSAGE_BYTES_MAX);
+    let (queue, frames) = mpsc::channel(limits::LINK_QUEUE_FRAMES_MAX);
+    let outgoing = Batches::new(frames, move |hello, frames: Vec<Frame<ToOwner>>| pb::ToOwner {
+        hello,
+        frames: frames.into_iter().map(convert::owner_frame).collect(),
+    });
+    let outgoing = outgoing.greet(me).weigh(weight_to_owner);
+    let incoming = tokio::time::timeout(HELLO_TIMEOUT, async {
+        let mut incoming = client.attach(outgoing).await?.into_inner();
+        let first = incoming.message().await?;
+        let hello = hello_from(first.and_then(|batch| batch.hello))?;
+        Ok::<_, Error>((incoming, hello))
+    });
+    let (incoming, peer) = incoming.await.map_err(|_| Error::NoHello)??;
+    Ok((Sender { queue }, FromOwner(incoming), peer))
+}
+
+/// A link that a connector has opened.
+#[derive(Debug)]
+pub struct Incoming {
+    /// Who opened it.
+    pub peer: Hello,
+    /// Towards the connector.
+    pub sender: Sender<ToRelay>,
+    /// From the connector.
+    pub receiver: FromConnector,
+}
+
+/// The chat's end: hands every link that is opened to a queue.
+#[derive(Debug)]
+pub struct Service {
+    me: Hello,
+    incoming: mpsc::Sender<Incoming>,
+}
+
+/// The gRPC service around [`Service`].
+pub type Server = pb::link_server::LinkServer<Service>;
+
+impl Service {
+    /// A service that says hello as `me` and hands links to `incoming`.
+    #[must_use]
+    pub fn server(me: Hello, incoming: mpsc::Sender<Incoming>) -> Server {
+        pb::link_server::LinkServer::new(Self { me, incoming })
+            .max_decoding_message_size(limits::LINK_MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(limits::LINK_MESSAGE_BYTES_MAX)
+    }
+
+    /// The settings that a transport for this service needs.
+    #[must_use]
+    pub fn transport() -> tonic::transport::Server {
+        tonic::transport::Server::builder()
+            .tcp_nodelay(true)
+            .initial_stream_window_size(WINDOW_BYTES)
+            .initial_connection_window_size(WINDOW_BYTES)
+            .http2_keepalive_interval(Some(limits::LINK_KEEPALIVE))
+            .http2_keepalive_timeout(Some(limits::LINK_KEEPALIVE_TIMEOUT))
+    }
+}
+
+type ToConnectors = Batches<ToRelay, fn(Option<pb::Hello>, Vec<Frame<ToRelay>>) -> pb::ToConnector>;
+
+/// What a chat sends, as the generated service wants it.
+#[derive(Debug)]
+pub struct Outgoing(ToConnectors);
+
+impl Stream for Outgoing {
+    type Item = Result<pb::ToConnector, Status>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        Pin::new(&mut self.0).poll_next(cx).map(|batch| batch.map(Ok))
+    }
+}
+
+#[tonic::async_trait]
+impl pb::link_server::Link for Service {
+    type AttachStream = Outgoing;
+
+    async fn attach(
+        &self,
+        request: Request<Streaming<pb::ToOwner>>,
+    ) -> Result<Response<Outgoing>, Status> {
+        let mut receiver = request.into_inner();
+        let first = tokio::time::timeout(HELLO_TIMEOUT, receiver.message());
+        let first = first.await.map_err(|_| Status::deadline_exceeded("no hello"))??;
+        let peer = hello_from(first.and_then(|batch| batch.hello))
+            .map_err(|_| Status::invalid_argument("the first message must hold a hello"))?;
+        let (queue, frames) = mpsc::channel(limits::LINK_QUEUE_FRAMES_MAX);
+        let incoming =
+            Incoming { peer, sender: Sender { queue }, receiver: FromConnector(receiver) };
+        self.incoming
+            .send(incoming)
+            .await
+            .map_err(|_| Status::unavailable("this chat is shutting down"))?;
+        let build: fn(_, _) -> _ = |hello, frames: Vec<Frame<ToRelay>>| pb::ToConnector {
+            hello,
+            frames: frames.into_iter().map(convert::connector_frame).collect(),
+        };
+        let batches = Batches::new(frames, build).greet(self.me.clone()).weigh(weight_to_relay);
+        Ok(Response::new(Outgoing(batches)))
+    }
+}
+
+fn hello_from(hello: Option<pb::Hello>) -> Result<Hello, Error> {
+    let hello = hello.ok_or(Error::NoHello)?;
+    let node = NodeId::new(&hello.node).map_err(|_| Error::NoHello)?;
+    Ok(Hello { node, incarnation: Incarnation(hello.incarnation) })
+}
+
+/// Packs what is queued into as few messages as possible: what gathers while the transport is
+/// busy goes out together, and nothing waits for company.
+#[derive(Debug)]
+struct Batches<M, F> {
+    hello: Option<pb::Hello>,
+    frames: mpsc::Receiver<Frame<M>>,
+    weigh: fn(&M) -> usize,
+    build: F,
+}
+
+impl<M, F> Batches<M, F> {
+    fn new(frames: mpsc::Receiver<Frame<M>>, build: F) -> Self {
+        Self { hello: None, frames, weigh: |_| 0, build }
+    }
+
+    fn greet(mut self, me: Hello) -> Self {
+        let Hello { node, incarnation } = me;
+        self.hello = Some(pb::Hello { node: node.to_string(), incarnation: incarnation.0 });
+        self
+    }
+
+    fn weigh(mut self, weigh: fn(&M) -> usize) -> Self {
+        self.weigh = weigh;
+        self
+    }
+}
+
+impl<M, F, B> Stream for Batches<M, F>
+where
+    M: Unpin,
+    F: FnMut(Option<pb::Hello>, Vec<Frame<M>>) -> B + Unpin,
+{
+    type Item = B;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<B>> {
+        let this = &mut *self;
+        if let Some(hello) = this.hello.take() {
+            return Poll::Ready(Some((this.build)(Some(hello), Vec::new())));
+        }
+        let mut batch = Vec::new();
+        let mut bytes = 0;
+        while batch.len() < limits::LINK_BATCH_FRAMES_MAX && bytes < BATCH_BYTES {
+            match this.frames.poll_recv(cx) {
+                Poll::Ready(Some(frame)) => {
+                    bytes += (this.weigh)(&frame.message);
+                    batch.push(frame);
+                }
+                Poll::Ready(None) if batch.is_empty() => return Poll::Ready(None),
+                Poll::Pending if batch.is_empty() => return Poll::Pending,
+                Poll::Ready(None) | Poll::Pending => break,
+            }
+        }
+        Poll::Ready(Some((this.build)(None, batch)))
+    }
+}
+
+/// Roughly how many bytes a frame will take. Only frames that can be large matter.
+fn weight_to_owner(message: &ToOwner) -> usize {
+    match message {
+        ToOwner::State(state) => {
+            let tail: usize = state.tail.iter().map(|event| event.weight()).sum();
+            state.members.len() * 64 + tail
+        }
+        ToOwner::Say { content, .. } => content.len(),
+        ToOwner::Attached | ToOwner::Join { .. } | ToOwner::Leave { .. } => 32,
+    }
+}
+
+fn weight_to_relay(message: &ToRelay) -> usize {
+    match message {
+        ToRelay::Snapshot(snapshot) => snapshot.members.len() * 64,
+        ToRelay::Event { event, .. } => event.weight(),
+        ToRelay::Opened
+        | ToRelay::NotOwner
+        | ToRelay::JoinRefused { .. }
+        | ToRelay::SayRefused { .. } => 32,
+    }
+}
