@@ -23,8 +23,18 @@
 //!   that a node is gone after its lease; and a registry that has itself just started, or slept,
 //!   waits before it trusts a silence.
 
+pub mod claim;
 pub mod map;
+pub mod member;
 pub mod placement;
+pub mod registrar;
+pub mod timing;
 
-pub use map::{ClientAddress, ClusterMap, MapDelta, MapUpdate, Node, NodeState, Ownership};
+pub use claim::{Claim, Outcome};
+pub use map::{
+    ClientAddress, ClusterMap, MapDelta, MapUpdate, MissedUpdate, Node, NodeState, Ownership,
+};
+pub use member::{Join, Member};
 pub use placement::{Connectors, Owners, shard_of};
+pub use registrar::{Gone, Registrar};
+pub use timing::Timing;

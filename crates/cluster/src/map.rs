@@ -57,11 +57,7 @@ impl Node {
     /// The part that changes while it lives.
     #[must_use]
     pub const fn state(&self) -> NodeState {
-        NodeState {
-            load: self.load,
-            ready: self.ready,
-            draining: self.draining,
-        }
+        NodeState { load: self.load, ready: self.ready, draining: self.draining }
     }
 
     /// Replaces the part that changes.
@@ -176,11 +172,9 @@ impl ClusterMap {
 
     /// The shards that `incarnation` owns, in order, each with its term.
     pub fn owned_by(&self, incarnation: Incarnation) -> impl Iterator<Item = (Shard, Term)> {
-        Shard::all()
-            .zip(&self.shards)
-            .filter_map(move |(shard, ownership)| {
-                (ownership.owner == Some(incarnation)).then_some((shard, ownership.term))
-            })
+        Shard::all().zip(&self.shards).filter_map(move |(shard, ownership)| {
+            (ownership.owner == Some(incarnation)).then_some((shard, ownership.term))
+        })
     }
 
     /// Brings the map to the next version, or to that of a snapshot.
@@ -198,10 +192,7 @@ impl ClusterMap {
 
     fn apply_delta(&mut self, delta: MapDelta) -> Result<(), MissedUpdate> {
         if delta.base != self.version {
-            return Err(MissedUpdate {
-                version: self.version,
-                base: delta.base,
-            });
+            return Err(MissedUpdate { version: self.version, base: delta.base });
         }
         self.version = delta.version;
         for incarnation in &delta.gone {
@@ -241,19 +232,9 @@ mod tests {
     #[test]
     fn a_delta_for_another_version_is_refused() {
         let mut map = ClusterMap::default();
-        let delta = MapDelta {
-            base: 4,
-            version: 5,
-            ..MapDelta::default()
-        };
+        let delta = MapDelta { base: 4, version: 5, ..MapDelta::default() };
         let before = map.clone();
-        assert_eq!(
-            map.apply(MapUpdate::Delta(delta)),
-            Err(MissedUpdate {
-                version: 0,
-                base: 4
-            })
-        );
+        assert_eq!(map.apply(MapUpdate::Delta(delta)), Err(MissedUpdate { version: 0, base: 4 }));
         assert_eq!(map, before);
     }
 

@@ -120,10 +120,7 @@ pub struct Owners {
 
 impl Default for Owners {
     fn default() -> Self {
-        Self {
-            ring: Ring::empty(),
-            preferred: vec![None; usize::from(limits::SHARD_COUNT)],
-        }
+        Self { ring: Ring::empty(), preferred: vec![None; usize::from(limits::SHARD_COUNT)] }
     }
 }
 
@@ -174,10 +171,7 @@ pub struct Connectors {
 
 impl Default for Connectors {
     fn default() -> Self {
-        Self {
-            ring: Ring::empty(),
-            seats: BTreeMap::new(),
-        }
+        Self { ring: Ring::empty(), seats: BTreeMap::new() }
     }
 }
 
@@ -185,8 +179,7 @@ impl Connectors {
     /// Follows the map.
     pub fn update(&mut self, now: Time, map: &ClusterMap) {
         self.ring.update(map.connectors());
-        self.seats
-            .retain(|incarnation, _| map.nodes.contains_key(incarnation));
+        self.seats.retain(|incarnation, _| map.nodes.contains_key(incarnation));
         for (_, incarnation) in &self.ring.members {
             let seat = self.seats.entry(*incarnation).or_default();
             if let Some(node) = map.nodes.get(incarnation) {

@@ -17,14 +17,9 @@ fn node(role: Role, number: u64) -> Node {
 }
 
 fn map_of(role: Role, numbers: impl IntoIterator<Item = u64>) -> ClusterMap {
-    let nodes = numbers
-        .into_iter()
-        .map(|number| (Incarnation(number), node(role, number)))
-        .collect();
-    ClusterMap {
-        nodes,
-        ..ClusterMap::default()
-    }
+    let nodes =
+        numbers.into_iter().map(|number| (Incarnation(number), node(role, number))).collect();
+    ClusterMap { nodes, ..ClusterMap::default() }
 }
 
 fn preferred(map: &ClusterMap) -> Vec<Option<Incarnation>> {
@@ -60,14 +55,7 @@ fn golden() {
     connectors.update(Time::ZERO, &map_of(Role::Connector, 1..=3));
     let placed: Vec<_> = ["a", "room_1", "大厅", "", "pomelo"]
         .iter()
-        .map(|name| {
-            connectors
-                .ring
-                .candidates(name.as_bytes())
-                .next()
-                .unwrap()
-                .0
-        })
+        .map(|name| connectors.ring.candidates(name.as_bytes()).next().unwrap().0)
         .collect();
     assert_eq!(placed, [2, 1, 1, 2, 2]);
 }
