@@ -1,4 +1,26 @@
 //! What every process of the cluster does alike: arguments, logs, signals, tasks, admin port.
+//!
+//! A role's `main` is [`run::main`] around the role's own `run(args)`, which begins with
+//! [`Process::start`] and ends with [`Process::finish`].
+
+mod admin;
+mod args;
+pub mod healthcheck;
 pub mod net;
-pub mod tasks;
+mod process;
+mod readiness;
+mod resources;
+pub mod run;
+pub mod signal;
+mod tasks;
+pub mod telemetry;
+
+pub use admin::Admin;
+pub use args::CommonArgs;
+pub use healthcheck::HealthcheckArgs;
+pub use process::{Cause, Process, Stop};
+pub use readiness::Readiness;
+pub use resources::{Usage, raise_open_files};
+pub use run::{BugError, UsageError};
 pub use tasks::Tasks;
+pub use telemetry::LogFormat;

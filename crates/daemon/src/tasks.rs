@@ -125,11 +125,7 @@ impl Registration {
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        let mut alive = self
-            .tasks
-            .alive
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut alive = self.tasks.alive.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(count) = alive.get_mut(&self.name) {
             *count -= 1;
             if *count == 0 {

@@ -1,0 +1,87 @@
+//! Arguments that every process takes.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use model::{NodeId, Role};
+
+use crate::telemetry::{self, LogFormat};
+
+/// Arguments that every process takes; flattened into each role's own.
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Process")]
+pub struct CommonArgs {
+    /// Name of this process in logs and on the cluster page [default: the role and the host name]
+    #[arg(long, env = "TANGELO_NAME", value_parser = node_id)]
+    pub name: Option<NodeId>,
+
+    /// Where to answer /metrics, /healthz and /readyz; port 0 picks a free one, which is logged
+    #[arg(long, env = "TANGELO_ADMIN", value_name = "ADDRESS", default_value = "127.0.0.1:0")]
+    pub admin: SocketAddr,
+
+    /// What to log: a level (error, warn, info, debug, trace), or levels by module, such as
+    /// `info,session=debug` [default: RUST_LOG, or info]
+    #[arg(long, env = "TANGELO_LOG", value_name = "FILTER", value_parser = filter)]
+    pub log: Option<String>,
+
+    /// How log lines look; `pretty` is coloured on a terminal unless NO_COLOR is set
+    #[arg(long, env = "TANGELO_LOG_FORMAT", value_name = "FORMAT", default_value = "pretty")]
+    pub log_format: LogFormat,
+
+    /// File to write all addresses listened on to, as a JSON object, once they are known
+    #[arg(long, env = "TANGELO_ADDRESSES", value_name = "FILE")]
+    pub addresses: Option<PathBuf>,
+
+    /// Drain when standard input ends: a supervisor holds the other end and cannot forget it
+    #[arg(long, hide = true)]
+    pub watch_stdin: bool,
+}
+
+impl CommonArgs {
+    /// The name given, or `role-host`.
+    #[must_use]
+    pub fn name(&self, role: Role) -> NodeId {
+        match &self.name {
+            Some(name) => name.clone(),
+            None => default_name(role, &host_name()),
+        }
+    }
+}
+
+fn node_id(text: &str) -> Result<NodeId, String> {
+    NodeId::new(text)
+        .map_err(|error| format!("{error}; use up to 64 letters, digits, hyphens, dots and _"))
+}
+
+fn filter(text: &str) -> Result<String, String> {
+    // Compose files pass what is not set as an empty text.
+    telemetry::parse_filter(text).map(|_| text.to_owned())
+}
+
+fn host_name() -> String {
+    let names = rustix::system::uname();
+    names.nodename().to_string_lossy().into_owned()
+}
+
+fn default_name(role: Role, host: &str) -> NodeId {
+    let allowed = |c: &char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    let host: String = host.chars().filter(allowed).take(50).collect();
+    let name = match host.as_str() {
+        "" => role.name().to_owned(),
+        _ => format!("{}-{host}", role.name()),
+    };
+    NodeId::new(&name).expect("a role and at most 50 allowed characters are a name")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_without_a_name_is_named_after_its_host() {
+        let name = |host: &str| default_name(Role::Chat, host).to_string();
+        assert_eq!(name("9f3a"), "chat-9f3a");
+        assert_eq!(name("büro (2)"), "chat-bro2");
+        assert_eq!(name(""), "chat");
+        assert!(name(&"x".repeat(300)).len() <= 64);
+    }
+}

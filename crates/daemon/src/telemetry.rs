@@ -1,0 +1,192 @@
+//! One log format for every process.
+//!
+//! A line is `time LEVEL process event  key=value …`: the event's own fields first, then those of
+//! the spans around it, the innermost first. Values that hold spaces or control characters are
+//! quoted, so one event is always one line and no client can forge one. `json` has the same
+//! content, one object per line.
+
+mod line;
+mod sink;
+
+use std::{
+    io::{self, BufWriter, IsTerminal},
+    sync::OnceLock,
+    time::{Duration, SystemTime},
+};
+
+use tracing::{
+    Event, Subscriber,
+    span::{Attributes, Id, Record},
+};
+use tracing_subscriber::{
+    EnvFilter, Layer,
+    layer::{Context, SubscriberExt},
+    registry::LookupSpan,
+    util::SubscriberInitExt,
+};
+
+pub use line::{Fields, Line, Style, name_colour};
+use sink::Sink;
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum LogFormat {
+    /// One line of text per event, coloured on a terminal.
+    #[default]
+    Pretty,
+    /// One JSON object per line.
+    Json,
+}
+
+impl LogFormat {
+    /// The format's name on the command line.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Pretty => "pretty",
+            Self::Json => "json",
+        }
+    }
+}
+
+/// Libraries whose own events are too many below `info`; a filter that names one overrides this.
+const QUIET: &str = "h2=info,hyper=info,hyper_util=info,tonic=info,tower=info,tungstenite=info";
+
+/// How long the last lines may take to be written when the process ends.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Lines that may wait for a slow reader of standard output; past it lines are dropped, and
+/// their number is written when there is room again. A terminal that stands still must not stop
+/// the process.
+const QUEUE_LINES_MAX: usize = 16_384;
+
+/// Turns the text of a filter, such as `debug` or `info,session=trace`, into a filter.
+///
+/// # Errors
+///
+/// What is wrong with the text.
+pub fn parse_filter(text: &str) -> Result<EnvFilter, String> {
+    EnvFilter::builder().parse(format!("{QUIET},{text}")).map_err(|error| {
+        format!("{error}; give a level (debug) or levels by module (info,session=trace)")
+    })
+}
+
+/// Starts logging to standard output as `process`, and logs panics.
+///
+/// The filter is `filter` if given, else `RUST_LOG`, else `info`. The first call of a process
+/// wins; others change nothing.
+///
+/// # Errors
+///
+/// If `filter` or `RUST_LOG` is not a filter.
+pub fn init(process: &str, format: LogFormat, filter: Option<&str>) -> Result<(), String> {
+    let from_environment = std::env::var("RUST_LOG").ok().filter(|text| !text.is_empty());
+    let filter = match (filter, from_environment) {
+        (Some(text), _) => parse_filter(text).map_err(|error| format!("--log: {error}"))?,
+        (None, Some(text)) => parse_filter(&text).map_err(|error| format!("RUST_LOG: {error}"))?,
+        (None, None) => parse_filter("info")?,
+    };
+    let lines = Lines {
+        process: process.into(),
+        style: match format {
+            LogFormat::Json => Style::Json,
+            LogFormat::Pretty if wants_colour() => Style::Coloured,
+            LogFormat::Pretty => Style::Plain,
+        },
+    };
+    let logger = tracing_subscriber::registry().with(lines.with_filter(filter));
+    if logger.try_init().is_ok() {
+        log_panics();
+    }
+    Ok(())
+}
+
+/// Whether standard output is a terminal and colour is not refused by `NO_COLOR`.
+#[must_use]
+pub fn wants_colour() -> bool {
+    let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    !refused && io::stdout().is_terminal()
+}
+
+/// Writes a finished line to standard output, in order with the log and without waiting.
+pub fn print(line: &str) {
+    sink().write(format!("{line}\n"));
+}
+
+/// Waits, for a second at most, until all lines are written.
+pub fn flush() {
+    sink().flush(FLUSH_TIMEOUT);
+}
+
+fn sink() -> &'static Sink {
+    static SINK: OnceLock<Sink> = OnceLock::new();
+    SINK.get_or_init(|| Sink::start(BufWriter::new(io::stdout()), QUEUE_LINES_MAX))
+}
+
+/// Logs panics as events: a line on standard error alone is easily lost.
+fn log_panics() {
+    let previous = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        let thread = std::thread::current();
+        let cause = panic.payload();
+        let text = cause
+            .downcast_ref::<&str>()
+            .copied()
+            .or_else(|| cause.downcast_ref::<String>().map(String::as_str))
+            .unwrap_or("(no text)");
+        tracing::error!(
+            cause = text,
+            at = panic.location().map(tracing::field::display),
+            thread = thread.name(),
+            "panic"
+        );
+        if std::env::var_os("RUST_BACKTRACE").is_some() {
+            previous(panic);
+        }
+    }));
+}
+
+/// The layer that makes lines of events.
+struct Lines {
+    process: String,
+    style: Style,
+}
+
+impl<S> Layer<S> for Lines
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+{
+    fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
+        if let Some(span) = context.span(id) {
+            let mut fields = Fields::default();
+            attributes.record(&mut fields);
+            span.extensions_mut().insert(fields);
+        }
+    }
+
+    fn on_record(&self, id: &Id, values: &Record<'_>, context: Context<'_, S>) {
+        if let Some(span) = context.span(id)
+            && let Some(fields) = span.extensions_mut().get_mut::<Fields>()
+        {
+            values.record(fields);
+        }
+    }
+
+    fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
+        let mut fields = Fields::default();
+        event.record(&mut fields);
+        for span in context.event_scope(event).into_iter().flatten() {
+            if let Some(outer) = span.extensions().get::<Fields>() {
+                fields.add_outer(outer);
+            }
+        }
+        let line = Line {
+            time: SystemTime::now(),
+            level: *event.metadata().level(),
+            process: &self.process,
+            target: event.metadata().target(),
+            fields: &fields,
+        };
+        sink().write(line.render(self.style));
+    }
+}
