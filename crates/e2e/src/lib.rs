@@ -1,1 +1,14 @@
-//! Placeholder.
+//! Real processes, driven and judged.
+//!
+//! A test starts a [`Cluster`]: the binaries of this workspace as child processes on loopback
+//! ports, with one log file each. [`Crowd`] puts users into it who record what they did and saw;
+//! `verify::history` judges them. [`transcript`] replays what was recorded at the original server.
+//!
+//! Whatever a cluster starts it also ends, when it is dropped, by process id.
+
+mod binaries;
+mod cluster;
+pub mod http;
+mod ports;
+
+pub use cluster::{Cluster, Node, Shape, deadline, until};
