@@ -257,8 +257,7 @@ fn whoami_of(response: &[u8]) -> Option<&str> {
     }
     let length: usize = headers.split("\r\n").find_map(|line| {
         let (name, value) = line.split_once(':')?;
-        name.eq_ignore_ascii_case("content-length")
-            .then(|| value.trim().parse().ok())?
+        name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse().ok())?
     })?;
     let name = body.get(..length)?.trim();
     (!name.is_empty() && !name.contains(char::is_whitespace)).then_some(name)
@@ -303,18 +302,7 @@ mod tests {
         assert_eq!(ports("3050-3050").unwrap().single(), Some(3050));
         assert_eq!(ports(" 3050 - 3051 ").unwrap().to_string(), "3050-3051");
         assert_eq!(ports("64512-65535").unwrap().range().count(), PORTS_MAX);
-        for bad in [
-            "",
-            "-",
-            "0",
-            "0-5",
-            "3069-3050",
-            "1-65535",
-            "70000",
-            "a-b",
-            "3050-",
-            "-1",
-        ] {
+        for bad in ["", "-", "0", "0-5", "3069-3050", "1-65535", "70000", "a-b", "3050-", "-1"] {
             assert_eq!(ports(bad), Err(BadPorts(bad.to_owned())));
         }
     }
@@ -340,14 +328,8 @@ mod tests {
             Some(Ipv4Addr::new(172, 16, 0, 1))
         );
         // No default route, a default without a gateway, a table cut short, an empty one.
-        assert_eq!(
-            gateway("eth0\t000012AC\t00000000\t0001\t0\t0\t0\t0000FFFF\t0\t0\t0\n"),
-            None
-        );
-        assert_eq!(
-            gateway("tun0\t00000000\t00000000\t0001\t0\t0\t0\t00000000\t0\t0\t0\n"),
-            None
-        );
+        assert_eq!(gateway("eth0\t000012AC\t00000000\t0001\t0\t0\t0\t0000FFFF\t0\t0\t0\n"), None);
+        assert_eq!(gateway("tun0\t00000000\t00000000\t0001\t0\t0\t0\t00000000\t0\t0\t0\n"), None);
         assert_eq!(gateway("eth0\t00000000\t0100\n"), None);
         assert_eq!(gateway(""), None);
         assert_eq!(default_gateway(""), None);
@@ -391,10 +373,7 @@ mod tests {
     }
 
     fn ok(name: &str) -> String {
-        format!(
-            "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{name}",
-            name.len()
-        )
+        format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{name}", name.len())
     }
 
     #[tokio::test]
@@ -414,12 +393,7 @@ mod tests {
     async fn what_else_answers_is_counted() {
         let (other, serve_other) = server(ok("you")).await;
         let (stranger, serve_stranger) = server("220 mail.example ESMTP\r\n".to_owned()).await;
-        let closed = TcpListener::bind("127.0.0.1:0")
-            .await
-            .unwrap()
-            .local_addr()
-            .unwrap()
-            .port();
+        let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
         let hosts = ["127.0.0.1".to_owned()];
         let probes = async {
             let mut tallies = Vec::new();
@@ -433,27 +407,9 @@ mod tests {
             () = serve_other => unreachable!(),
             () = serve_stranger => unreachable!(),
         };
-        assert_eq!(
-            tallies[0],
-            Tally {
-                other_nodes: 1,
-                ..Tally::default()
-            }
-        );
-        assert_eq!(
-            tallies[1],
-            Tally {
-                strangers: 1,
-                ..Tally::default()
-            }
-        );
-        assert_eq!(
-            tallies[2],
-            Tally {
-                silent: 1,
-                ..Tally::default()
-            }
-        );
+        assert_eq!(tallies[0], Tally { other_nodes: 1, ..Tally::default() });
+        assert_eq!(tallies[1], Tally { strangers: 1, ..Tally::default() });
+        assert_eq!(tallies[2], Tally { silent: 1, ..Tally::default() });
         assert_ne!(tallies[0].advice(), tallies[2].advice());
     }
 
@@ -479,18 +435,12 @@ mod tests {
 
     #[tokio::test]
     async fn a_single_port_needs_no_probe() {
-        assert_eq!(
-            discover(&PublishedPorts(3050..=3050), &[], "me").await,
-            3050
-        );
+        assert_eq!(discover(&PublishedPorts(3050..=3050), &[], "me").await, 3050);
     }
 
     #[tokio::test]
     async fn a_configured_probe_host_is_the_only_one() {
         assert_eq!(probe_hosts(Some("192.0.2.1")).await, ["192.0.2.1"]);
-        assert_eq!(
-            probe_hosts(None).await.last().map(String::as_str),
-            Some(HOST_NAME)
-        );
+        assert_eq!(probe_hosts(None).await.last().map(String::as_str), Some(HOST_NAME));
     }
 }
