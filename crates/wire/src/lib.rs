@@ -1,1 +1,216 @@
-//! Placeholder.
+//! What clients say and hear, in every dialect, as bytes and as values.
+//!
+//! A client *calls* one of three routes, gets one *reply* to each call that carries a request id,
+//! and hears *pushes* at any time. [`Call`], [`Reply`] and [`Push`] say that without regard to the
+//! dialect; the modules below turn them into bytes and back:
+//!
+//! - [`pomelo`]: the binary protocol, over WebSocket and raw TCP. A stream of packages (type and
+//!   24-bit length); DATA packages hold a message (flag, request id, route), whose body is JSON or
+//!   Pomelo's own protobuf.
+//! - `socketio`: the two generations of Socket.IO, whose frames carry the same routes as text.
+//!
+//! [`body`] reads what clients put into a request, as leniently as the original server did;
+//! [`route`] holds the names and bodies byte for byte.
+//!
+//! Nothing here does I/O, keeps time or remembers a client. Parsers never panic, and look at a
+//! length before they allocate for it. Client bytes stay inside this crate (*One translator*).
+
+pub mod body;
+pub mod pomelo;
+pub mod route;
+
+use std::fmt;
+
+use bytes::Bytes;
+use model::{Code, Content, UserName};
+
+pub use route::Route;
+
+/// The number by which a client recognises the reply to a request.
+///
+/// 0 marks a notify: it is carried out and nothing is answered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RequestId(pub u64);
+
+impl RequestId {
+    /// The id of a call that wants no reply.
+    pub const NOTIFY: Self = Self(0);
+
+    /// Whether nothing is to be answered.
+    #[must_use]
+    pub const fn is_notify(self) -> bool {
+        self.0 == 0
+    }
+}
+
+impl fmt::Display for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// What a client asks. Names are as the client sent them, not yet checked by any rule.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Call {
+    /// Asks a gate which connector to use.
+    QueryEntry {
+        /// The user's name, the key of the choice in the original.
+        uid: Content,
+        /// The room it wants; no old client sends it.
+        rid: Content,
+    },
+    /// Enters a room.
+    Enter {
+        /// The name to be known by.
+        username: Content,
+        /// The room.
+        rid: Content,
+    },
+    /// Says something in the room of the session. What the body says about sender and room is
+    /// not even read (P5).
+    Send {
+        /// What to say.
+        content: Content,
+        /// `"*"` for everyone, or the name of one member.
+        target: Content,
+    },
+    /// Asks for something that does not exist.
+    Unknown {
+        /// The route as the client named it, or `#` and the code that no dictionary has.
+        route: String,
+    },
+}
+
+impl Call {
+    /// The route called, if it exists.
+    #[must_use]
+    pub const fn route(&self) -> Option<Route> {
+        match self {
+            Self::QueryEntry { .. } => Some(Route::QueryEntry),
+            Self::Enter { .. } => Some(Route::Enter),
+            Self::Send { .. } => Some(Route::Send),
+            Self::Unknown { .. } => None,
+        }
+    }
+}
+
+/// What a client is told about its own request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reply {
+    /// The connector to use.
+    Entry {
+        /// Host name or address, as this client can reach it.
+        host: String,
+        /// TCP port.
+        port: u16,
+    },
+    /// Entered; everybody now in the room, the caller included, in the room's order.
+    Users(Vec<UserName>),
+    /// Sent.
+    Done,
+    /// Not done.
+    Refused {
+        /// Why. Clients of the original's time hear 500, whatever it is.
+        code: Code,
+        /// Adds `"error":true`, which the original page looks for after `enter`.
+        error: bool,
+    },
+}
+
+/// What a client hears unasked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Push<'a> {
+    /// `onAdd`: somebody entered.
+    Add {
+        /// Who.
+        user: &'a UserName,
+    },
+    /// `onLeave`: somebody left.
+    Leave {
+        /// Who.
+        user: &'a UserName,
+    },
+    /// `onChat`: somebody said something.
+    Chat {
+        /// What.
+        content: &'a Content,
+        /// Who.
+        from: &'a UserName,
+        /// To whom, as the sender wrote it.
+        target: &'a Content,
+    },
+}
+
+impl Push<'_> {
+    /// The route by which clients listen for it.
+    #[must_use]
+    pub const fn route(&self) -> &'static str {
+        match self {
+            Self::Add { .. } => route::ON_ADD,
+            Self::Leave { .. } => route::ON_LEAVE,
+            Self::Chat { .. } => route::ON_CHAT,
+        }
+    }
+}
+
+/// How a client wants its bytes. Receivers that share a dialect share the encoded push.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Dialect {
+    /// The binary protocol, over WebSocket or TCP.
+    Pomelo,
+    /// The same for the browser library, whose own text coder knows no characters of four bytes:
+    /// they go out as two surrogates of three bytes each (CESU-8).
+    PomeloCesu8,
+}
+
+impl Dialect {
+    /// All dialects, in order.
+    pub const ALL: [Self; 2] = [Self::Pomelo, Self::PomeloCesu8];
+
+    /// Encodes a push once for all receivers of this dialect.
+    ///
+    /// The result is a finished package, to be sent as one binary WebSocket message or written to
+    /// a TCP stream. `None` means that clients of this dialect hear nothing of it: the binary
+    /// protocol cannot carry content that is not text where its schema says `string`.
+    #[must_use]
+    pub fn encode_push(self, push: &Push<'_>, options: &pomelo::Options) -> Option<Bytes> {
+        match self {
+            Self::Pomelo => options.encode_push(push, pomelo::Encoding::Utf8),
+            Self::PomeloCesu8 => options.encode_push(push, pomelo::Encoding::Cesu8),
+        }
+    }
+
+    /// Encodes the reply to request `id`, which called `route`.
+    ///
+    /// `None` for a notify, which is never answered.
+    #[must_use]
+    pub fn encode_reply(
+        self,
+        id: RequestId,
+        route: Option<Route>,
+        reply: &Reply,
+        options: &pomelo::Options,
+    ) -> Option<Bytes> {
+        match self {
+            Self::Pomelo => options.encode_reply(id, route, reply, pomelo::Encoding::Utf8),
+            Self::PomeloCesu8 => options.encode_reply(id, route, reply, pomelo::Encoding::Cesu8),
+        }
+    }
+
+    /// Encodes the notice that the server ends the session. The connection is to be closed after it.
+    #[must_use]
+    pub fn encode_kick(self, reason: &str) -> Bytes {
+        match self {
+            Self::Pomelo => pomelo::encode_kick(reason, pomelo::Encoding::Utf8),
+            Self::PomeloCesu8 => pomelo::encode_kick(reason, pomelo::Encoding::Cesu8),
+        }
+    }
+
+    /// Whether a sender that hears its own push hears the reply to its `send` first.
+    #[must_use]
+    pub const fn reply_before_push(self) -> bool {
+        match self {
+            Self::Pomelo | Self::PomeloCesu8 => true,
+        }
+    }
+}

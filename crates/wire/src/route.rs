@@ -1,0 +1,221 @@
+//! The names of routes and the bodies that go with them, byte for byte.
+
+use crate::{
+    Call, Push, Reply,
+    body::{self, Sink},
+};
+
+/// Push: somebody entered.
+pub const ON_ADD: &str = "onAdd";
+/// Push: somebody left.
+pub const ON_LEAVE: &str = "onLeave";
+/// Push: somebody said something.
+pub const ON_CHAT: &str = "onChat";
+/// Push of the Socket.IO dialects: the server ends the session.
+pub const ON_KICK: &str = "onKick";
+
+/// A route that a client can call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Route {
+    /// `gate.gateHandler.queryEntry`
+    QueryEntry,
+    /// `connector.entryHandler.enter`
+    Enter,
+    /// `chat.chatHandler.send`
+    Send,
+}
+
+impl Route {
+    /// All routes, in the order of their names: the order of the default dictionary.
+    pub const ALL: [Self; 3] = [Self::Send, Self::Enter, Self::QueryEntry];
+
+    /// The name on the wire.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::QueryEntry => "gate.gateHandler.queryEntry",
+            Self::Enter => "connector.entryHandler.enter",
+            Self::Send => "chat.chatHandler.send",
+        }
+    }
+
+    /// The route of this name, if there is one.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|route| route.name() == name)
+    }
+}
+
+/// Whether a route asks for a handler's constructor, which the original takes for an attack and
+/// kicks for.
+#[must_use]
+pub fn is_attack(route: &str) -> bool {
+    let mut parts = route.split('.');
+    matches!(
+        (parts.next(), parts.next(), parts.next(), parts.next()),
+        (Some(_), Some(_), Some("constructor"), None)
+    )
+}
+
+impl Call {
+    /// Reads a call from the JSON body of a request.
+    ///
+    /// A body that is not what the route wants is read as an empty object, so that members are
+    /// [`Content::Missing`]; what that means is for the session to say.
+    #[must_use]
+    pub fn from_json(route: Route, json: &str) -> Self {
+        match route {
+            Route::QueryEntry => {
+                let [uid, rid] = body::members(json, ["uid", "rid"]);
+                Self::QueryEntry { uid, rid }
+            }
+            Route::Enter => {
+                let [username, rid] = body::members(json, ["username", "rid"]);
+                Self::Enter { username, rid }
+            }
+            Route::Send => {
+                let [content, target] = body::members(json, ["content", "target"]);
+                Self::Send { content, target }
+            }
+        }
+    }
+}
+
+impl Reply {
+    /// Writes the body as JSON, members in the original's order.
+    pub fn write_json(&self, out: &mut impl Sink) {
+        match self {
+            Self::Entry { host, port } => {
+                out.text("{\"code\":200,\"host\":");
+                body::write_string(out, host);
+                out.text(",\"port\":");
+                body::write_number(out, u64::from(*port));
+                out.text("}");
+            }
+            Self::Users(users) => {
+                out.text("{\"users\":[");
+                for (at, user) in users.iter().enumerate() {
+                    if at > 0 {
+                        out.text(",");
+                    }
+                    body::write_string(out, user.as_str());
+                }
+                out.text("]}");
+            }
+            Self::Done => out.text("{}"),
+            Self::Refused { code, error } => {
+                out.text("{\"code\":");
+                body::write_number(out, u64::from(code.for_old_clients()));
+                out.text(if *error { ",\"error\":true}" } else { "}" });
+            }
+        }
+    }
+
+    /// Roughly the bytes of the body, to allocate once.
+    #[must_use]
+    pub fn json_len_hint(&self) -> usize {
+        match self {
+            Self::Entry { host, .. } => 40 + host.len(),
+            Self::Users(users) => {
+                let names: usize = users.iter().map(|user| user.as_str().len() + 3).sum();
+                14 + names
+            }
+            Self::Done => 2,
+            Self::Refused { .. } => 27,
+        }
+    }
+}
+
+impl Push<'_> {
+    /// Writes the pushed object as JSON, members in the original's order. Content that was
+    /// missing is left out.
+    pub fn write_json(&self, out: &mut impl Sink) {
+        out.text("{\"route\":\"");
+        out.text(self.route());
+        out.text("\"");
+        match self {
+            Self::Add { user } | Self::Leave { user } => {
+                out.text(",\"user\":");
+                body::write_string(out, user.as_str());
+            }
+            Self::Chat { content, from, target } => {
+                body::write_member(out, "msg", content);
+                out.text(",\"from\":");
+                body::write_string(out, from.as_str());
+                body::write_member(out, "target", target);
+            }
+        }
+        out.text("}");
+    }
+
+    /// Roughly the bytes of the object, to allocate once.
+    #[must_use]
+    pub fn json_len_hint(&self) -> usize {
+        match self {
+            Self::Add { user } | Self::Leave { user } => 32 + user.as_str().len(),
+            Self::Chat { content, from, target } => {
+                48 + content.len() + from.as_str().len() + target.len()
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use model::{Code, Content, NameRule, UserName};
+
+    fn json(write: impl FnOnce(&mut Vec<u8>)) -> String {
+        let mut out = Vec::new();
+        write(&mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    fn user(name: &str) -> UserName {
+        UserName::parse(name, &NameRule::default()).unwrap()
+    }
+
+    #[test]
+    fn replies_have_the_members_of_the_original_in_its_order() {
+        let entry = Reply::Entry { host: "127.0.0.1".to_owned(), port: 3050 };
+        let written = json(|out| entry.write_json(out));
+        assert_eq!(written, r#"{"code":200,"host":"127.0.0.1","port":3050}"#);
+        let users = Reply::Users(vec![user("alice"), user("张三")]);
+        let written = json(|out| users.write_json(out));
+        assert_eq!(written, r#"{"users":["alice","张三"]}"#);
+        for (error, expected) in
+            [(false, r#"{"code":500}"#), (true, r#"{"code":500,"error":true}"#)]
+        {
+            let code = Code::NameTaken;
+            let written = json(|out| Reply::Refused { code, error }.write_json(out));
+            assert_eq!(written, expected);
+        }
+    }
+
+    #[test]
+    fn pushes_begin_with_their_route() {
+        let (bob, everyone) = (user("bob"), Content::Text("*".into()));
+        let written = json(|out| Push::Add { user: &bob }.write_json(out));
+        assert_eq!(written, r#"{"route":"onAdd","user":"bob"}"#);
+        let push = Push::Chat { content: &Content::Missing, from: &bob, target: &everyone };
+        let written = json(|out| push.write_json(out));
+        assert_eq!(written, r#"{"route":"onChat","from":"bob","target":"*"}"#);
+    }
+
+    #[test]
+    fn only_a_handlers_constructor_is_an_attack() {
+        assert!(is_attack("connector.entryHandler.constructor"));
+        assert!(!is_attack("constructor"));
+        assert!(!is_attack("connector.constructor"));
+        assert!(!is_attack("a.b.c.constructor"));
+        assert!(!is_attack("a.b.constructor.d"));
+    }
+
+    #[test]
+    fn routes_are_in_the_order_of_their_names() {
+        assert!(Route::ALL.is_sorted_by_key(|route| route.name()));
+        for route in Route::ALL {
+            assert_eq!(Route::from_name(route.name()), Some(route));
+        }
+    }
+}
