@@ -381,9 +381,8 @@ fn javascript_text(value: &Value) -> String {
         Value::Number(number) => javascript_number(number.as_f64().unwrap_or(f64::NAN)),
         Value::String(text) => text.clone(),
         Value::Array(elements) => {
-            let texts = elements.iter().map(|element| match element {
-                Value::Null => String::new(),
-                element => javascript_text(element),
+            let texts = elements.iter().map(|element| {
+                if element.is_null() { String::new() } else { javascript_text(element) }
             });
             texts.collect::<Vec<_>>().join(",")
         }

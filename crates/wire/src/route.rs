@@ -61,7 +61,7 @@ impl Call {
     /// Reads a call from the JSON body of a request.
     ///
     /// A body that is not what the route wants is read as an empty object, so that members are
-    /// [`Content::Missing`]; what that means is for the session to say.
+    /// [`model::Content::Missing`]; what that means is for the session to say.
     #[must_use]
     pub fn from_json(route: Route, json: &str) -> Self {
         match route {
