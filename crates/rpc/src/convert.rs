@@ -13,15 +13,15 @@ use crate::pb;
 /// A message of a peer that does not say what it must.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the peer sent a message without a valid {0}; are both of the same version?")]
-pub struct Invalid(&'static str);
+pub struct Invalid(pub(crate) &'static str);
 
-type Result<T> = std::result::Result<T, Invalid>;
+pub(crate) type Result<T> = std::result::Result<T, Invalid>;
 
-fn required<T>(value: Option<T>, what: &'static str) -> Result<T> {
+pub(crate) fn required<T>(value: Option<T>, what: &'static str) -> Result<T> {
     value.ok_or(Invalid(what))
 }
 
-fn shard(number: u32) -> Result<Shard> {
+pub(crate) fn shard(number: u32) -> Result<Shard> {
     required(u16::try_from(number).ok().and_then(Shard::new), "shard")
 }
 
@@ -37,7 +37,7 @@ fn code(number: u32) -> Result<Code> {
     required(u16::try_from(number).ok().and_then(Code::from_number), "code")
 }
 
-fn all<T, U>(values: Vec<T>, convert: impl Fn(T) -> Result<U>) -> Result<Vec<U>> {
+pub(crate) fn all<T, U>(values: Vec<T>, convert: impl Fn(T) -> Result<U>) -> Result<Vec<U>> {
     values.into_iter().map(convert).collect()
 }
 

@@ -6,3 +6,5 @@
 pub mod convert;
 pub mod link;
 pub mod pb;
+pub mod registry;
+pub mod token;
