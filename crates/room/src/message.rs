@@ -137,6 +137,9 @@ pub struct Snapshot {
     pub room: RoomId,
     /// The last event that it contains.
     pub position: Position,
+    /// A receiver at exactly this position of the earlier history has missed nothing; the default
+    /// position if there is no such place.
+    pub follows: Position,
     /// All members, in the room's order.
     pub members: Vec<Member>,
     /// For the receiver's own members: the highest number of their sends that is applied.
@@ -178,6 +181,8 @@ pub enum Body {
         number: SendNumber,
         /// To whom.
         to: Member,
+        /// What the receiver is told as the target: its own name.
+        shown: Content,
         /// What was said.
         content: Content,
     },
@@ -219,8 +224,9 @@ impl Event {
     #[must_use]
     pub fn weight(&self) -> usize {
         let text = match &self.body {
-            Body::Said { content, shown, .. } => content.len() + shown.len(),
-            Body::Whispered { content, .. } => content.len(),
+            Body::Said { content, shown, .. } | Body::Whispered { content, shown, .. } => {
+                content.len() + shown.len()
+            }
             Body::Joined(_) | Body::Left(_) | Body::Hidden => 0,
         };
         text + size_of::<Self>()

@@ -48,8 +48,6 @@ struct Own {
     user: UserName,
     /// Whether the owner has made it a member.
     joined: bool,
-    /// Whether the client has been told so; after that, losing the membership ends the session.
-    entered: bool,
     /// The highest number of its sends known to be applied.
     applied: SendNumber,
     unanswered: VecDeque<Unanswered>,
@@ -101,7 +99,6 @@ impl Relay {
         let own = Own {
             user: user.clone(),
             joined: false,
-            entered: false,
             applied: SendNumber::default(),
             unanswered: VecDeque::new(),
         };
@@ -181,7 +178,7 @@ impl Relay {
             }
         }
         let waiting: Vec<SessionId> =
-            self.own.iter().filter(|(_, own)| !own.entered).map(|(id, _)| *id).collect();
+            self.own.iter().filter(|(_, own)| !own.joined).map(|(id, _)| *id).collect();
         for session in waiting {
             self.own.remove(&session);
             out.push(Effect::EnterRefused { session, code: Code::NotApplied });
@@ -229,10 +226,13 @@ impl Relay {
         Applied::Next
     }
 
-    /// Replaces what the relay knew by the room as it stands, and tells members the difference.
+    /// Replaces what the relay knew by the room as it stands.
+    ///
+    /// If events were missed that cannot be had any more, the sessions that were members are
+    /// expelled: a client that cannot be told of the loss in words is told by the close.
     pub(crate) fn replace(&mut self, snapshot: Snapshot, out: &mut Vec<Effect>) {
-        let first = !self.has_seen_the_room();
-        let known = std::mem::replace(&mut self.members, snapshot.members.into_iter().collect());
+        let missed = self.has_seen_the_room() && self.position != snapshot.follows;
+        self.members = snapshot.members.into_iter().collect();
         self.position = snapshot.position;
         self.tail.clear();
         for OwnMember { session, applied } in snapshot.applied {
@@ -245,32 +245,21 @@ impl Relay {
             .group(self.me)
             .map(|group| group.sessions.iter().map(|(session, _)| *session).collect())
             .unwrap_or_default();
-        for (session, own) in &mut self.own {
-            let is_member = members.contains(session);
-            if own.joined && !is_member {
-                out.push(Effect::Send(ToOwner::Join {
-                    room: self.room.clone(),
-                    session: *session,
-                    user: own.user.clone(),
-                }));
+        self.own.retain(|session, own| {
+            let lost = own.joined && (missed || !members.contains(session));
+            if lost {
+                out.push(Effect::Expel { session: *session });
             }
-            own.joined = is_member;
+            !lost
+        });
+        for session in members {
+            if let Some(own) = self.own.get_mut(&session)
+                && !std::mem::replace(&mut own.joined, true)
+            {
+                out.push(Effect::Entered { session, users: self.members.users() });
+            }
         }
         self.refresh_audience();
-        for session in members {
-            self.entered(session, out);
-        }
-        if first || self.members.len() > limits::PRESENCE_MEMBERS_MAX {
-            return;
-        }
-        let (gone, new) = (missing(&known, &self.members), missing(&self.members, &known));
-        for member in gone {
-            self.tell(None, Push::Leave(member.user), out);
-        }
-        for Member { id, user } in new {
-            let itself = (id.connector == self.me).then_some(id.session);
-            self.tell(itself, Push::Add(user), out);
-        }
     }
 
     /// A join was refused.
@@ -281,10 +270,6 @@ impl Relay {
         let Some(own) = self.own.remove(&session) else {
             return;
         };
-        if own.entered {
-            out.push(Effect::Expel { session });
-            return;
-        }
         out.push(Effect::EnterRefused { session, code });
         for say in own.unanswered {
             let number = say.number;
@@ -317,7 +302,7 @@ impl Relay {
         {
             own.joined = true;
             self.refresh_audience();
-            self.entered(session, out);
+            out.push(Effect::Entered { session, users: self.members.users() });
         }
         if self.members.len() <= limits::PRESENCE_MEMBERS_MAX {
             self.tell(own, Push::Add(member.user.clone()), out);
@@ -327,31 +312,14 @@ impl Relay {
     fn left(&mut self, member: &Member, out: &mut Vec<Effect>) {
         let crowded = self.members.len() > limits::PRESENCE_MEMBERS_MAX;
         self.members.remove(member.id);
-        if member.id.connector == self.me
-            && let Some(own) = self.own.get_mut(&member.id.session)
-        {
-            // The owner took a live session for gone (its connector was cut off for too long): it
-            // comes back as the next event.
-            own.joined = false;
-            out.push(Effect::Send(ToOwner::Join {
-                room: self.room.clone(),
-                session: member.id.session,
-                user: own.user.clone(),
-            }));
+        if member.id.connector == self.me && self.own.remove(&member.id.session).is_some() {
+            // The owner took a live session for gone, as its connector was cut off for too long.
+            // What it missed cannot be made good, so it starts anew.
+            out.push(Effect::Expel { session: member.id.session });
             self.refresh_audience();
         }
         if !crowded {
             self.tell(None, Push::Leave(member.user.clone()), out);
-        }
-    }
-
-    /// Tells a client that it is in, once.
-    fn entered(&mut self, session: SessionId, out: &mut Vec<Effect>) {
-        let Some(own) = self.own.get_mut(&session) else {
-            return;
-        };
-        if !std::mem::replace(&mut own.entered, true) {
-            out.push(Effect::Entered { session, users: self.members.users() });
         }
     }
 
@@ -411,9 +379,4 @@ impl Unanswered {
             content: self.content.clone(),
         }
     }
-}
-
-/// The members of `these` that `those` lack.
-fn missing(these: &Members, those: &Members) -> Vec<Member> {
-    these.iter().filter(|member| those.named(&member.user) != Some(member.id)).collect()
 }

@@ -81,9 +81,6 @@ pub enum Event {
 /// What the shell must do, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
-    /// Say something to the shard's owner. Only inside this crate; leaves it as [`Self::Frame`].
-    #[doc(hidden)]
-    Send(ToOwner),
     /// Send a frame over the stream to a chat node.
     Frame {
         /// Which node.
@@ -360,72 +357,42 @@ impl Relays {
             out.push(Effect::StaleFrame { shard, from, term });
             return;
         }
-        let start = out.len();
         match message {
             ToRelay::Opened => {
                 group.state = State::Attached;
                 out.push(Effect::Attached { shard, owner: from, term });
-                let again = group.rooms.values().flat_map(Relay::unanswered).map(Effect::Send);
-                out.extend(again);
+                let again = group.rooms.values().flat_map(Relay::unanswered);
+                out.extend(again.map(|message| Effect::Frame {
+                    to: from,
+                    frame: Frame { shard, term, message },
+                }));
             }
             ToRelay::NotOwner => self.detach(now, shard, Some(now + limits::ATTACH_RETRY)),
             ToRelay::Snapshot(snapshot) => {
-                if let Some(relay) = group.rooms.get_mut(&snapshot.room) {
-                    relay.replace(snapshot, out);
-                }
+                let room = snapshot.room.clone();
+                group.with(&room, |relay| relay.replace(snapshot, out));
             }
-            ToRelay::Event { room, event } => {
-                if let Some(relay) = group.rooms.get_mut(&room)
-                    && relay.apply(event, out) == Applied::Gap
-                    && relay.has_seen_the_room()
-                {
+            ToRelay::Event { room, event } => group.with(&room, |relay| {
+                if relay.apply(event, out) == Applied::Gap && relay.has_seen_the_room() {
                     out.push(Effect::CutLink(from));
                 }
-            }
+            }),
             ToRelay::JoinRefused { room, session, code } => {
-                if let Some(relay) = group.rooms.get_mut(&room) {
-                    relay.join_refused(session, code, out);
-                    if relay.is_idle() {
-                        group.rooms.remove(&room);
-                    }
-                }
+                group.with(&room, |relay| relay.join_refused(session, code, out));
             }
             ToRelay::SayRefused { room, session, number, code } => {
-                if let Some(relay) = group.rooms.get_mut(&room) {
-                    relay.say_refused(session, number, code, out);
-                }
+                group.with(&room, |relay| relay.say_refused(session, number, code, out));
             }
         }
-        self.address(shard, start, out);
     }
 
     /// Sends to the owner if the shard is attached. If it is not, the relay's state carries it.
     fn send(&mut self, shard: Shard, message: ToOwner, out: &mut Vec<Effect>) {
-        let start = out.len();
-        out.push(Effect::Send(message));
-        self.address(shard, start, out);
-    }
-
-    /// Puts the owner's address on what relays want to say, from `start` on; drops what the next
-    /// attach will carry anyway.
-    fn address(&self, shard: Shard, start: usize, out: &mut Vec<Effect>) {
-        let Some(group) = self.shards.get(&shard) else {
-            return;
-        };
-        let attached = group.owner.filter(|_| group.state == State::Attached);
-        for at in (start..out.len()).rev() {
-            if !matches!(out[at], Effect::Send(_)) {
-                continue;
-            }
-            let Some(to) = attached else {
-                out.remove(at);
-                continue;
-            };
-            let taken = std::mem::replace(&mut out[at], Effect::CutLink(to));
-            if let Effect::Send(message) = taken {
-                let frame = Frame { shard, term: group.term, message };
-                out[at] = Effect::Frame { to, frame };
-            }
+        if let Some(group) = self.shards.get(&shard)
+            && group.state == State::Attached
+            && let Some(to) = group.owner
+        {
+            out.push(Effect::Frame { to, frame: Frame { shard, term: group.term, message } });
         }
     }
 
@@ -462,6 +429,18 @@ impl Relays {
         }
         for shard in again {
             self.attach(now, shard, out);
+        }
+    }
+}
+
+impl Group {
+    /// Lets a room's relay act; one without sessions goes.
+    fn with(&mut self, room: &RoomId, act: impl FnOnce(&mut Relay)) {
+        if let Some(relay) = self.rooms.get_mut(room) {
+            act(relay);
+            if relay.is_idle() {
+                self.rooms.remove(room);
+            }
         }
     }
 }

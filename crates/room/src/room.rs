@@ -125,7 +125,8 @@ impl Room {
             Target::One(user) => {
                 let to = self.members.named(user).ok_or(Code::Absent)?;
                 let to = Member { id: to, user: user.clone() };
-                Body::Whispered { from, number, to, content }
+                let shown = Content::Text(user.as_str().into());
+                Body::Whispered { from, number, to, shown, content }
             }
         };
         sender.applied = number;

@@ -17,8 +17,9 @@ use crate::{
 /// A rebuilt room, and whether its history goes on.
 pub(crate) struct Rebuilt {
     pub(crate) room: Room,
-    /// False if continuity could not be proved: the room starts a new generation.
-    pub(crate) continuous: bool,
+    /// If continuity could not be proved, where the earlier history ends for all that is known:
+    /// the room starts a new generation after it.
+    pub(crate) reset_after: Option<Position>,
 }
 
 /// Rebuilds one room at `term`.
@@ -60,7 +61,8 @@ pub(crate) fn rebuild(
     } else {
         Position { generation: term, seq: top.position.seq }
     };
-    Some(Rebuilt { room: Room::restored(position, members, tail, &applied), continuous })
+    let reset_after = (!continuous).then_some(top.position);
+    Some(Rebuilt { room: Room::restored(position, members, tail, &applied), reset_after })
 }
 
 /// All events by number; a whisper wins over its placeholder.

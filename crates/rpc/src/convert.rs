@@ -116,6 +116,7 @@ pub fn connector_frame(frame: Frame<ToRelay>) -> pb::ConnectorFrame {
         ToRelay::Snapshot(snapshot) => Message::Snapshot(pb::Snapshot {
             room: snapshot.room.to_string(),
             position: Some(position_to(snapshot.position)),
+            follows: Some(position_to(snapshot.follows)),
             members: snapshot.members.iter().map(member_to).collect(),
             applied: snapshot.applied.iter().map(own_member_to).collect(),
         }),
@@ -156,6 +157,7 @@ pub fn connector_frame_from(frame: pb::ConnectorFrame) -> Result<Frame<ToRelay>>
         Message::Snapshot(snapshot) => ToRelay::Snapshot(Snapshot {
             room: room(&snapshot.room)?,
             position: position_from(required(snapshot.position, "position")?),
+            follows: position_from(required(snapshot.follows, "position")?),
             members: all(snapshot.members, member_from)?,
             applied: snapshot.applied.into_iter().map(own_member_from).collect(),
         }),
@@ -260,7 +262,7 @@ fn event_to(event: &Event) -> pb::Event {
             shown: Some(content_to(shown)),
             content: Some(content_to(content)),
         }),
-        Body::Whispered { from, number, to, content } => Pb::Whispered(pb::Whispered {
+        Body::Whispered { from, number, to, shown: _, content } => Pb::Whispered(pb::Whispered {
             from: Some(member_to(from)),
             number: number.0,
             to: Some(member_to(to)),
@@ -282,12 +284,16 @@ fn event_from(event: pb::Event) -> Result<Event> {
             shown: content_from(required(said.shown, "target")?),
             content: content_from(required(said.content, "content")?),
         },
-        Pb::Whispered(whispered) => Body::Whispered {
-            from: member_from(required(whispered.from, "sender")?)?,
-            number: SendNumber(whispered.number),
-            to: member_from(required(whispered.to, "target")?)?,
-            content: content_from(required(whispered.content, "content")?),
-        },
+        Pb::Whispered(whispered) => {
+            let to = member_from(required(whispered.to, "target")?)?;
+            Body::Whispered {
+                from: member_from(required(whispered.from, "sender")?)?,
+                number: SendNumber(whispered.number),
+                shown: Content::Text(to.user.as_str().into()),
+                to,
+                content: content_from(required(whispered.content, "content")?),
+            }
+        }
         Pb::Hidden(pb::Nothing {}) => Body::Hidden,
     };
     Ok(Event { position: position_from(required(event.position, "position")?), body })
@@ -312,7 +318,9 @@ mod tests {
         let (number, content) = (SendNumber(9), Content::Json("[1]".into()));
         let shown = Content::Text("*".into());
         let said = Body::Said { from: member(1), number, shown, content: content.clone() };
-        let whispered = Body::Whispered { from: member(1), number, to: member(2), content };
+        let own_name = Content::Text(member(2).user.as_str().into());
+        let to = member(2);
+        let whispered = Body::Whispered { from: member(1), number, to, shown: own_name, content };
         let bodies =
             [Body::Joined(member(1)), said, whispered, Body::Hidden, Body::Left(member(1))];
         (1..).zip(bodies).map(|(seq, body)| event(seq, body)).collect()
@@ -357,6 +365,7 @@ mod tests {
         let snapshot = Snapshot {
             room: room.clone(),
             position: Position { generation: Term(3), seq: 5 },
+            follows: Position { generation: Term(2), seq: 5 },
             members: vec![member(1)],
             applied: vec![OwnMember { session, applied: SendNumber(2) }],
         };
