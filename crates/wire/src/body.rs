@@ -131,16 +131,28 @@ pub fn write_value(out: &mut impl Sink, value: &Value) {
 
 /// Reads the named members of a request's body.
 ///
-/// The last of several members of one name counts. An array stands for its first element, as the
-/// original spread it over the handler's arguments.
+/// The last of several members of one name counts.
 #[must_use]
 pub fn members<const N: usize>(json: &str, names: [&str; N]) -> [Content; N] {
     let mut found = [None; N];
     if depth_is_within(json, limits::JSON_DEPTH_MAX) {
-        let argument = first_argument(json);
-        found = parse_members(argument, &names).unwrap_or([None; N]);
+        found = parse_members(json, &names).unwrap_or([None; N]);
     }
     found.map(|raw| raw.map_or(Content::Missing, content_of))
+}
+
+/// The first argument of a handler: the body itself, or the first element of an array, which
+/// Pomelo 2 spreads over the handler's arguments. Empty if there is none.
+#[must_use]
+pub fn first_argument(json: &str) -> &str {
+    if !json.trim_start().starts_with('[') {
+        return json;
+    }
+    if !depth_is_within(json, limits::JSON_DEPTH_MAX) {
+        return "";
+    }
+    let elements = serde_json::from_str::<FirstElement<'_>>(json);
+    elements.map_or("", |FirstElement(first)| first.map_or("", RawValue::get))
 }
 
 /// Whether no value in `json` is nested deeper than `max`. Reads each byte once, allocates nothing.
@@ -205,14 +217,6 @@ pub fn as_uid(content: &Content) -> Option<Cow<'_, str>> {
         Content::Text(text) if text.is_empty() => None,
         Content::Missing | Content::Text(_) | Content::Json(_) => as_room(content),
     }
-}
-
-fn first_argument(json: &str) -> &str {
-    if json.trim_start().starts_with('[') {
-        let elements = serde_json::from_str::<FirstElement<'_>>(json);
-        return elements.map_or("", |FirstElement(first)| first.map_or("", RawValue::get));
-    }
-    json
 }
 
 /// The first element of an array whose other elements are looked at, but not kept.
@@ -303,7 +307,7 @@ impl Visitor<'_> for Position<'_> {
 
 /// Makes content of one JSON value. Values other than strings are kept as the original would
 /// write them again.
-fn content_of(raw: &str) -> Content {
+pub(crate) fn content_of(raw: &str) -> Content {
     if let Some(inner) = raw.strip_prefix('"').and_then(|raw| raw.strip_suffix('"')) {
         return Content::Text(if inner.contains('\\') {
             unescape(raw, inner).into()
@@ -435,7 +439,7 @@ mod tests {
     }
 
     fn one(body: &str) -> Content {
-        let [content] = members(body, ["a"]);
+        let [content] = members(first_argument(body), ["a"]);
         content
     }
 

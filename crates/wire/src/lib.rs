@@ -7,7 +7,7 @@
 //! - [`pomelo`]: the binary protocol, over WebSocket and raw TCP. A stream of packages (type and
 //!   24-bit length); DATA packages hold a message (flag, request id, route), whose body is JSON or
 //!   Pomelo's own protobuf.
-//! - `socketio`: the two generations of Socket.IO, whose frames carry the same routes as text.
+//! - [`socketio`]: the two generations of Socket.IO, whose frames carry the same routes as text.
 //!
 //! [`body`] reads what clients put into a request, as leniently as the original server did;
 //! [`route`] holds the names and bodies byte for byte.
@@ -18,6 +18,7 @@
 pub mod body;
 pub mod pomelo;
 pub mod route;
+pub mod socketio;
 
 use std::fmt;
 
@@ -161,26 +162,44 @@ pub enum Dialect {
     /// The same for the browser library, whose own text coder knows no characters of four bytes:
     /// they go out as two surrogates of three bytes each (CESU-8).
     PomeloCesu8,
+    /// Socket.IO 0.9, over WebSocket and polling.
+    SocketIo09,
+    /// Socket.IO 1.x and 2.x over Engine.IO 3, over WebSocket and polling.
+    SocketIo1,
 }
 
 impl Dialect {
     /// All dialects, in order.
-    pub const ALL: [Self; 2] = [Self::Pomelo, Self::PomeloCesu8];
+    pub const ALL: [Self; 4] = [Self::Pomelo, Self::PomeloCesu8, Self::SocketIo09, Self::SocketIo1];
+
+    /// Whether a unit goes out as a text message on WebSocket, not as a binary one.
+    #[must_use]
+    pub const fn is_text(self) -> bool {
+        match self {
+            Self::Pomelo | Self::PomeloCesu8 => false,
+            Self::SocketIo09 | Self::SocketIo1 => true,
+        }
+    }
 
     /// Encodes a push once for all receivers of this dialect.
     ///
-    /// The result is a finished package, to be sent as one binary WebSocket message or written to
-    /// a TCP stream. `None` means that clients of this dialect hear nothing of it: the binary
-    /// protocol cannot carry content that is not text where its schema says `string`.
+    /// The result is one finished unit: a package of the binary protocol, a frame of Socket.IO
+    /// 0.9 (several can be [joined](socketio::v09::join)) or a packet of Engine.IO. It goes out
+    /// as one WebSocket message, is written to a TCP stream, or becomes part of a polling payload.
+    ///
+    /// `None` means that clients of this dialect hear nothing of it: the binary protocol cannot
+    /// carry content that is not text where its schema says `string`.
     #[must_use]
     pub fn encode_push(self, push: &Push<'_>, options: &pomelo::Options) -> Option<Bytes> {
         match self {
             Self::Pomelo => options.encode_push(push, pomelo::Encoding::Utf8),
             Self::PomeloCesu8 => options.encode_push(push, pomelo::Encoding::Cesu8),
+            Self::SocketIo09 => Some(socketio::v09::encode_push(push)),
+            Self::SocketIo1 => Some(socketio::v1::encode_push(push)),
         }
     }
 
-    /// Encodes the reply to request `id`, which called `route`.
+    /// Encodes the reply to request `id`, which called `route`, as one unit.
     ///
     /// `None` for a notify, which is never answered.
     #[must_use]
@@ -194,15 +213,22 @@ impl Dialect {
         match self {
             Self::Pomelo => options.encode_reply(id, route, reply, pomelo::Encoding::Utf8),
             Self::PomeloCesu8 => options.encode_reply(id, route, reply, pomelo::Encoding::Cesu8),
+            Self::SocketIo09 => socketio::v09::encode_reply(id, reply),
+            Self::SocketIo1 => socketio::v1::encode_reply(id, reply),
         }
     }
 
-    /// Encodes the notice that the server ends the session. The connection is to be closed after it.
+    /// Encodes the notice that the server ends the session: one unit or two, in order. The
+    /// connection is to be closed after them.
     #[must_use]
-    pub fn encode_kick(self, reason: &str) -> Bytes {
+    pub fn encode_kick(self, reason: &str) -> Vec<Bytes> {
         match self {
-            Self::Pomelo => pomelo::encode_kick(reason, pomelo::Encoding::Utf8),
-            Self::PomeloCesu8 => pomelo::encode_kick(reason, pomelo::Encoding::Cesu8),
+            Self::Pomelo => vec![pomelo::encode_kick(reason, pomelo::Encoding::Utf8)],
+            Self::PomeloCesu8 => vec![pomelo::encode_kick(reason, pomelo::Encoding::Cesu8)],
+            Self::SocketIo09 => vec![socketio::v09::KICK, socketio::v09::DISCONNECT],
+            Self::SocketIo1 => {
+                vec![socketio::v1::encode_kick(reason), socketio::v1::DISCONNECT]
+            }
         }
     }
 
@@ -210,7 +236,8 @@ impl Dialect {
     #[must_use]
     pub const fn reply_before_push(self) -> bool {
         match self {
-            Self::Pomelo | Self::PomeloCesu8 => true,
+            Self::Pomelo | Self::PomeloCesu8 | Self::SocketIo1 => true,
+            Self::SocketIo09 => false,
         }
     }
 }

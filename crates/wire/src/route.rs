@@ -58,7 +58,8 @@ pub fn is_attack(route: &str) -> bool {
 }
 
 impl Call {
-    /// Reads a call from the JSON body of a request.
+    /// Reads a call from the JSON body of a request, or its
+    /// [first argument](body::first_argument) where the dialect has that.
     ///
     /// A body that is not what the route wants is read as an empty object, so that members are
     /// [`model::Content::Missing`]; what that means is for the session to say.

@@ -115,7 +115,8 @@ impl Options {
             body::write_value(&mut json, &Value::Object(members.unwrap_or_default()));
             return Call::from_json(known, &text::decode(&json));
         }
-        Call::from_json(known, &text::decode(body))
+        let json = text::decode(body);
+        Call::from_json(known, body::first_argument(&json))
     }
 
     /// Encodes a push as a finished DATA package. `None` if its schema cannot carry its content;

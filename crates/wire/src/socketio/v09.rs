@@ -1,0 +1,275 @@
+//! Socket.IO 0.9: frames of text, `type ':' [id ['+']] ':' [endpoint] [':' data]`.
+//!
+//! The server speaks in arrays, `3:::[…]`, each element a reply `{"id":…,"body":…}` or a pushed
+//! object. [`encode_reply`] and [`encode_push`] make arrays of one; [`join`] makes one array of
+//! those that leave together, as the original's flush every 20 ms did.
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+
+use super::{form_field, request::Request, split_units};
+use crate::{
+    Call, Push, Reply, RequestId,
+    body::{self, Escaped, Sink},
+};
+
+/// The server's first frame.
+pub const CONNECT: Bytes = Bytes::from_static(b"1::");
+/// A sign of life. The server begins; the client answers the same.
+pub const HEARTBEAT: Bytes = Bytes::from_static(b"2::");
+/// The end, from either side; answered the same.
+pub const DISCONNECT: Bytes = Bytes::from_static(b"0::");
+/// Nothing: what a poll returns after a while without anything.
+pub const NOOP: Bytes = Bytes::from_static(b"8::");
+/// The answer to a session id that is not known.
+pub const UNKNOWN_SESSION: Bytes = Bytes::from_static(b"7:::1+0");
+/// The notice before [`DISCONNECT`]. This generation gives no reason.
+pub const KICK: Bytes = Bytes::from_static(br#"3:::{"route":"onKick"}"#);
+/// What an HTML file stream begins with, padded so that browsers of the time begin to read.
+pub const HTML_FILE_HEAD: &str = concat!(
+    "<html><body>",
+    "<script>var _ = function (msg) { parent.s._(msg, document); };</script>",
+    "                                                                                ",
+    "                                                                                ",
+    "             ",
+);
+
+const MESSAGE: &str = "3:::";
+const ARRAY: &str = "3:::[";
+const DELIMITER: char = '\u{fffd}';
+
+/// What a client's frame says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Frame<'a> {
+    /// It leaves.
+    Disconnect,
+    /// It says that it is there; the server answers [`CONNECT`].
+    Connect,
+    /// It lives.
+    Heartbeat,
+    /// It sends a request string.
+    Message {
+        /// To be read by [`decode_call`].
+        text: &'a str,
+        /// To be answered with an [`acknowledgement`] at once.
+        ack: Option<&'a str>,
+    },
+    /// Something that pomelo never used, or no frame at all. The original ignored it.
+    Other,
+}
+
+impl<'a> Frame<'a> {
+    /// Reads a frame.
+    #[must_use]
+    pub fn decode(frame: &'a str) -> Self {
+        let mut parts = frame.splitn(4, ':');
+        let (kind, id) = (parts.next().unwrap_or_default(), parts.next());
+        let (endpoint, data) = (parts.next(), parts.next().unwrap_or_default());
+        let (Some(id), Some(endpoint)) = (id, endpoint) else {
+            return Self::Other;
+        };
+        match kind {
+            // A heartbeat belongs to the connection, whatever endpoint it names.
+            "2" => Self::Heartbeat,
+            _ if !endpoint.is_empty() => Self::Other,
+            "0" => Self::Disconnect,
+            "1" => Self::Connect,
+            "3" => {
+                let is_id = !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_digit());
+                Self::Message { text: data, ack: is_id.then_some(id) }
+            }
+            _ => Self::Other,
+        }
+    }
+}
+
+/// Reads the text of a message. `None` if it is too short to be a request; the original ignored it.
+///
+/// This generation does not spread arrays over a handler's arguments.
+#[must_use]
+pub fn decode_call(text: &str) -> Option<(RequestId, Call)> {
+    let request = Request::decode(text)?;
+    Some(request.call(request.json))
+}
+
+/// The frame that acknowledges a message. Only that it arrived, not what came of it.
+#[must_use]
+pub fn acknowledgement(id: &str) -> Bytes {
+    format!("6:::{id}").into()
+}
+
+/// Encodes a push as a frame with an array of one.
+#[must_use]
+pub fn encode_push(push: &Push<'_>) -> Bytes {
+    let mut frame = Vec::with_capacity(ARRAY.len() + push.json_len_hint() + 1);
+    frame.text(ARRAY);
+    push.write_json(&mut frame);
+    frame.text("]");
+    frame.into()
+}
+
+/// Encodes a reply as a frame with an array of one. `None` for a notify.
+#[must_use]
+pub fn encode_reply(id: RequestId, reply: &Reply) -> Option<Bytes> {
+    if id.is_notify() {
+        return None;
+    }
+    let mut frame = Vec::with_capacity(ARRAY.len() + reply.json_len_hint() + 28);
+    frame.text(ARRAY);
+    frame.text("{\"id\":");
+    body::write_number(&mut frame, id.0);
+    frame.text(",\"body\":");
+    reply.write_json(&mut frame);
+    frame.text("}]");
+    Some(frame.into())
+}
+
+/// Joins neighbouring arrays among `frames` into one, in order; other frames stay by themselves.
+#[must_use]
+pub fn join(frames: &[Bytes]) -> Vec<Bytes> {
+    let mut joined = Vec::new();
+    for run in frames.chunk_by(|a, b| elements(a).is_some() && elements(b).is_some()) {
+        if let [single] = run {
+            joined.push(single.clone());
+            continue;
+        }
+        let length: usize = run.iter().map(Bytes::len).sum();
+        let mut frame = Vec::with_capacity(length);
+        frame.text(ARRAY);
+        for (at, array) in run.iter().filter_map(elements).enumerate() {
+            if at > 0 {
+                frame.text(",");
+            }
+            frame.extend_from_slice(array);
+        }
+        frame.text("]");
+        joined.push(frame.into());
+    }
+    joined
+}
+
+/// What stands between the brackets of a frame that is a non-empty array.
+fn elements(frame: &Bytes) -> Option<&[u8]> {
+    let inner = frame.strip_prefix(ARRAY.as_bytes())?.strip_suffix(b"]")?;
+    (!inner.is_empty()).then_some(inner)
+}
+
+/// The body of the HTTP handshake: session id, heartbeat and close timeouts in seconds, and the
+/// transports on offer, best first.
+#[must_use]
+pub fn handshake(session: &str, heartbeat: u64, close: u64, transports: &[&str]) -> String {
+    format!("{session}:{heartbeat}:{close}:{}", transports.join(","))
+}
+
+/// The body of a poll: one frame as it is, several each preceded by its length.
+#[must_use]
+pub fn encode_payload(frames: &[&str]) -> String {
+    if let [single] = frames {
+        return (*single).to_owned();
+    }
+    let length: usize = frames.iter().map(|frame| frame.len() + 12).sum();
+    let mut payload = String::with_capacity(length);
+    for frame in frames {
+        payload.push(DELIMITER);
+        payload.push_str(&frame.encode_utf16().count().to_string());
+        payload.push(DELIMITER);
+        payload.push_str(frame);
+    }
+    payload
+}
+
+/// Cuts the body of a post into its frames. A length that is no number or too large ends it.
+pub fn decode_payload(payload: &str) -> impl Iterator<Item = &str> {
+    let mut rest = payload;
+    let is_single = !payload.starts_with(DELIMITER);
+    std::iter::from_fn(move || {
+        if is_single {
+            return (!rest.is_empty()).then(|| std::mem::take(&mut rest));
+        }
+        let (length, frame) = rest.strip_prefix(DELIMITER)?.split_once(DELIMITER)?;
+        let (frame, after) = split_units(frame, length.parse().ok()?)?;
+        rest = after;
+        Some(frame)
+    })
+}
+
+/// The script that carries a payload to a page by JSONP.
+#[must_use]
+pub fn encode_jsonp(index: u32, payload: &str) -> String {
+    let mut script = Vec::with_capacity(payload.len() + payload.len() / 8 + 24);
+    script.text("io.j[");
+    body::write_number(&mut script, index.into());
+    script.text("](");
+    write_script_string(&mut script, payload);
+    script.text(");");
+    String::from_utf8(script).unwrap_or_default()
+}
+
+/// The script that carries a frame to a page through an HTML file stream.
+#[must_use]
+pub fn encode_html_file(frame: &str) -> String {
+    let mut script = Vec::with_capacity(frame.len() + frame.len() / 8 + 28);
+    script.text("<script>_(");
+    write_script_string(&mut script, frame);
+    script.text(");</script>");
+    String::from_utf8(script).unwrap_or_default()
+}
+
+/// The payload in the body of a JSONP post: a form whose field `d` is a JSON string. `None` if it
+/// is something else.
+#[must_use]
+pub fn decode_form(form: &str) -> Option<String> {
+    let field = form_field(form, "d")?;
+    serde_json::from_str(&field).ok()
+}
+
+/// Writes a string that is safe as JSON, as script and inside of HTML.
+fn write_script_string(out: &mut Vec<u8>, text: &str) {
+    struct Script<'a>(&'a mut Vec<u8>);
+    impl Sink for Script<'_> {
+        fn text(&mut self, text: &str) {
+            let mut clean_from = 0;
+            for (at, char) in text.match_indices(['<', '\u{2028}', '\u{2029}']) {
+                self.0.text(&text[clean_from..at]);
+                self.0.text(match char {
+                    "<" => "\\u003c",
+                    "\u{2028}" => "\\u2028",
+                    _ => "\\u2029",
+                });
+                clean_from = at + char.len();
+            }
+            self.0.text(&text[clean_from..]);
+        }
+    }
+    out.text("\"");
+    Escaped(&mut Script(out)).text(text);
+    out.text("\"");
+}
+
+/// Encodes a request as a client's message frame, or a notify. `None` if it does not fit.
+#[must_use]
+pub fn encode_request(request: &Request<'_>) -> Option<Bytes> {
+    let mut frame =
+        Vec::with_capacity(MESSAGE.len() + 10 + request.route.len() + request.json.len());
+    frame.text(MESSAGE);
+    request.encode(&mut frame)?;
+    Some(frame.into())
+}
+
+/// What a server's message frame holds: the JSON texts of replies and pushes, in order.
+///
+/// A bare object counts as an array of one. `None` if it is neither.
+#[must_use]
+pub fn decode_elements(frame: &str) -> Option<Vec<Cow<'_, str>>> {
+    let json = frame.strip_prefix(MESSAGE)?;
+    if !body::depth_is_within(json, model::limits::JSON_DEPTH_MAX) {
+        return None;
+    }
+    if json.starts_with('[') {
+        let elements: Vec<&serde_json::value::RawValue> = serde_json::from_str(json).ok()?;
+        return Some(elements.into_iter().map(|it| Cow::Borrowed(it.get())).collect());
+    }
+    let object: &serde_json::value::RawValue = serde_json::from_str(json).ok()?;
+    Some(vec![Cow::Borrowed(object.get())])
+}
