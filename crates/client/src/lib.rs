@@ -1,1 +1,43 @@
-//! Placeholder.
+//! A client for Pomelo chat servers, over WebSocket or raw TCP.
+//!
+//! Ask a gate for a connector, connect to it, enter a room, speak and listen:
+//!
+//! ```no_run
+//! use client::{Client, Event, Options, Push};
+//!
+//! # async fn example() -> Result<(), client::Error> {
+//! let options = Options::default();
+//! let entry = Client::query_entry("127.0.0.1:3014", &options, "alice", Some("lobby")).await?;
+//! let mut client = Client::connect((entry.host.as_str(), entry.port), &options).await?;
+//!
+//! let users = client.enter("alice", "lobby").await?;
+//! println!("here: {}", users.join(", "));
+//!
+//! client.send("*", "hello, everyone").await?;
+//! loop {
+//!     match client.next_push().await? {
+//!         Push::Chat { from, text, .. } => println!("{from}: {text}"),
+//!         Push::Add { user } => println!("{user} came"),
+//!         Push::Leave { user } => println!("{user} left"),
+//!         Push::Other { .. } => {}
+//!     }
+//! }
+//! # }
+//! ```
+//!
+//! A [`Client`] is a value, not a task: nothing happens behind its owner's back, and thousands
+//! fit into one process. The price is that it must be driven: heartbeats are sent while one of
+//! its methods is awaited, so await [`Client::next`] whenever there is nothing else to do. All
+//! methods that wait can be dropped half-way (in a `select!`) without losing anything.
+//!
+//! [`Connection`] is the layer below, for those who count microseconds: packages in, packages
+//! out.
+
+mod chat;
+mod connection;
+mod error;
+mod websocket;
+
+pub use chat::{Client, Entry, Event, Options, Push};
+pub use connection::{Connection, Transport};
+pub use error::{Closed, Error, Result};

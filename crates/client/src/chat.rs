@@ -1,0 +1,514 @@
+//! The chat application's client.
+
+use std::{collections::VecDeque, fmt, net::IpAddr, time::Duration};
+
+use serde_json::{Map, Value};
+use tokio::{
+    net::{ToSocketAddrs, lookup_host},
+    time::{Instant, timeout_at},
+};
+use wire::{
+    RequestId, Route,
+    pomelo::{
+        Hello,
+        client::{Codec, Incoming, IncomingError, Kept, kick_reason},
+        packet::{HANDSHAKE_ACK, HEARTBEAT, Kind, Packet},
+    },
+};
+
+use crate::{
+    connection::{Connection, Transport},
+    error::{Closed, Error, Result},
+};
+
+/// How long to wait for a server's handshake.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Heartbeats that may be missed before the server counts as gone.
+const HEARTBEATS_MISSED_MAX: u32 = 2;
+
+/// How to connect. The same for thousands of clients, so it is borrowed.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// What carries the packages.
+    pub transport: Transport,
+    /// The address to connect from, if that matters.
+    pub source: Option<IpAddr>,
+    /// What to say in the handshake: the kind of client, and whatever the application wants.
+    pub hello: Hello,
+    /// What an earlier client of a server of the same role has kept ([`Client::kept`]), so that
+    /// the server need not send it and this client need not hold it once more.
+    pub kept: Kept,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            transport: Transport::default(),
+            source: None,
+            hello: Hello {
+                client_type: Some("tangelo".to_owned()),
+                version: Some(env!("CARGO_PKG_VERSION").to_owned()),
+                ..Hello::default()
+            },
+            kept: Kept::default(),
+        }
+    }
+}
+
+/// The connector that a gate names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Its host name or address.
+    pub host: String,
+    /// Its port.
+    pub port: u16,
+}
+
+/// What is heard unasked.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Push {
+    /// Somebody entered.
+    Add {
+        /// Who.
+        user: String,
+    },
+    /// Somebody left.
+    Leave {
+        /// Who.
+        user: String,
+    },
+    /// Somebody spoke.
+    Chat {
+        /// What was said.
+        text: String,
+        /// Who said it.
+        from: String,
+        /// To whom: `*`, or a user.
+        target: String,
+    },
+    /// Something that this library does not know, or not in this shape.
+    Other {
+        /// Its route.
+        route: String,
+        /// Its body.
+        body: Value,
+    },
+}
+
+/// What comes from the server.
+#[derive(Debug)]
+pub enum Event {
+    /// Something unasked.
+    Push(Push),
+    /// The answer to a request begun with [`Client::begin`] or [`Client::begin_send`].
+    Answer {
+        /// The request's.
+        id: RequestId,
+        /// The answer's body, or [`Error::Refused`] or [`Error::Unreadable`].
+        result: Result<Value>,
+    },
+}
+
+/// A request not yet answered.
+struct Pending {
+    id: RequestId,
+    route: Route,
+}
+
+/// One client of a gate or a connector, after the handshake. See the crate's page.
+pub struct Client {
+    connection: Connection,
+    codec: Codec,
+    next_id: u64,
+    pending: VecDeque<Pending>,
+    events: VecDeque<Event>,
+    closed: Option<Closed>,
+    /// When to send the next heartbeat.
+    beat: Option<Instant>,
+    /// When the server was last heard.
+    heard: Instant,
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client")
+            .field("pending", &self.pending.len())
+            .field("closed", &self.closed)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Client {
+    /// Asks a gate which connector `user` should use to enter `room`, on a connection of its own.
+    ///
+    /// # Errors
+    ///
+    /// As [`Client::connect`]; [`Error::Refused`] if the gate knows no connector.
+    pub async fn query_entry(
+        gate: impl ToSocketAddrs,
+        options: &Options,
+        user: &str,
+        room: Option<&str>,
+    ) -> Result<Entry> {
+        let mut client = Self::connect(gate, options).await?;
+        let mut body = Map::new();
+        body.insert("uid".to_owned(), user.into());
+        if let Some(room) = room {
+            body.insert("rid".to_owned(), room.into());
+        }
+        let answer = client.request(Route::QueryEntry, &body).await?;
+        let host = answer.get("host").and_then(Value::as_str);
+        let port = answer.get("port").and_then(Value::as_u64);
+        let port = port.and_then(|port| u16::try_from(port).ok());
+        // The answer is here; how the connection ends does not matter.
+        let _ = client.connection.close().await;
+        match (host, port) {
+            (Some(host), Some(port)) => Ok(Entry { host: host.to_owned(), port }),
+            _ => Err(Error::Unexpected(answer.to_string())),
+        }
+    }
+
+    /// Connects and shakes hands.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Connect`], [`Error::Upgrade`], [`Error::Handshake`] or [`Error::Closed`].
+    pub async fn connect(address: impl ToSocketAddrs, options: &Options) -> Result<Self> {
+        let mut last = None;
+        for address in lookup_host(address).await.map_err(Error::Connect)? {
+            match Connection::connect(address, options.transport, options.source).await {
+                Ok(connection) => return Self::shake_hands(connection, options).await,
+                Err(error) => last = Some(error),
+            }
+        }
+        let nowhere = || Error::Connect(std::io::ErrorKind::NotFound.into());
+        Err(last.unwrap_or_else(nowhere))
+    }
+
+    /// Shakes hands on a fresh connection.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Handshake`] or [`Error::Closed`].
+    pub async fn shake_hands(mut connection: Connection, options: &Options) -> Result<Self> {
+        let mut hello = options.hello.clone();
+        options.kept.introduce(&mut hello);
+        connection.send(&hello.encode()).map_err(Error::Closed)?;
+        let deadline = Instant::now() + HANDSHAKE_TIMEOUT;
+        let mut answer = None;
+        while answer.is_none() {
+            let receive = connection.receive(|packet| {
+                if packet.kind == Kind::Handshake && answer.is_none() {
+                    answer = Some(Codec::from_answer(packet.body, &hello, &options.kept));
+                }
+            });
+            let received = timeout_at(deadline, receive).await;
+            match received.unwrap_or(Err(Closed::Silent)) {
+                Ok(()) => {}
+                // A refusal is followed by the end.
+                Err(_) if answer.is_some() => {}
+                Err(closed) => return Err(Error::Closed(closed)),
+            }
+        }
+        let codec = answer.transpose()?.ok_or(Error::Closed(Closed::Silent))?;
+        connection.send(&HANDSHAKE_ACK).map_err(Error::Closed)?;
+        let now = Instant::now();
+        Ok(Self {
+            connection,
+            beat: codec.heartbeat.map(|every| now + every),
+            codec,
+            next_id: 1,
+            pending: VecDeque::new(),
+            events: VecDeque::new(),
+            closed: None,
+            heard: now,
+        })
+    }
+
+    /// What to put into [`Options::kept`] for further clients of servers of this role.
+    #[must_use]
+    pub fn kept(&self) -> Kept {
+        self.codec.kept.clone()
+    }
+
+    /// How often this client sends a heartbeat.
+    #[must_use]
+    pub const fn heartbeat(&self) -> Option<Duration> {
+        self.codec.heartbeat
+    }
+
+    /// Enters a room. Answers everybody in it, this user included.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Refused`] if the name is taken or not allowed; the connection can be used for
+    /// another try.
+    pub async fn enter(&mut self, name: &str, room: &str) -> Result<Vec<String>> {
+        let mut body = Map::new();
+        body.insert("username".to_owned(), name.into());
+        body.insert("rid".to_owned(), room.into());
+        let answer = self.request(Route::Enter, &body).await?;
+        let users = answer.get("users").and_then(Value::as_array);
+        let users = users
+            .and_then(|users| users.iter().map(|user| user.as_str().map(str::to_owned)).collect());
+        users.ok_or_else(|| Error::Unexpected(answer.to_string()))
+    }
+
+    /// Says something to one user of the room, or to `*`, and waits until it is in order.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Refused`] if it was not done.
+    pub async fn send(&mut self, target: &str, text: &str) -> Result<()> {
+        let id = self.begin_send(target, text)?;
+        self.answer(id).await.map(drop)
+    }
+
+    /// Says something without waiting: the answer comes as an [`Event`].
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be sent.
+    pub fn begin_send(&mut self, target: &str, text: &str) -> Result<RequestId> {
+        let mut body = Map::new();
+        body.insert("content".to_owned(), text.into());
+        body.insert("target".to_owned(), target.into());
+        self.begin(Route::Send, &body)
+    }
+
+    /// Sends a request and waits for its answer. What is pushed meanwhile is kept for
+    /// [`Client::next`].
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Refused`] if the answer has a `code` other than 200.
+    pub async fn request(&mut self, route: Route, body: &Map<String, Value>) -> Result<Value> {
+        let id = self.begin(route, body)?;
+        self.answer(id).await
+    }
+
+    /// Sends a request without waiting: the answer comes as an [`Event`].
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be sent.
+    pub fn begin(&mut self, route: Route, body: &Map<String, Value>) -> Result<RequestId> {
+        let id = RequestId(self.next_id);
+        let package = self.codec.encode_request(id, route.name(), body)?;
+        self.transmit(&package)?;
+        self.next_id += 1;
+        self.pending.push_back(Pending { id, route });
+        Ok(id)
+    }
+
+    /// Tells the server something that it does not answer.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be sent.
+    pub fn notify(&mut self, route: Route, body: &Map<String, Value>) -> Result<()> {
+        let package = self.codec.encode_request(RequestId::NOTIFY, route.name(), body)?;
+        self.transmit(&package)
+    }
+
+    /// Waits for the answer to a request that was begun.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Refused`], [`Error::Closed`].
+    ///
+    /// # Cancel safety
+    ///
+    /// If it is dropped, the answer comes as an [`Event`].
+    pub async fn answer(&mut self, id: RequestId) -> Result<Value> {
+        loop {
+            let is_answer =
+                |event: &Event| matches!(event, Event::Answer { id: of, .. } if *of == id);
+            if let Some(place) = self.events.iter().rposition(is_answer)
+                && let Some(Event::Answer { result, .. }) = self.events.remove(place)
+            {
+                return result;
+            }
+            self.drive().await?;
+        }
+    }
+
+    /// Waits for what comes next: a push, or an answer that nobody waits for.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Closed`]: this is the end.
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing is lost if it is dropped.
+    pub async fn next(&mut self) -> Result<Event> {
+        loop {
+            if let Some(event) = self.events.pop_front() {
+                return Ok(event);
+            }
+            self.drive().await?;
+        }
+    }
+
+    /// Waits for the next push. Answers that nobody waits for are dropped.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Closed`]: this is the end.
+    pub async fn next_push(&mut self) -> Result<Push> {
+        loop {
+            if let Event::Push(push) = self.next().await? {
+                return Ok(push);
+            }
+        }
+    }
+
+    /// What has arrived already and was not asked for yet.
+    pub fn take_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// Leaves: closes, and waits until the server has too. Answers what came last.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Closed`], if the connection ended in any other way before.
+    pub async fn close(mut self) -> Result<Vec<Event>> {
+        if let Some(closed) = self.closed {
+            return Err(Error::Closed(closed));
+        }
+        self.connection.close().await.map_err(Error::Closed)?;
+        let deadline = Instant::now() + HANDSHAKE_TIMEOUT;
+        while self.closed.is_none() {
+            // The server's end is the success here.
+            let _ = timeout_at(deadline, self.drive()).await;
+            if Instant::now() >= deadline {
+                return Err(Error::Closed(Closed::Silent));
+            }
+        }
+        Ok(self.events.into())
+    }
+
+    fn transmit(&mut self, package: &[u8]) -> Result<()> {
+        match &self.closed {
+            Some(closed) => Err(Error::Closed(closed.clone())),
+            None => self.connection.send(package).map_err(Error::Closed),
+        }
+    }
+
+    /// Receives once, and beats in time.
+    async fn drive(&mut self) -> Result<()> {
+        if let Some(closed) = &self.closed {
+            return Err(Error::Closed(closed.clone()));
+        }
+        let Self { connection, codec, pending, events, heard, .. } = self;
+        let mut kicked = None;
+        let receive = connection.receive(|packet| {
+            *heard = Instant::now();
+            take(packet, codec, pending, events, &mut kicked);
+        });
+        let received = match self.beat {
+            None => receive.await,
+            Some(beat) => match timeout_at(beat, receive).await {
+                Ok(received) => received,
+                Err(_) => return self.beat(),
+            },
+        };
+        if let Err(closed) = received {
+            let closed = kicked.map_or(closed, Closed::Kicked);
+            self.closed = Some(closed);
+        } else if let Some(reason) = kicked {
+            self.closed = Some(Closed::Kicked(reason));
+        }
+        // What came before the end is still to be seen.
+        if let Some(closed) = &self.closed
+            && self.events.is_empty()
+        {
+            return Err(Error::Closed(closed.clone()));
+        }
+        Ok(())
+    }
+
+    fn beat(&mut self) -> Result<()> {
+        let Some(every) = self.codec.heartbeat else {
+            return Ok(());
+        };
+        if self.heard.elapsed() > every * HEARTBEATS_MISSED_MAX {
+            self.closed = Some(Closed::Silent);
+            return Err(Error::Closed(Closed::Silent));
+        }
+        self.beat = Some(Instant::now() + every);
+        if let Err(closed) = self.connection.send(&HEARTBEAT) {
+            self.closed = Some(closed.clone());
+            return Err(Error::Closed(closed));
+        }
+        Ok(())
+    }
+}
+
+/// Turns a package into an event.
+fn take(
+    packet: Packet<'_>,
+    codec: &Codec,
+    pending: &mut VecDeque<Pending>,
+    events: &mut VecDeque<Event>,
+    kicked: &mut Option<String>,
+) {
+    match packet.kind {
+        Kind::Data => match codec.decode(packet.body) {
+            Ok(Incoming::Response { id, body }) => {
+                // Nearly always the oldest.
+                let Some(place) = pending.iter().position(|request| request.id == id) else {
+                    return;
+                };
+                let Some(Pending { id, route }) = pending.remove(place) else {
+                    return;
+                };
+                let result = codec.decode_body(route.name(), body);
+                events.push_back(Event::Answer { id, result: checked(result) });
+            }
+            Ok(Incoming::Push { route, body }) => events.push_back(Event::Push(push(route, body))),
+            // A message that this client does not understand is none of its business.
+            Err(_) => {}
+        },
+        Kind::Kick => *kicked = Some(kick_reason(packet.body)),
+        Kind::Heartbeat | Kind::Handshake | Kind::HandshakeAck => {}
+    }
+}
+
+fn checked(result: std::result::Result<Value, IncomingError>) -> Result<Value> {
+    let body = result?;
+    match body.get("code").and_then(Value::as_u64) {
+        None | Some(200) => Ok(body),
+        Some(code) => Err(Error::Refused { code }),
+    }
+}
+
+fn push(route: String, mut body: Value) -> Push {
+    let mut text = |member| match body.get_mut(member).map(Value::take) {
+        Some(Value::String(text)) => Some(text),
+        Some(_) | None => None,
+    };
+    match route.as_str() {
+        wire::route::ON_ADD => {
+            if let Some(user) = text("user") {
+                return Push::Add { user };
+            }
+        }
+        wire::route::ON_LEAVE => {
+            if let Some(user) = text("user") {
+                return Push::Leave { user };
+            }
+        }
+        wire::route::ON_CHAT => {
+            if let (Some(words), Some(from), Some(target)) =
+                (text("msg"), text("from"), text("target"))
+            {
+                return Push::Chat { text: words, from, target };
+            }
+        }
+        _ => {}
+    }
+    Push::Other { route, body }
+}

@@ -1,0 +1,80 @@
+//! What can go wrong, sorted by what a caller can do about it.
+
+use std::{fmt, io};
+
+use wire::pomelo::client::{AnswerError, IncomingError, RequestError};
+
+/// The outcome of what a client does.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why a connection has ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Closed {
+    /// The server closed it, without a word.
+    ByServer,
+    /// The server said why.
+    Kicked(String),
+    /// The connection broke.
+    Broken(io::ErrorKind),
+    /// Nothing was heard for two heartbeats.
+    Silent,
+    /// The server sent what no server sends.
+    Nonsense(String),
+}
+
+impl fmt::Display for Closed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ByServer => f.write_str("the server closed the connection"),
+            Self::Kicked(reason) => write!(f, "kicked: {reason}"),
+            Self::Broken(kind) => write!(f, "the connection broke: {kind}"),
+            Self::Silent => f.write_str("the server fell silent"),
+            Self::Nonsense(what) => write!(f, "the server sent nonsense: {what}"),
+        }
+    }
+}
+
+/// Why something did not work.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// There is no connection to be had; another server may do.
+    #[error("cannot connect: {0}")]
+    Connect(#[source] io::Error),
+    /// The server speaks HTTP, but not WebSocket.
+    #[error("the server does not upgrade to WebSocket: {0}")]
+    Upgrade(String),
+    /// The handshake failed.
+    #[error(transparent)]
+    Handshake(#[from] AnswerError),
+    /// The server did not carry the request out. The connection is good.
+    #[error("refused with code {code}")]
+    Refused {
+        /// The code: 500, unless the server knows better.
+        code: u64,
+    },
+    /// The request cannot be put into bytes.
+    #[error(transparent)]
+    Request(#[from] RequestError),
+    /// The answer cannot be read. The connection is good.
+    #[error(transparent)]
+    Unreadable(#[from] IncomingError),
+    /// The answer does not say what it should. The connection is good.
+    #[error("an unexpected answer: {0}")]
+    Unexpected(String),
+    /// The connection has ended. What was not answered may or may not have been carried out.
+    #[error("{0}")]
+    Closed(Closed),
+}
+
+impl Error {
+    /// Whether the connection is of no further use.
+    #[must_use]
+    pub const fn is_final(&self) -> bool {
+        match self {
+            Self::Refused { .. } | Self::Request(_) | Self::Unreadable(_) | Self::Unexpected(_) => {
+                false
+            }
+            Self::Connect(_) | Self::Upgrade(_) | Self::Handshake(_) | Self::Closed(_) => true,
+        }
+    }
+}
