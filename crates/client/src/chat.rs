@@ -19,6 +19,7 @@ use wire::{
 use crate::{
     connection::{Connection, Transport},
     error::{Closed, Error, Result},
+    push::Push,
 };
 
 /// How long to wait for a server's handshake.
@@ -62,37 +63,6 @@ pub struct Entry {
     pub host: String,
     /// Its port.
     pub port: u16,
-}
-
-/// What is heard unasked.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Push {
-    /// Somebody entered.
-    Add {
-        /// Who.
-        user: String,
-    },
-    /// Somebody left.
-    Leave {
-        /// Who.
-        user: String,
-    },
-    /// Somebody spoke.
-    Chat {
-        /// What was said.
-        text: String,
-        /// Who said it.
-        from: String,
-        /// To whom: `*`, or a user.
-        target: String,
-    },
-    /// Something that this library does not know, or not in this shape.
-    Other {
-        /// Its route.
-        route: String,
-        /// Its body.
-        body: Value,
-    },
 }
 
 /// What comes from the server.
@@ -468,7 +438,9 @@ fn take(
                 let result = codec.decode_body(route.name(), body);
                 events.push_back(Event::Answer { id, result: checked(result) });
             }
-            Ok(Incoming::Push { route, body }) => events.push_back(Event::Push(push(route, body))),
+            Ok(Incoming::Push { route, body }) => {
+                events.push_back(Event::Push(Push::read(route, body)))
+            }
             // A message that this client does not understand is none of its business.
             Err(_) => {}
         },
@@ -483,32 +455,4 @@ fn checked(result: std::result::Result<Value, IncomingError>) -> Result<Value> {
         None | Some(200) => Ok(body),
         Some(code) => Err(Error::Refused { code }),
     }
-}
-
-fn push(route: String, mut body: Value) -> Push {
-    let mut text = |member| match body.get_mut(member).map(Value::take) {
-        Some(Value::String(text)) => Some(text),
-        Some(_) | None => None,
-    };
-    match route.as_str() {
-        wire::route::ON_ADD => {
-            if let Some(user) = text("user") {
-                return Push::Add { user };
-            }
-        }
-        wire::route::ON_LEAVE => {
-            if let Some(user) = text("user") {
-                return Push::Leave { user };
-            }
-        }
-        wire::route::ON_CHAT => {
-            if let (Some(words), Some(from), Some(target)) =
-                (text("msg"), text("from"), text("target"))
-            {
-                return Push::Chat { text: words, from, target };
-            }
-        }
-        _ => {}
-    }
-    Push::Other { route, body }
 }

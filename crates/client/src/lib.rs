@@ -36,8 +36,10 @@
 mod chat;
 mod connection;
 mod error;
+mod push;
 mod websocket;
 
-pub use chat::{Client, Entry, Event, Options, Push};
+pub use chat::{Client, Entry, Event, Options};
 pub use connection::{Connection, Transport};
 pub use error::{Closed, Error, Result};
+pub use push::Push;

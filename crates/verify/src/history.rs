@@ -110,11 +110,7 @@ enum Event {
     Sent,
     Acked(u32),
     Refused(u32),
-    Saw {
-        from: Name,
-        id: TextId,
-        whisper: bool,
-    },
+    Saw { from: Name, id: TextId, whisper: bool },
     SawForeign,
     SawAdd(Name),
     SawLeave(Name),
@@ -255,11 +251,7 @@ impl History {
     /// A history whose logs use these names.
     #[must_use]
     pub const fn new(names: Names, presence: Presence) -> Self {
-        Self {
-            names,
-            logs: Vec::new(),
-            presence,
-        }
+        Self { names, logs: Vec::new(), presence }
     }
 
     /// Adds the log of the next session: [`SessionKey`] 0 first.

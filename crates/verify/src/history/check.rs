@@ -161,12 +161,7 @@ impl<'a> Checker<'a> {
     }
 
     fn add(&mut self, kind: Kind, log: u32, message: Option<TextId>, detail: String) {
-        let violation = || Violation {
-            kind,
-            session: SessionKey(log),
-            message,
-            detail,
-        };
+        let violation = || Violation { kind, session: SessionKey(log), message, detail };
         self.report.add(violation, kind);
     }
 
@@ -290,11 +285,7 @@ impl<'a> Checker<'a> {
                 "{} saw {} {}",
                 self.who(walk.log),
                 self.history.names.text(user),
-                if present {
-                    "join who was there"
-                } else {
-                    "leave who was not there"
-                }
+                if present { "join who was there" } else { "leave who was not there" }
             );
             self.add(Kind::Repeated, walk.log, None, detail);
         }
@@ -327,11 +318,8 @@ impl<'a> Checker<'a> {
         }
         self.heard[id.sender.0 as usize] = (stamp, id.number);
         if self.announced() && !self.is_listed(walk, from) {
-            let detail = format!(
-                "{} does not list {}",
-                self.who(walk.log),
-                self.history.names.text(from)
-            );
+            let detail =
+                format!("{} does not list {}", self.who(walk.log), self.history.names.text(from));
             self.add(Kind::NotMember, walk.log, Some(id), detail);
         }
         if !whisper {

@@ -14,12 +14,7 @@ impl Scene {
     fn new() -> Self {
         let mut names = Names::default();
         let room = names.intern("r1");
-        Self {
-            names,
-            room,
-            logs: Vec::new(),
-            presence: Presence::Announced,
-        }
+        Self { names, room, logs: Vec::new(), presence: Presence::Announced }
     }
 
     fn is_member(log: &Log) -> bool {
@@ -28,9 +23,7 @@ impl Scene {
 
     fn members(&mut self) -> impl Iterator<Item = &mut Log> {
         let room = self.room;
-        self.logs
-            .iter_mut()
-            .filter(move |log| Self::is_member(log) && log.room == room)
+        self.logs.iter_mut().filter(move |log| Self::is_member(log) && log.room == room)
     }
 
     fn enter(&mut self, user: &str) -> usize {
@@ -91,10 +84,7 @@ impl Scene {
 }
 
 fn text_id(session: usize, number: u32) -> TextId {
-    TextId {
-        sender: SessionKey(index_u32(session)),
-        number,
-    }
+    TextId { sender: SessionKey(index_u32(session)), number }
 }
 
 /// Six come and go, and speak in between.
@@ -181,10 +171,7 @@ fn one_delivery_in_a_thousand_dropped_is_found() {
             let mut scene = busy();
             scene.logs[session].events.remove(place);
             let report = scene.check();
-            assert!(
-                report.count(Kind::Lost) > 0,
-                "session {session}, event {place}: {report}"
-            );
+            assert!(report.count(Kind::Lost) > 0, "session {session}, event {place}: {report}");
             assert_eq!(report.violations[0].session.0 as usize, session, "{report}");
             found += 1;
         }
@@ -469,8 +456,7 @@ fn without_presence_only_messages_count() {
     let mut scene = busy();
     scene.presence = Presence::Silent;
     for log in &mut scene.logs {
-        log.events
-            .retain(|event| !matches!(event, Event::SawAdd(_) | Event::SawLeave(_)));
+        log.events.retain(|event| !matches!(event, Event::SawAdd(_) | Event::SawLeave(_)));
     }
     let report = scene.check();
     assert!(report.is_clean(), "{report}");
@@ -479,11 +465,7 @@ fn without_presence_only_messages_count() {
     scene.presence = Presence::Silent;
     let place = scene.logs[1].events.len() / 2;
     let is_saw = |event: &Event| matches!(event, Event::Saw { .. });
-    let place = place
-        + scene.logs[1].events[place..]
-            .iter()
-            .position(is_saw)
-            .unwrap();
+    let place = place + scene.logs[1].events[place..].iter().position(is_saw).unwrap();
     scene.logs[1].events.remove(place);
     assert_eq!(scene.check().count(Kind::Lost), 1);
 }

@@ -1,0 +1,66 @@
+//! What is heard unasked.
+
+use serde_json::Value;
+use wire::route;
+
+/// What is heard unasked.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Push {
+    /// Somebody entered.
+    Add {
+        /// Who.
+        user: String,
+    },
+    /// Somebody left.
+    Leave {
+        /// Who.
+        user: String,
+    },
+    /// Somebody spoke.
+    Chat {
+        /// What was said.
+        text: String,
+        /// Who said it.
+        from: String,
+        /// To whom: `*`, or a user.
+        target: String,
+    },
+    /// Something that this library does not know, or not in this shape.
+    Other {
+        /// Its route.
+        route: String,
+        /// Its body.
+        body: Value,
+    },
+}
+
+impl Push {
+    /// Reads the body of a push.
+    pub(crate) fn read(name: String, mut body: Value) -> Self {
+        let mut text = |member| match body.get_mut(member).map(Value::take) {
+            Some(Value::String(text)) => Some(text),
+            Some(_) | None => None,
+        };
+        match name.as_str() {
+            route::ON_ADD => {
+                if let Some(user) = text("user") {
+                    return Self::Add { user };
+                }
+            }
+            route::ON_LEAVE => {
+                if let Some(user) = text("user") {
+                    return Self::Leave { user };
+                }
+            }
+            route::ON_CHAT => {
+                if let (Some(words), Some(from), Some(target)) =
+                    (text("msg"), text("from"), text("target"))
+                {
+                    return Self::Chat { text: words, from, target };
+                }
+            }
+            _ => {}
+        }
+        Self::Other { route: name, body }
+    }
+}

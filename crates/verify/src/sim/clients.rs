@@ -1,0 +1,191 @@
+//! Clients that enter, talk, whisper and leave by chance, and remember what they saw.
+
+use std::collections::BTreeMap;
+
+use model::{Code, Content, RoomId, SendNumber, SessionId, Target, UserName};
+use room::{
+    Push,
+    message::{Body, Member},
+};
+
+use super::random::Random;
+use crate::history::{Log, Name, Names, SessionKey, TextId, To};
+
+/// What a client does next.
+#[derive(Clone, Debug)]
+pub(crate) enum Action {
+    Enter { room: usize, user: UserName },
+    Say { number: SendNumber, target: Target, content: Content },
+    Leave,
+}
+
+/// One place for a client, filled by one session after the other.
+#[derive(Debug)]
+pub(crate) struct Client {
+    /// Its connector, by number.
+    pub(crate) connector: usize,
+    /// Its session, also its place among the logs.
+    pub(crate) session: SessionId,
+    pub(crate) room: usize,
+    user: UserName,
+    state: State,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Outside,
+    Entering,
+    Inside,
+}
+
+/// All clients, and the logs of all their sessions.
+#[derive(Debug)]
+pub(crate) struct Clients {
+    pub(crate) all: Vec<Client>,
+    pub(crate) names: Names,
+    pub(crate) logs: Vec<Log>,
+    rooms: Vec<RoomId>,
+    /// Whose session it is.
+    owners: BTreeMap<SessionId, usize>,
+}
+
+impl Clients {
+    pub(crate) fn new(count: usize, connectors: usize, rooms: &[RoomId], random: &mut Random) -> Self {
+        let mut clients = Self {
+            all: Vec::new(),
+            names: Names::default(),
+            logs: Vec::new(),
+            rooms: rooms.to_vec(),
+            owners: BTreeMap::new(),
+        };
+        for number in 0..count {
+            // Some names are wanted by two clients.
+            let user = name(&format!("u{}", number % (count * 3 / 4).max(1)));
+            let connector = random.index(connectors);
+            let state = State::Outside;
+            clients.all.push(Client { connector, session: SessionId(0), room: 0, user, state });
+            clients.renew(number, random);
+        }
+        clients
+    }
+
+    /// Gives a client a fresh session in some room.
+    pub(crate) fn renew(&mut self, number: usize, random: &mut Random) {
+        let client = &mut self.all[number];
+        client.room = random.index(self.rooms.len());
+        client.session = SessionId(self.logs.len() as u64);
+        client.state = State::Outside;
+        let room = self.names.intern(self.rooms[client.room].as_str());
+        let user = self.names.intern(client.user.as_str());
+        self.logs.push(Log::new(room, user));
+        self.owners.insert(client.session, number);
+    }
+
+    /// The client whose current session this is.
+    pub(crate) fn of(&self, session: SessionId) -> Option<usize> {
+        let number = *self.owners.get(&session)?;
+        (self.all[number].session == session).then_some(number)
+    }
+
+    /// What a client does now; its log knows already.
+    pub(crate) fn act(&mut self, number: usize, random: &mut Random) -> Option<Action> {
+        let users = self.all.len();
+        let client = &mut self.all[number];
+        let log = &mut self.logs[index(client.session)];
+        match client.state {
+            State::Outside => {
+                client.state = State::Entering;
+                Some(Action::Enter { room: client.room, user: client.user.clone() })
+            }
+            State::Entering => None,
+            State::Inside if random.one_in(40) => Some(Action::Leave),
+            State::Inside => {
+                let (to, target) = if random.one_in(6) {
+                    let whom = format!("u{}", random.index(users * 3 / 4));
+                    (To::One(self.names.intern(&whom)), Target::One(name(&whom)))
+                } else {
+                    (To::Everyone, Target::Everyone { shown: Content::Text("*".into()) })
+                };
+                let sent = log.sent(to);
+                let sender = SessionKey(u32::try_from(client.session.0).unwrap_or(u32::MAX));
+                let id = TextId { sender, number: sent };
+                let number = SendNumber(sent.into());
+                let content = Content::Text(id.to_string().into());
+                Some(Action::Say { number, target, content })
+            }
+        }
+    }
+
+    /// A session was told that it is in.
+    pub(crate) fn entered(&mut self, session: SessionId, users: &[UserName]) {
+        let Some(number) = self.of(session) else { return };
+        self.all[number].state = State::Inside;
+        let users: Vec<Name> =
+            users.iter().map(|user| self.names.intern(user.as_str())).collect();
+        self.logs[index(session)].joined(users);
+    }
+
+    /// A session was told that it is not in; it will try again.
+    pub(crate) fn refused(&mut self, session: SessionId) {
+        if let Some(number) = self.of(session) {
+            self.all[number].state = State::Outside;
+        }
+    }
+
+    /// A session's send was answered.
+    pub(crate) fn answered(&mut self, session: SessionId, number: SendNumber, code: Code) {
+        if self.of(session).is_none() {
+            return;
+        }
+        let log = &mut self.logs[index(session)];
+        let number = u32::try_from(number.0).unwrap_or(u32::MAX);
+        if code == Code::Ok {
+            log.acked(number);
+        } else if code != Code::Unknown {
+            log.refused(number);
+        }
+    }
+
+    /// A session was told something.
+    pub(crate) fn hears(&mut self, session: SessionId, push: &Push) {
+        if self.of(session).is_none() {
+            return;
+        }
+        let log = &mut self.logs[index(session)];
+        match push {
+            Push::Add(user) => log.saw_add(self.names.intern(user.as_str())),
+            Push::Leave(user) => log.saw_leave(self.names.intern(user.as_str())),
+            Push::Chat(event) => {
+                let (from, content, whisper) = match &event.body {
+                    Body::Said { from, content, .. } => (from, content, false),
+                    Body::Whispered { from, content, .. } => (from, content, true),
+                    Body::Joined(_) | Body::Left(_) | Body::Hidden => return,
+                };
+                let Member { user, .. } = from;
+                let from = self.names.intern(user.as_str());
+                match content.as_text().and_then(TextId::parse) {
+                    Some(id) => log.saw(from, id, whisper),
+                    None => log.saw_foreign(),
+                }
+            }
+        }
+    }
+
+    /// A session has ended.
+    pub(crate) fn gone(&mut self, session: SessionId) {
+        self.logs[index(session)].gone();
+    }
+
+    /// How many of them are in a room.
+    pub(crate) fn inside(&self) -> usize {
+        self.all.iter().filter(|client| client.state == State::Inside).count()
+    }
+}
+
+fn index(session: SessionId) -> usize {
+    usize::try_from(session.0).unwrap_or(usize::MAX)
+}
+
+fn name(text: &str) -> UserName {
+    UserName::from_peer(text).expect("made-up names are short")
+}

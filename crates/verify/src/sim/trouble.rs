@@ -1,0 +1,335 @@
+//! Lives, streams, the registry, and what goes wrong with them.
+
+use std::time::Duration;
+
+use model::{Incarnation, SessionId, Shard, Term};
+use room::{
+    LinkId, Owner, OwnerEvent, RelayEvent, Relays,
+    message::{Frame, ToOwner, ToRelay},
+};
+
+use super::{
+    Bug,
+    network::Channel,
+    world::{Fault, Item, LEASE, Node, STREAM_PATIENCE, Stream, World, ms},
+};
+
+impl World<'_> {
+    // ---- lives
+
+    pub(super) fn start(&mut self, node: Node) {
+        self.lives += 1;
+        let life = Incarnation(self.lives);
+        match node {
+            Node::Chat(n) => self.chats[n].begin(life, Owner::default()),
+            Node::Connector(n) => self.connectors[n].begin(life, Relays::new(life)),
+        }
+        self.live.push((node, life));
+        match node {
+            Node::Chat(chat) => {
+                for connector in 0..self.connectors.len() {
+                    self.agenda.at(self.now + ms(1), Item::Dial { connector, chat });
+                }
+            }
+            Node::Connector(connector) => {
+                for (shard, (owner, term)) in self.owners.clone() {
+                    self.tell_connector(connector, life, shard, owner, term);
+                }
+                for chat in 0..self.chats.len() {
+                    self.agenda.at(self.now + ms(1), Item::Dial { connector, chat });
+                }
+            }
+        }
+    }
+
+    /// Ends a life at once. Its streams break; the registry notices later.
+    pub(super) fn stop(&mut self, node: Node) {
+        let (life, _) = self.life(node);
+        match node {
+            Node::Chat(n) => self.chats[n].alive = false,
+            Node::Connector(n) => {
+                self.connectors[n].alive = false;
+                for client in 0..self.clients.all.len() {
+                    if self.clients.all[client].connector == n {
+                        self.clients.gone(self.clients.all[client].session);
+                        self.clients.renew(client, &mut self.random);
+                        self.clients.all[client].connector =
+                            self.random.index(self.connectors.len());
+                    }
+                }
+            }
+        }
+        self.break_streams_of(node);
+        let noticed = self.random.span(ms(100), LEASE);
+        self.agenda.at(self.now + noticed, Item::Gone(life));
+    }
+
+    // ---- registry
+
+    pub(super) fn gone(&mut self, life: Incarnation) {
+        let Some(at) = self.live.iter().position(|(_, live)| *live == life) else { return };
+        let (node, _) = self.live.remove(at);
+        match node {
+            Node::Connector(_) => {
+                for chat in 0..self.chats.len() {
+                    self.tell_chat(chat, OwnerEvent::ConnectorGone(life));
+                }
+            }
+            Node::Chat(_) => {
+                for shard in self.owned_by(life) {
+                    self.free(shard);
+                }
+            }
+        }
+        let told = self.random.delay();
+        let item = Item::GivenUp { node, life };
+        self.agenda.over(Channel::Map(life.0), self.now, told, item);
+    }
+
+    fn owned_by(&self, life: Incarnation) -> Vec<Shard> {
+        let owned = self.owners.iter().filter(|(_, (owner, _))| *owner == Some(life));
+        owned.map(|(shard, _)| *shard).collect()
+    }
+
+    fn free(&mut self, shard: Shard) {
+        let Some((owner, term)) = self.owners.get_mut(&shard) else { return };
+        *owner = None;
+        let term = *term;
+        self.tell_connectors(shard, None, term);
+        let claimed = self.random.span(ms(1), ms(60));
+        self.agenda.at(self.now + claimed, Item::Claim(shard));
+    }
+
+    pub(super) fn claim(&mut self, shard: Shard) {
+        let Some((None, Term(term))) = self.owners.get(&shard).copied() else { return };
+        let chats: Vec<(usize, Incarnation)> = self
+            .live
+            .iter()
+            .filter_map(|(node, life)| match node {
+                Node::Chat(n) => Some((*n, *life)),
+                Node::Connector(_) => None,
+            })
+            .collect();
+        if chats.is_empty() {
+            self.agenda.at(self.now + ms(50), Item::Claim(shard));
+            return;
+        }
+        let (chat, life) = chats[self.random.index(chats.len())];
+        if self.life(Node::Chat(chat)) != (life, true) {
+            // The registry does not know yet that this one is dead, so it will not claim.
+            self.agenda.at(self.now + ms(50), Item::Claim(shard));
+            return;
+        }
+        let term = Term(term + 1);
+        self.owners.insert(shard, (Some(life), term));
+        let connectors = self
+            .live
+            .iter()
+            .filter(|(node, _)| matches!(node, Node::Connector(_)))
+            .map(|(_, life)| *life)
+            .collect();
+        self.tell_chat(chat, OwnerEvent::Won { shard, term, connectors });
+        self.tell_connectors(shard, Some(life), term);
+    }
+
+    fn tell_chat(&mut self, chat: usize, event: OwnerEvent) {
+        let (life, alive) = self.life(Node::Chat(chat));
+        if alive {
+            let delay = self.random.delay();
+            let item = Item::Owner { chat, life, event };
+            self.agenda.over(Channel::Map(life.0), self.now, delay, item);
+        }
+    }
+
+    fn tell_connectors(&mut self, shard: Shard, owner: Option<Incarnation>, term: Term) {
+        for connector in 0..self.connectors.len() {
+            let (life, alive) = self.life(Node::Connector(connector));
+            if alive {
+                self.tell_connector(connector, life, shard, owner, term);
+            }
+        }
+    }
+
+    fn tell_connector(
+        &mut self,
+        connector: usize,
+        life: Incarnation,
+        shard: Shard,
+        owner: Option<Incarnation>,
+        term: Term,
+    ) {
+        let delay = self.random.delay();
+        let event = RelayEvent::Owner { shard, owner, term };
+        let item = Item::Relay { connector, life, event };
+        self.agenda.over(Channel::Map(life.0), self.now, delay, item);
+    }
+
+    // ---- streams
+
+    pub(super) fn dial(&mut self, connector: usize, chat: usize) {
+        let (connector_life, here) = self.life(Node::Connector(connector));
+        let (chat_life, there) = self.life(Node::Chat(chat));
+        if !here || !there || self.stream_between(connector_life, chat_life).is_some() {
+            return;
+        }
+        let id = self.streams.len() as u64 + 1;
+        let stream = Stream { connector, connector_life, chat, chat_life, open: true };
+        self.streams.insert(id, stream);
+        let delay = self.random.delay();
+        let channel = Channel::Stream { stream: id, up: true };
+        self.agenda.over(channel, self.now, delay, Item::Dialled(id));
+    }
+
+    pub(super) fn dialled(&mut self, id: u64) {
+        let Some(Stream { chat, chat_life, connector_life, .. }) = self.open(id) else { return };
+        let event = OwnerEvent::LinkUp { connector: connector_life, link: LinkId(id) };
+        self.owner(chat, chat_life, event);
+        let delay = self.random.delay();
+        let channel = Channel::Stream { stream: id, up: false };
+        self.agenda.over(channel, self.now, delay, Item::LinkUp(id));
+    }
+
+    pub(super) fn link_down(&mut self, id: u64) {
+        let Some(stream) = self.streams.get(&id).copied() else { return };
+        let Stream { connector, connector_life, chat, chat_life, .. } = stream;
+        self.relay(connector, connector_life, RelayEvent::LinkDown(chat_life));
+        let pause = self.random.span(ms(5), ms(400));
+        self.agenda.at(self.now + pause, Item::Dial { connector, chat });
+    }
+
+    /// The stream, if it still carries something.
+    pub(super) fn open(&self, id: u64) -> Option<Stream> {
+        self.streams.get(&id).copied().filter(|stream| stream.open)
+    }
+
+    pub(super) fn stream_between(&self, connector: Incarnation, chat: Incarnation) -> Option<u64> {
+        let between = |stream: &Stream| {
+            stream.open && stream.connector_life == connector && stream.chat_life == chat
+        };
+        self.streams.iter().rev().find(|(_, stream)| between(stream)).map(|(id, _)| *id)
+    }
+
+    /// Breaks a stream; what is on its way is lost, and both ends notice in their own time.
+    pub(super) fn cut(&mut self, id: u64) {
+        let Some(stream) = self.streams.get_mut(&id).filter(|stream| stream.open) else { return };
+        stream.open = false;
+        self.counters.cuts += 1;
+        let noticed = self.random.span(ms(0), STREAM_PATIENCE);
+        self.agenda.at(self.now + noticed, Item::LinkDown(id));
+        let noticed = self.random.span(ms(0), STREAM_PATIENCE);
+        self.agenda.at(self.now + noticed, Item::ChatLinkDown(id));
+    }
+
+    pub(super) fn break_streams_of(&mut self, node: Node) {
+        let of = |stream: &Stream| match node {
+            Node::Connector(n) => stream.connector == n,
+            Node::Chat(n) => stream.chat == n,
+        };
+        let open = self.streams.iter().filter(|(_, stream)| stream.open && of(stream));
+        for id in open.map(|(id, _)| *id).collect::<Vec<_>>() {
+            self.cut(id);
+        }
+    }
+
+    // ---- faults
+
+    pub(super) fn fault(&mut self, fault: Fault) {
+        match fault {
+            Fault::ChatKilled => {
+                let chat = self.random.index(self.chats.len());
+                let alive = self.chats.iter().filter(|chat| chat.alive).count();
+                if self.chats[chat].alive && alive > 1 {
+                    self.stop(Node::Chat(chat));
+                    let back = self.random.span(ms(200), ms(2000));
+                    self.agenda.at(self.now + back, Item::Start(Node::Chat(chat)));
+                }
+            }
+            Fault::ConnectorKilled => {
+                let connector = self.random.index(self.connectors.len());
+                if self.connectors[connector].alive {
+                    self.stop(Node::Connector(connector));
+                    let back = self.random.span(ms(200), ms(2000));
+                    self.agenda.at(self.now + back, Item::Start(Node::Connector(connector)));
+                }
+            }
+            Fault::LinkCut => {
+                let open: Vec<u64> =
+                    self.streams.iter().filter(|(_, s)| s.open).map(|(id, _)| *id).collect();
+                if !open.is_empty() {
+                    self.cut(open[self.random.index(open.len())]);
+                }
+            }
+            Fault::Paused => self.pause(),
+            Fault::Moved => {
+                let shards: Vec<Shard> = self.owners.keys().copied().collect();
+                let shard = shards[self.random.index(shards.len())];
+                let Some((Some(owner), _)) = self.owners.get(&shard).copied() else { return };
+                let chat = self.chats.iter().position(|chat| chat.life == owner);
+                if let Some(chat) = chat {
+                    self.tell_chat(chat, OwnerEvent::Lost { shard });
+                    self.free(shard);
+                }
+            }
+        }
+    }
+
+    fn pause(&mut self) {
+        let node = if self.random.one_in(2) {
+            Node::Chat(self.random.index(self.chats.len()))
+        } else {
+            Node::Connector(self.random.index(self.connectors.len()))
+        };
+        let (life, alive) = self.life(node);
+        if !alive || self.paused_until(node) > self.now {
+            return;
+        }
+        let span = self.random.span(ms(100), Duration::from_secs(6));
+        let until = self.now + span;
+        match node {
+            Node::Connector(n) => self.connectors[n].paused_until = until,
+            Node::Chat(n) => self.chats[n].paused_until = until,
+        }
+        if span > STREAM_PATIENCE {
+            self.agenda.at(self.now + STREAM_PATIENCE, Item::Stalled { node, life });
+        }
+        if span > LEASE {
+            self.agenda.at(self.now + LEASE, Item::Gone(life));
+        }
+    }
+
+    // ---- planted bugs, and what is counted
+
+    pub(super) fn loses_a_push(&mut self) -> bool {
+        match self.config.bug {
+            Some(Bug::DropEvents(n)) => self.random.one_in(n),
+            Some(Bug::ForgetTerms | Bug::ForgetNumbers | Bug::LoseLeaves) | None => false,
+        }
+    }
+
+    /// A frame as a connector reads it that does not know of terms.
+    pub(super) fn misread(&self, mut frame: Frame<ToRelay>) -> Frame<ToRelay> {
+        if self.config.bug == Some(Bug::ForgetTerms)
+            && let Some((_, term)) = self.owners.get(&frame.shard)
+        {
+            frame.term = *term;
+        }
+        frame
+    }
+
+    /// Whom a connector takes for the sender that does not know of terms.
+    pub(super) fn mistake(&self, shard: Shard, from: Incarnation) -> Incarnation {
+        match (self.config.bug, self.owners.get(&shard)) {
+            (Some(Bug::ForgetTerms), Some((Some(owner), _))) => *owner,
+            _ => from,
+        }
+    }
+
+    pub(super) fn count_repeats(&mut self, frame: &Frame<ToOwner>) {
+        if let ToOwner::Say { session, number, .. } = &frame.message {
+            let key: (SessionId, u64) = (*session, number.0);
+            if !self.seen_sends.insert(key) {
+                self.counters.sent_again += 1;
+            }
+        }
+    }
+}
