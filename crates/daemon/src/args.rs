@@ -20,7 +20,7 @@ pub struct CommonArgs {
 
     /// What to log: a level (error, warn, info, debug, trace), or levels by module, such as
     /// `info,session=debug` [default: RUST_LOG, or info]
-    #[arg(long, env = "TANGELO_LOG", value_name = "FILTER", value_parser = filter)]
+    #[arg(long, env = "TANGELO_LOG", value_name = "FILTER", value_parser = filter_text)]
     pub log: Option<String>,
 
     /// How log lines look; `pretty` is coloured on a terminal unless NO_COLOR is set
@@ -52,7 +52,12 @@ fn node_id(text: &str) -> Result<NodeId, String> {
         .map_err(|error| format!("{error}; use up to 64 letters, digits, hyphens, dots and _"))
 }
 
-fn filter(text: &str) -> Result<String, String> {
+/// Checks the text of a log filter without making one, as an argument parser wants it.
+///
+/// # Errors
+///
+/// What is wrong with it.
+pub fn filter_text(text: &str) -> Result<String, String> {
     // Compose files pass what is not set as an empty text.
     telemetry::parse_filter(text).map(|_| text.to_owned())
 }

@@ -5,7 +5,6 @@
 
 mod admin;
 mod args;
-pub mod healthcheck;
 pub mod net;
 mod process;
 mod readiness;
@@ -16,8 +15,7 @@ mod tasks;
 pub mod telemetry;
 
 pub use admin::Admin;
-pub use args::CommonArgs;
-pub use healthcheck::HealthcheckArgs;
+pub use args::{CommonArgs, filter_text};
 pub use process::{Cause, Process, Stop};
 pub use readiness::Readiness;
 pub use resources::{Usage, raise_open_files};

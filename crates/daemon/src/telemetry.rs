@@ -80,20 +80,46 @@ pub fn parse_filter(text: &str) -> Result<EnvFilter, String> {
 ///
 /// If `filter` or `RUST_LOG` is not a filter.
 pub fn init(process: &str, format: LogFormat, filter: Option<&str>) -> Result<(), String> {
+    let style = match format {
+        LogFormat::Json => Style::Json,
+        LogFormat::Pretty if wants_colour() => Style::Coloured,
+        LogFormat::Pretty => Style::Plain,
+    };
+    init_with(process, style, filter, |line| sink().write(line + "\n"))
+}
+
+/// Like [`init`], but hands every line, without colour and newline, to `write`, which must not
+/// wait.
+///
+/// # Errors
+///
+/// If `filter` or `RUST_LOG` is not a filter.
+pub fn init_through(
+    process: &str,
+    format: LogFormat,
+    filter: Option<&str>,
+    write: impl Fn(&str) + Send + Sync + 'static,
+) -> Result<(), String> {
+    let style = match format {
+        LogFormat::Json => Style::Json,
+        LogFormat::Pretty => Style::Plain,
+    };
+    init_with(process, style, filter, move |line| write(&line))
+}
+
+fn init_with(
+    process: &str,
+    style: Style,
+    filter: Option<&str>,
+    write: impl Fn(String) + Send + Sync + 'static,
+) -> Result<(), String> {
     let from_environment = std::env::var("RUST_LOG").ok().filter(|text| !text.is_empty());
     let filter = match (filter, from_environment) {
         (Some(text), _) => parse_filter(text).map_err(|error| format!("--log: {error}"))?,
         (None, Some(text)) => parse_filter(&text).map_err(|error| format!("RUST_LOG: {error}"))?,
         (None, None) => parse_filter("info")?,
     };
-    let lines = Lines {
-        process: process.into(),
-        style: match format {
-            LogFormat::Json => Style::Json,
-            LogFormat::Pretty if wants_colour() => Style::Coloured,
-            LogFormat::Pretty => Style::Plain,
-        },
-    };
+    let lines = Lines { process: process.into(), style, write };
     let logger = tracing_subscriber::registry().with(lines.with_filter(filter));
     if logger.try_init().is_ok() {
         log_panics();
@@ -147,13 +173,15 @@ fn log_panics() {
 }
 
 /// The layer that makes lines of events.
-struct Lines {
+struct Lines<W> {
     process: String,
     style: Style,
+    write: W,
 }
 
-impl<S> Layer<S> for Lines
+impl<S, W> Layer<S> for Lines<W>
 where
+    W: Fn(String) + Send + Sync + 'static,
     S: Subscriber + for<'a> LookupSpan<'a>,
 {
     fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
@@ -187,6 +215,6 @@ where
             target: event.metadata().target(),
             fields: &fields,
         };
-        sink().write(line.render(self.style));
+        (self.write)(line.render(self.style));
     }
 }

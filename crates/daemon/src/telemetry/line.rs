@@ -106,7 +106,7 @@ const BOLD: &str = "\x1b[1m";
 const RESET: &str = "\x1b[0m";
 
 impl Line<'_> {
-    /// The line as text, its newline included.
+    /// The line as text, without a newline.
     #[must_use]
     pub fn render(&self, style: Style) -> String {
         let mut line = String::with_capacity(160);
@@ -116,7 +116,6 @@ impl Line<'_> {
             Style::Coloured => self.coloured(&mut line),
             Style::Json => self.json(&mut line),
         };
-        line.push('\n');
         line
     }
 
@@ -243,15 +242,14 @@ mod tests {
             fields("session opened", &[("session", 17.into()), ("peer", "127.0.0.1:4".into())]);
         assert_eq!(
             render(Style::Plain, &event),
-            "2026-11-23T22:40:01.123Z INFO  connector-2 session opened  session=17 peer=127.0.0.1:4\n"
+            "2026-11-23T22:40:01.123Z INFO  connector-2 session opened  session=17 peer=127.0.0.1:4"
         );
         assert_eq!(
             render(Style::Json, &event),
             concat!(
                 r#"{"time":"2026-11-23T22:40:01.123Z","level":"INFO","process":"connector-2","#,
                 r#""target":"connector::hub","event":"session opened","session":17,"#,
-                r#""peer":"127.0.0.1:4"}"#,
-                "\n"
+                r#""peer":"127.0.0.1:4"}"#
             )
         );
     }
@@ -259,7 +257,7 @@ mod tests {
     #[test]
     fn an_event_without_fields_has_no_trailing_space() {
         let line = render(Style::Plain, &fields("ready", &[]));
-        assert_eq!(line, "2026-11-23T22:40:01.123Z INFO  connector-2 ready\n");
+        assert_eq!(line, "2026-11-23T22:40:01.123Z INFO  connector-2 ready");
     }
 
     #[test]
@@ -278,7 +276,7 @@ mod tests {
         assert_eq!(
             line.split_once("connector-2 ").unwrap().1,
             "odd\\nvalues\\u{1b}[31m  user=\"x y=z\\n2026 ERROR\" quoted=\"张 三\" empty=\"\" \
-             sly=\"\\\"a\\u{1b}\\\"\" name=张三\n"
+             sly=\"\\\"a\\u{1b}\\\"\" name=张三"
         );
         assert_eq!(render(Style::Json, &event).lines().count(), 1);
     }
@@ -287,7 +285,7 @@ mod tests {
     fn inner_fields_hide_outer_ones() {
         let mut event = fields("left", &[("session", 2.into())]);
         event.add_outer(&fields("", &[("session", 1.into()), ("room", "r".into())]));
-        assert!(render(Style::Plain, &event).ends_with(" left  session=2 room=r\n"));
+        assert!(render(Style::Plain, &event).ends_with(" left  session=2 room=r"));
     }
 
     #[test]
