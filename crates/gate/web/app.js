@@ -1,0 +1,302 @@
+// The page: the door, the room, and what passes between them and the client.
+
+import { Client, EVERYONE } from './client.js';
+import { Composer } from './composer.js';
+import { Door } from './door.js';
+import { byId, make, nameNode } from './dom.js';
+import { onLanguage, startLanguage, t, tNodes } from './i18n.js';
+import { MessageLog } from './log.js';
+import { Members } from './members.js';
+import { Notices } from './notices.js';
+import { Preferences } from './preferences.js';
+import { settings, tab } from './settings.js';
+import { checkName, cleanName } from './text.js';
+
+const client = new Client(document.baseURI);
+const notices = new Notices({ onOpen: openNotice });
+const door = new Door({ onJoin: join, onCancel: () => client.leave() });
+const members = new Members({ onWhisper: whisperTo, onChange: membersChanged });
+const composer = new Composer({ members, onSend: send, onTarget: (name) => members.mark(name) });
+const log = new MessageLog(
+  {
+    scroller: byId('scroller'),
+    lines: byId('lines'),
+    outbox: byId('outbox'),
+    jump: byId('jump'),
+    jumpText: byId('jump-text'),
+  },
+  {
+    onWhisper: whisperTo,
+    onRetry: (message) => client.resend(message),
+    onDiscard: (message) => {
+      client.discard(message);
+      composer.focus();
+    },
+  },
+);
+let state = { phase: 'idle' };
+let inRoom = false;
+let countdown = 0;
+
+// ---- in and out
+
+function join(name, room) {
+  settings.set('name', name);
+  settings.set('room', room);
+  client.join(name, room);
+}
+
+function showDoor(focus) {
+  inRoom = false;
+  byId('chat').hidden = true;
+  notices.reset();
+  notices.title = 'Tangelo';
+  door.show(focus);
+}
+
+function showRoom() {
+  if (inRoom) return;
+  inRoom = true;
+  const { name, room } = client;
+  door.hide();
+  byId('chat').hidden = false;
+  byId('room-name').textContent = room;
+  if (location.hash !== `#${encodeURIComponent(room)}`) history.replaceState(null, '', `#${encodeURIComponent(room)}`);
+  notices.reset();
+  notices.title = `#${room} · Tangelo`;
+  members.reset(name);
+  log.reset(name);
+  composer.reset(name, room);
+  showEmpty();
+}
+
+function leave() {
+  tab.set('inside', null);
+  tab.set('draft', null);
+  client.leave();
+  showDoor('room');
+}
+
+function roomOfAddress() {
+  try {
+    const room = cleanName(decodeURIComponent(location.hash.slice(1)));
+    return checkName(room) === null ? room : '';
+  } catch {
+    return '';
+  }
+}
+
+// ---- what the client tells
+
+client.addEventListener('state', ({ detail }) => {
+  state = detail;
+  clearInterval(countdown);
+  if (inRoom) {
+    showState();
+    if (state.retryAt) countdown = setInterval(showStatus, 500);
+  } else {
+    door.showState(state, client.name);
+  }
+});
+
+client.addEventListener('entered', ({ detail: { users, again, awayMs } }) => {
+  tab.set('inside', JSON.stringify({ name: client.name, room: client.room }));
+  const first = !inRoom;
+  showRoom();
+  showState();
+  members.set(users);
+  // The answer to `enter` is newer than any push, and we are in it whatever it says.
+  members.add(client.name);
+  if (again) log.note('again', { awayMs });
+  else log.note('entered', { room: client.room });
+  composer.refresh();
+  if (first) composer.focus();
+});
+
+client.addEventListener('add', ({ detail: { user } }) => {
+  if (user === client.name || !members.add(user)) return;
+  log.presence('add', user);
+  notices.arrived(user);
+});
+
+client.addEventListener('leave', ({ detail: { user } }) => {
+  if (user !== client.name && members.remove(user)) log.presence('leave', user);
+});
+
+client.addEventListener('chat', ({ detail }) => {
+  const { from, text, target } = detail;
+  const seen = log.inView;
+  if (from !== client.name && document.hidden && !unreadMarked) {
+    log.markUnread();
+    unreadMarked = true;
+  }
+  log.chat({ from, text, target });
+  showEmpty();
+  if (from !== client.name && !seen) notices.message({ from, text, whisper: target !== EVERYONE });
+});
+
+client.addEventListener('outgoing', ({ detail: message }) => {
+  log.outgoing(message);
+  // An echo brings its own line, in the room's order. Whispers have none.
+  if (message.state === 'delivered' && !message.echoed) {
+    log.chat({ from: client.name, text: message.text, target: message.target });
+  }
+  showEmpty();
+});
+
+// ---- what the person does
+
+function send(text, target) {
+  log.unmark();
+  client.send(text, target);
+  log.toEnd();
+}
+
+function whisperTo(name) {
+  composer.whisperTo(name);
+  byId('draft').focus();
+}
+
+function openNotice(name, whisper) {
+  log.toEnd();
+  if (whisper && members.has(name)) whisperTo(name);
+  else byId('draft').focus();
+}
+
+async function invite() {
+  const link = new URL(`#${encodeURIComponent(client.room)}`, document.baseURI).href;
+  try {
+    await navigator.clipboard.writeText(link);
+    notices.tell(t('chat.copied'));
+  } catch {
+    // Pages without TLS may not write to the clipboard.
+    notices.tell(t('chat.copy.failed', { link }));
+  }
+}
+
+byId('leave').addEventListener('click', leave);
+byId('invite').addEventListener('click', invite);
+byId('empty-invite').addEventListener('click', invite);
+byId('skip').addEventListener('click', (event) => {
+  event.preventDefault();
+  byId('draft').focus();
+});
+
+// ---- what is shown
+
+function membersChanged() {
+  composer.refresh();
+  showEmpty();
+  showStatus();
+}
+
+function showEmpty() {
+  byId('empty').hidden = !log.silent;
+  const alone = members.count <= 1;
+  byId('empty-text').textContent = t(alone ? 'chat.alone' : 'chat.empty.text');
+  byId('empty-invite').hidden = !alone;
+}
+
+function statusText() {
+  if (state.phase !== 'waiting') return t(`state.${state.phase}`);
+  if (state.reason === 'offline') return t('state.offline');
+  const seconds = Math.max(1, Math.ceil((state.retryAt - Date.now()) / 1000));
+  return t('state.waiting', { seconds });
+}
+
+function showStatus() {
+  if (!inRoom || state.phase === 'idle') return;
+  const count = t('members.count', { count: members.count });
+  byId('status').dataset.phase = state.phase;
+  byId('status-text').textContent = statusText();
+  byId('status-count').textContent = state.phase === 'online' ? `· ${count}` : '';
+}
+
+function showState() {
+  showStatus();
+  const { phase, reason, detail } = state;
+  const banner = byId('banner');
+  // It stays as it is while an attempt runs, rather than blink.
+  if (phase === 'retrying' && !banner.hidden) return;
+  const trouble = phase === 'waiting' || phase === 'ended';
+  banner.hidden = !trouble;
+  if (!trouble) return;
+  banner.classList.toggle('final', phase === 'ended');
+  byId('banner-text').replaceChildren(bannerWords(phase, reason, detail));
+  const again = bannerButton('banner.again', () => client.retry());
+  const rename = bannerButton('banner.rename', () => {
+    client.leave();
+    showDoor('name');
+  });
+  const now = bannerButton('banner.now', () => client.resume());
+  const tools = phase === 'waiting' ? [now] : reason === 'taken' ? [rename, again] : [again];
+  byId('banner-tools').replaceChildren(...tools);
+}
+
+function bannerWords(phase, reason, detail) {
+  if (phase === 'waiting') {
+    const key = reason === 'offline' || reason === 'taken' ? `banner.${reason}` : 'banner.waiting';
+    return tNodes(key);
+  }
+  if (reason === 'taken') return tNodes('banner.ended.taken', { name: nameNode(client.name) });
+  if (reason === 'kicked' && detail) return tNodes('refused.kicked.why', { detail });
+  return tNodes(`refused.${reason || 'lost'}`);
+}
+
+function bannerButton(key, action) {
+  return make('button', { type: 'button', class: 'secondary', on: { click: action } }, t(key));
+}
+
+// ---- the page itself
+
+let unreadMarked = false;
+document.addEventListener('visibilitychange', () => {
+  if (document.hidden) unreadMarked = false;
+  else client.resume();
+});
+window.addEventListener('online', () => client.resume());
+window.addEventListener('pagehide', () => client.suspend());
+window.addEventListener('pageshow', (event) => event.persisted && client.resume());
+window.addEventListener('hashchange', () => {
+  const room = roomOfAddress();
+  if (!room || (inRoom && room === client.room)) return;
+  const name = client.name;
+  if (inRoom) {
+    leave();
+    door.fill(name, room);
+    join(name, room);
+  } else {
+    door.fill(null, room);
+  }
+});
+onLanguage(() => {
+  log.redraw();
+  members.draw();
+  composer.refresh();
+  door.refresh();
+  if (inRoom) showState();
+});
+
+function start() {
+  startLanguage();
+  new Preferences();
+  const room = roomOfAddress();
+  door.fill(settings.get('name') ?? '', room || settings.get('room') || '');
+  let inside = null;
+  try {
+    inside = JSON.parse(tab.get('inside'));
+  } catch {
+    // Not ours; the door it is.
+  }
+  if (inside?.name && inside.room && (!room || room === inside.room)) {
+    // This tab was in the room and was loaded again: go back in.
+    client.name = inside.name;
+    client.room = inside.room;
+    showRoom();
+    client.join(inside.name, inside.room, { again: true });
+  } else {
+    showDoor();
+  }
+}
+
+start();
