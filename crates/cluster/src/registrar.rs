@@ -105,6 +105,8 @@ pub enum Effect {
     Follow(StreamId),
     /// The map has changed: tell all streams that follow it.
     Publish(Arc<MapDelta>),
+    /// A node is no longer live. For the log; the map says it to the nodes.
+    Departed(NodeId, Incarnation, Gone),
     /// The incarnation on this stream is over: tell it, and end the stream.
     Dismiss(StreamId, Gone),
     /// This stream cannot join: end it.
@@ -243,7 +245,7 @@ impl Registrar {
         match event {
             Event::Joined { stream, join } => self.join(now, stream, *join, out),
             Event::Beat { stream, state } => self.beat(now, stream, state),
-            Event::Left { stream } => self.leave(stream),
+            Event::Left { stream } => self.leave(stream, out),
             Event::Broke { stream } => self.stream_broke(now, stream),
             Event::Claim { call, incarnation, shards, floor } => {
                 self.claim(now, call, incarnation, shards, floor, out)
@@ -356,11 +358,11 @@ impl Registrar {
         }
     }
 
-    fn leave(&mut self, stream: StreamId) {
+    fn leave(&mut self, stream: StreamId, out: &mut Vec<Effect>) {
         if let Some(incarnation) = self.streams.get(&stream).copied() {
             // It knows; nobody is left to be told.
             self.forget_stream(stream);
-            self.remove_quietly(incarnation, Gone::Left);
+            self.remove_quietly(incarnation, Gone::Left, out);
         }
     }
 
@@ -387,16 +389,22 @@ impl Registrar {
     }
 
     fn remove(&mut self, incarnation: Incarnation, reason: Gone, out: &mut Vec<Effect>) {
-        if let Some(stream) = self.remove_quietly(incarnation, reason) {
+        if let Some(stream) = self.remove_quietly(incarnation, reason, out) {
             self.forget_stream(stream);
             out.push(Effect::Dismiss(stream, reason));
         }
     }
 
     /// Ends an incarnation; returns its stream, if it has one.
-    fn remove_quietly(&mut self, incarnation: Incarnation, reason: Gone) -> Option<StreamId> {
+    fn remove_quietly(
+        &mut self,
+        incarnation: Incarnation,
+        reason: Gone,
+        out: &mut Vec<Effect>,
+    ) -> Option<StreamId> {
         if let Some(node) = self.map.nodes.remove(&incarnation) {
             self.names.remove(&node.id);
+            out.push(Effect::Departed(node.id, incarnation, reason));
         }
         self.loads.remove(&incarnation);
         self.gone.insert(incarnation, reason);

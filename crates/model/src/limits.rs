@@ -114,6 +114,12 @@ pub const REGISTRY_LOAD_INTERVAL: Duration = Duration::from_millis(250);
 pub const REGISTRY_CHANGES_MAX: usize = 256;
 /// Incarnations that the registry remembers as gone, so that it can tell them.
 pub const REGISTRY_GONE_MAX: usize = 4 * NODES_MAX;
+/// Largest message that the registry takes from a node, in bytes: a join with all shards owned
+/// and all terms seen takes half of it.
+pub const REGISTRY_REPORT_BYTES_MAX: usize = 64 * 1024;
+/// Reports waiting for the stream to the registry; past it a beat is dropped, for the next one
+/// says the same.
+pub const REGISTRY_REPORTS_MAX: usize = 8;
 /// Longest pause between two tries to reach the registry. A try takes up to as long again, and
 /// every node must be back before the registry has settled.
 pub const REGISTRY_RETRY_MAX: Duration = Duration::from_millis(500);
