@@ -20,6 +20,9 @@ pub const NAME_BYTES_MAX: usize = 256;
 pub const JSON_DEPTH_MAX: usize = 32;
 /// Longest route, in bytes: its length travels in one byte.
 pub const ROUTE_BYTES_MAX: usize = 255;
+/// Most packages in one WebSocket message. The original took one; clients that join them send a
+/// handful.
+pub const PACKAGES_PER_MESSAGE_MAX: usize = 64;
 /// Largest HTTP request head, in bytes.
 pub const HTTP_HEAD_BYTES_MAX: usize = 16 * 1024;
 
@@ -32,6 +35,13 @@ pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 pub const LOGIN_TIMEOUT: Duration = Duration::from_secs(10);
 /// Heartbeat interval told to Pomelo binary clients: the original's 3 s.
 pub const POMELO_HEARTBEAT: Duration = Duration::from_secs(3);
+/// Silence after which a session that has no heartbeat is closed: the original's limit for TCP.
+pub const IDLE_TIMEOUT: Duration = Duration::from_secs(90);
+/// How long one write to a client may make no progress. Nothing is read from it meanwhile, so it
+/// is shorter than the silence that a heartbeat allows.
+pub const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Time for one HTTP request that is no WebSocket, from its head to the head of its response.
+pub const HTTP_REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a closing connection may take to flush its last frames.
 pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -47,6 +57,9 @@ pub const SESSION_UNACKED_MAX: usize = 256;
 pub const SESSION_SENDS_PER_SECOND: u32 = 100;
 /// Sends that one session may make at once after a pause.
 pub const SESSION_SENDS_BURST: u32 = 200;
+/// Connections at one frontend. At some 8 KiB each they fit a large machine; the limit of open
+/// files is usually lower.
+pub const CONNECTIONS_MAX: usize = 1_000_000;
 /// Connections from one client address at one frontend; enough for an office behind one
 /// address translator.
 pub const CONNECTIONS_PER_ADDRESS_MAX: usize = 10_000;
@@ -68,6 +81,9 @@ pub const PRESENCE_MEMBERS_MAX: usize = 1_000;
 pub const CONNECTOR_GRACE: Duration = Duration::from_secs(5);
 /// How long an opening shard waits for a live connector that does not attach.
 pub const ATTACH_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a connector remembers a room that its last session has left: long enough that what
+/// was acknowledged to that session survives the owner's death.
+pub const RELAY_LINGER: Duration = Duration::from_secs(10);
 /// How long a send or a join waits for an owner before it is answered with an error.
 pub const OWNER_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long a relay waits before it attaches again to an owner that said it is not the owner.
@@ -135,6 +151,9 @@ pub const PLACED_SESSION_EXPIRY: Duration = Duration::from_secs(3);
 pub const MOVE_SETTLE: Duration = Duration::from_secs(1);
 /// Shards that one chat moves away at the same time; their rooms pause for the move.
 pub const MOVE_SHARDS_MAX: usize = 64;
+/// The same for a chat that drains, which must be done well before [`DRAIN_TIMEOUT`] even if
+/// nobody takes the shards.
+pub const DRAIN_SHARDS_MAX: usize = 256;
 /// How long a chat waits for moved shards to find their new owner before it moves the next ones.
 pub const MOVE_TIMEOUT: Duration = Duration::from_millis(500);
 /// How long a chat waits before it repeats a claim or a release that failed.
@@ -149,8 +168,14 @@ const _: () = {
     assert!(TEXT_BYTES_MAX < MESSAGE_BYTES_MAX);
     assert!(NAME_CHARS_MAX * 4 <= NAME_BYTES_MAX);
     assert!(MESSAGE_BYTES_MAX * 2 < SESSION_QUEUE_BYTES_MAX);
+    assert!(WRITE_TIMEOUT.as_millis() < 2 * POMELO_HEARTBEAT.as_millis());
+    assert!(WRITE_TIMEOUT.as_millis() + CLOSE_TIMEOUT.as_millis() < DRAIN_TIMEOUT.as_millis());
     assert!(LEASE_BEAT.as_millis() * 3 < LEASE.as_millis());
     assert!(LEASE_AFTER_BREAK.as_millis() < LEASE.as_millis());
+    assert!(
+        MOVE_TIMEOUT.as_millis() * (SHARD_COUNT as u128) / (DRAIN_SHARDS_MAX as u128)
+            < DRAIN_TIMEOUT.as_millis() / 2
+    );
     assert!(
         REGISTRY_RETRY_MAX.as_millis() + REGISTRY_CALL_TIMEOUT.as_millis()
             < REGISTRY_SETTLE.as_millis()
