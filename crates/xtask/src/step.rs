@@ -17,6 +17,7 @@ pub(crate) enum Step {
     Clippy,
     Build,
     Test,
+    Page,
     Docs,
     Image,
     Compose,
@@ -24,12 +25,13 @@ pub(crate) enum Step {
 
 impl Step {
     /// All steps, the quick ones first.
-    pub(crate) const ALL: [Self; 8] = [
+    pub(crate) const ALL: [Self; 9] = [
         Self::Fmt,
         Self::Tidy,
         Self::Clippy,
         Self::Build,
         Self::Test,
+        Self::Page,
         Self::Docs,
         Self::Image,
         Self::Compose,
@@ -46,6 +48,7 @@ impl Step {
             Self::Clippy => "clippy",
             Self::Build => "build",
             Self::Test => "test",
+            Self::Page => "page",
             Self::Docs => "docs",
             Self::Image => "image",
             Self::Compose => "compose",
@@ -59,6 +62,7 @@ impl Step {
             Self::Clippy => "no warning in any target",
             Self::Build => "every crate and binary, for the tests that start them",
             Self::Test => "every test but the one of the compose file, and the examples in docs",
+            Self::Page => "the page's own tests, in node",
             Self::Docs => "the documentation builds without a warning",
             Self::Image => "the container image, with the quicker release profile",
             Self::Compose => "the compose file in a real engine: scale, chat, kill",
@@ -78,6 +82,7 @@ impl Step {
                 execute(cargo().args(["build", "--workspace", "--all-targets", "--locked"]))
             }
             Self::Test => test(),
+            Self::Page => page(),
             Self::Docs => execute(
                 cargo()
                     .args(["doc", "--workspace", "--no-deps", "--locked"])
@@ -108,6 +113,14 @@ fn test() -> anyhow::Result<()> {
         ]))?;
     }
     execute(cargo().args(["test", "--workspace", "--doc", "--locked"]))
+}
+
+/// Tests the page's scripts without a browser.
+fn page() -> anyhow::Result<()> {
+    if !answers(Command::new("node").arg("--version")) {
+        return skip("the page's own tests", "node is not installed");
+    }
+    execute(Command::new("node").args(["--test", "crates/gate/web-tests/"]))
 }
 
 /// Builds the image through the compose file, as a user does.
