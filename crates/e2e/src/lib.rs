@@ -10,5 +10,6 @@ mod binaries;
 mod cluster;
 pub mod http;
 mod ports;
+pub mod transcript;
 
 pub use cluster::{Cluster, Node, Shape, deadline, until};

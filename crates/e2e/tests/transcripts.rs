@@ -1,0 +1,122 @@
+//! Every recorded client of the binary protocol, against our cluster.
+//!
+//! The transcripts are not in this repository. They are looked for in `$TANGELO_TRANSCRIPTS`, and
+//! in `shared/protocol/transcripts` beside the checkout.
+
+#![expect(clippy::unwrap_used, reason = "a test's helpers may panic")]
+
+mod transcripts {
+    pub(crate) mod table;
+}
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    env,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use e2e::{
+    Cluster, Shape,
+    transcript::{Difference, Stage, Transcript, replay},
+};
+use tokio::{sync::Semaphore, task::JoinSet};
+use transcripts::table;
+
+/// Where the transcripts are, if not beside the checkout.
+const TRANSCRIPTS: &str = "TANGELO_TRANSCRIPTS";
+/// Set where nothing may be skipped.
+const REQUIRE_ALL: &str = "TANGELO_REQUIRE_ALL";
+/// Set to write the table of differences anew.
+const UPDATE: &str = "TANGELO_UPDATE";
+/// Transcripts played at once.
+const AT_ONCE: usize = 8;
+
+fn folder() -> Option<PathBuf> {
+    if let Some(folder) = env::var_os(TRANSCRIPTS) {
+        return Some(folder.into());
+    }
+    let checkout = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let beside = checkout.join("../shared/protocol/transcripts");
+    beside.is_dir().then_some(beside)
+}
+
+/// The transcripts of this dialect whose name begins so.
+fn read(folder: &Path, prefix: &str) -> Vec<Transcript> {
+    let files = std::fs::read_dir(folder).unwrap();
+    let mut files: Vec<PathBuf> = files.map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    let is_one = |file: &&PathBuf| {
+        let name = file.file_name().unwrap().to_string_lossy();
+        name.starts_with(prefix) && name.ends_with(".jsonl")
+    };
+    files.iter().filter(is_one).map(|file| Transcript::read(file).unwrap()).collect()
+}
+
+/// Plays all of them, several at once: each has rooms of its own.
+async fn play(
+    stage: &Stage,
+    transcripts: Vec<Transcript>,
+    found: &mut BTreeMap<String, Vec<Difference>>,
+) {
+    let permits = Arc::new(Semaphore::new(AT_ONCE));
+    let mut plays = JoinSet::new();
+    for transcript in transcripts {
+        let (stage, permits) = (stage.clone(), Arc::clone(&permits));
+        let known: BTreeSet<Difference> = table::meant(&transcript.name).collect();
+        plays.spawn(async move {
+            let _permit = permits.acquire().await.unwrap();
+            let differences = replay(&stage, &transcript, &known).await;
+            (transcript.name, differences)
+        });
+    }
+    while let Some(played) = plays.join_next().await {
+        let (name, differences) = played.unwrap();
+        match differences {
+            Ok(differences) => drop(found.insert(name, differences)),
+            Err(error) => panic!("{name} cannot be played: {error:#}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn recorded_clients_get_the_bytes_of_the_original() {
+    let Some(folder) = folder() else {
+        assert!(env::var_os(REQUIRE_ALL).is_none(), "no transcripts; set {TRANSCRIPTS}");
+        eprintln!("skipped: transcripts (no shared/protocol/transcripts; set {TRANSCRIPTS})");
+        return;
+    };
+    let mut shape = Shape::new(3, 3);
+    shape.connector_args = table::CONNECTOR_ARGS.map(str::to_owned).to_vec();
+    let cluster = Cluster::start("transcripts", shape).await.unwrap();
+    let stage = Stage { gate: cluster.gate(), connectors: cluster.connectors() };
+
+    let mut found = BTreeMap::new();
+    // One transport after the other: they share names of rooms.
+    for prefix in ["ws-", "tcp-", "hybrid-"] {
+        play(&stage, read(&folder, prefix), &mut found).await;
+    }
+    assert!(!found.is_empty(), "no transcripts in {}", folder.display());
+
+    let mut wrong = String::new();
+    for (name, differences) in &found {
+        let meant: BTreeSet<Difference> = table::meant(name).collect();
+        let is_meant = |it: &&Difference| it.is_refusal_instead_of_silence() || meant.contains(*it);
+        for difference in differences.iter().filter(|it| !is_meant(it)) {
+            wrong.push_str(&format!("\n{name}: {difference}"));
+        }
+        for difference in meant.iter().filter(|it| !differences.contains(it)) {
+            wrong.push_str(&format!("\n{name}: no longer: {difference}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{} transcripts played:{wrong}", found.len());
+
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/compatibility.md");
+    let text = table::page(&found);
+    if env::var_os(UPDATE).is_some() {
+        std::fs::create_dir_all(page.parent().unwrap()).unwrap();
+        std::fs::write(&page, &text).unwrap();
+    }
+    let current = std::fs::read_to_string(&page).unwrap_or_default();
+    assert!(current == text, "docs/compatibility.md is old; run this test with {UPDATE}=1");
+}
