@@ -1,3 +1,5 @@
 //! The binary `tangelo-chat`.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    daemon::run::main(chat::run)
+}

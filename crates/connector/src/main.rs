@@ -1,3 +1,5 @@
 //! The binary `tangelo-connector`.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    daemon::run::main(connector::run)
+}

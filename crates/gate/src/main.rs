@@ -1,3 +1,5 @@
 //! The binary `tangelo-gate`.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    daemon::run::main(gate::run)
+}

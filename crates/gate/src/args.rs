@@ -1,0 +1,78 @@
+//! What a gate is told, raw and checked.
+
+use std::net::{Ipv4Addr, SocketAddr};
+
+use daemon::CommonArgs;
+
+/// Where the registry is hosted if nothing is said.
+const REGISTRY_LISTEN: SocketAddr =
+    SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 3005);
+
+const EXAMPLES: &str = "\
+Examples:
+  tangelo-gate                                      on 127.0.0.1, with the registry on port 3005
+  tangelo-gate --listen 0.0.0.0:3014 --registry-listen 10.0.0.5:3005
+                                                    for other machines
+  tangelo-gate --listen 127.0.0.1:3015 --registry http://127.0.0.1:3005
+                                                    a second gate
+
+The page is at / of the client port, and GET /entry?uid=…&rid=… answers a client's connector.";
+
+/// Answers which connector to use, serves the chat page, and can host the registry
+#[derive(Clone, Debug, clap::Parser)]
+#[command(name = "tangelo-gate", version, after_help = EXAMPLES)]
+pub struct Args {
+    /// Where clients and browsers connect
+    #[arg(long, env = "TANGELO_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:3014")]
+    pub listen: SocketAddr,
+
+    /// Host the registry here [default: 127.0.0.1:3005, unless --registry is given]
+    #[arg(long, env = "TANGELO_REGISTRY_LISTEN", value_name = "ADDRESS")]
+    pub registry_listen: Option<SocketAddr>,
+
+    /// Use the registry of another gate; ignored with --registry-listen
+    #[arg(long, env = "TANGELO_REGISTRY", value_name = "URL")]
+    pub registry: Option<String>,
+
+    /// Arguments that every process takes.
+    #[command(flatten)]
+    pub common: CommonArgs,
+}
+
+/// Which registry a gate uses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RegistryChoice {
+    /// Its own, hosted at this address.
+    Host(SocketAddr),
+    /// Another gate's, at this URL.
+    Join(String),
+}
+
+impl RegistryChoice {
+    /// Hosting wins: in a compose file every process may be told the registry's URL, and the one
+    /// that is told to listen is that registry.
+    #[must_use]
+    pub fn new(listen: Option<SocketAddr>, url: Option<&str>) -> Self {
+        match (listen, url.filter(|url| !url.is_empty())) {
+            (Some(listen), _) => Self::Host(listen),
+            (None, Some(url)) => Self::Join(url.to_owned()),
+            (None, None) => Self::Host(REGISTRY_LISTEN),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gate_hosts_the_registry_unless_told_where_it_is() {
+        let listen = SocketAddr::from(([0, 0, 0, 0], 3005));
+        let url = "http://gate:3005";
+        let choice = RegistryChoice::new;
+        assert_eq!(choice(None, None), RegistryChoice::Host(REGISTRY_LISTEN));
+        assert_eq!(choice(None, Some("")), RegistryChoice::Host(REGISTRY_LISTEN));
+        assert_eq!(choice(Some(listen), Some(url)), RegistryChoice::Host(listen));
+        assert_eq!(choice(None, Some(url)), RegistryChoice::Join(url.to_owned()));
+    }
+}
