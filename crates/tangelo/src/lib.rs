@@ -1,1 +1,27 @@
-//! Placeholder.
+//! A local cluster as child processes, and the operator's tools.
+//!
+//! `tangelo up` starts itself again in the roles gate, connector and chat, so one binary is a
+//! cluster of real processes.
+
+pub mod cli;
+mod healthcheck;
+mod http;
+mod up;
+
+use cli::{Cli, Command};
+
+/// Runs what the command line asks for.
+///
+/// # Errors
+///
+/// If it fails; the text is for a person.
+pub async fn run(cli: Cli) -> anyhow::Result<()> {
+    match cli.command {
+        None => up::run(cli.up).await,
+        Some(Command::Up(args)) => up::run(*args).await,
+        Some(Command::Healthcheck(args)) => healthcheck::run(&args).await,
+        Some(Command::Gate(args)) => gate::run(*args).await,
+        Some(Command::Connector(args)) => connector::run(*args).await,
+        Some(Command::Chat(args)) => chat::run(*args).await,
+    }
+}

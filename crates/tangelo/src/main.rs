@@ -1,3 +1,5 @@
-//! The binary `tangelo`.
+//! The binary `tangelo`: a local cluster, and the operator's tools.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    daemon::run::main(tangelo::run)
+}

@@ -1,0 +1,179 @@
+//! The command line of `tangelo`.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+};
+
+use daemon::LogFormat;
+
+const EXAMPLES: &str = "\
+Examples:
+  tangelo                                a cluster on this machine: 1 gate, 2 connectors, 2 chats
+  tangelo up --connectors 4 --chats 3    a larger one
+  tangelo up --host 0.0.0.0              reachable from other machines
+  tangelo up --gate-port 4014 --connector-port 4050 --registry-port 4005 --logs logs-2
+                                         a second one beside it
+  tangelo up --log debug                 with the way of every message in the logs
+  tangelo up --help                      all options of `up`
+
+Open the page that it prints, take a name and a room, and chat. Ctrl-C ends it all.";
+
+const UP_EXAMPLES: &str = "\
+Every process listens on 127.0.0.1 unless --host says otherwise; gates and connectors on the ports
+below, everything else on free ones. Each writes its log to <logs>/<name>.log, with the log of the
+run before in <name>.log.1. Ctrl-C drains the cluster; a second Ctrl-C kills it at once.
+
+Examples:
+  tangelo up --connectors 4 --chats 3
+  tangelo up --host 0.0.0.0 --logs /var/log/tangelo --log-format json
+  tangelo up --log info,session=debug";
+
+/// A chat cluster for Pomelo clients: starts one on this machine, and looks into one.
+#[derive(Debug, clap::Parser)]
+#[command(
+    name = "tangelo",
+    version,
+    after_help = EXAMPLES,
+    args_conflicts_with_subcommands = true
+)]
+pub struct Cli {
+    /// What to do; `up` if absent.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+
+    /// The options of `up`, which need not be named.
+    #[command(flatten)]
+    pub up: UpArgs,
+}
+
+/// What `tangelo` can do.
+#[derive(Debug, clap::Subcommand)]
+pub enum Command {
+    /// Start a whole cluster on this machine, each process on its own (the default)
+    #[command(after_help = UP_EXAMPLES)]
+    Up(Box<UpArgs>),
+
+    /// Ask a process whether it is well; exit 0 if so
+    Healthcheck(HealthcheckArgs),
+
+    /// Run a gate
+    #[command(hide = true)]
+    Gate(Box<gate::Args>),
+
+    /// Run a connector
+    #[command(hide = true)]
+    Connector(Box<connector::Args>),
+
+    /// Run a chat
+    #[command(hide = true)]
+    Chat(Box<chat::Args>),
+}
+
+/// What `tangelo up` is told.
+#[derive(Clone, Debug, clap::Args)]
+pub struct UpArgs {
+    /// Connectors, which hold the clients' connections
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = count())]
+    pub connectors: u16,
+
+    /// Chats, which own the rooms
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = count())]
+    pub chats: u16,
+
+    /// Gates, which tell clients their connector; the first hosts the registry
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = count())]
+    pub gates: u16,
+
+    /// Address that clients reach; 0.0.0.0 is every address of this machine
+    #[arg(long, value_name = "IP", default_value = "127.0.0.1")]
+    pub host: IpAddr,
+
+    /// Port of the first gate and its page; further gates take the next ports
+    #[arg(long, value_name = "PORT", default_value_t = 3014, value_parser = port())]
+    pub gate_port: u16,
+
+    /// Port of the first connector; further connectors take the next ports
+    #[arg(long, value_name = "PORT", default_value_t = 3050, value_parser = port())]
+    pub connector_port: u16,
+
+    /// Port of the registry, on 127.0.0.1
+    #[arg(long, value_name = "PORT", default_value_t = 3005, value_parser = port())]
+    pub registry_port: u16,
+
+    /// Folder for the logs, one file per process
+    #[arg(long, value_name = "DIR", default_value = "logs")]
+    pub logs: PathBuf,
+
+    /// What every process logs: a level, or levels by module, such as `info,session=debug`
+    /// [default: RUST_LOG, or info]
+    #[arg(long, env = "TANGELO_LOG", value_name = "FILTER", value_parser = daemon::filter_text)]
+    pub log: Option<String>,
+
+    /// How log lines look; `pretty` is coloured on a terminal unless NO_COLOR is set
+    #[arg(long, env = "TANGELO_LOG_FORMAT", value_name = "FORMAT", default_value = "pretty")]
+    pub log_format: LogFormat,
+}
+
+/// What `tangelo healthcheck` is told.
+#[derive(Clone, Debug, clap::Args)]
+pub struct HealthcheckArgs {
+    /// Admin address of the process; of 0.0.0.0, the loopback is asked
+    #[arg(long, env = "TANGELO_ADMIN", value_name = "ADDRESS")]
+    pub admin: SocketAddr,
+
+    /// Ask whether it can serve (/readyz), not only whether it lives (/healthz)
+    #[arg(long)]
+    pub ready: bool,
+}
+
+/// Most processes of one role on one machine; a typing error must not start a thousand.
+const COUNT_MAX: i64 = 64;
+
+fn count() -> clap::builder::RangedI64ValueParser<u16> {
+    clap::value_parser!(u16).range(1..=COUNT_MAX)
+}
+
+fn port() -> clap::builder::RangedI64ValueParser<u16> {
+    clap::value_parser!(u16).range(1..)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{CommandFactory, Parser};
+
+    use super::*;
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn up_need_not_be_named() {
+        let cli = Cli::try_parse_from(["tangelo"]).unwrap();
+        assert!(cli.command.is_none());
+        assert_eq!((cli.up.gates, cli.up.connectors, cli.up.chats), (1, 2, 2));
+        let cli = Cli::try_parse_from(["tangelo", "--connectors", "4"]).unwrap();
+        assert_eq!(cli.up.connectors, 4);
+        let cli = Cli::try_parse_from(["tangelo", "up", "--chats", "3"]).unwrap();
+        assert!(matches!(cli.command, Some(Command::Up(up)) if up.chats == 3));
+    }
+
+    #[test]
+    fn roles_are_hidden_and_there() {
+        let help = Cli::command().render_help().to_string();
+        assert!(help.contains("healthcheck"), "{help}");
+        assert!(!help.contains("Run a gate"), "{help}");
+        let cli = Cli::try_parse_from(["tangelo", "chat", "--name", "chat-1"]).unwrap();
+        assert!(matches!(cli.command, Some(Command::Chat(_))));
+    }
+
+    #[test]
+    fn counts_have_bounds() {
+        for bad in [["--connectors", "0"], ["--chats", "65"], ["--gate-port", "0"]] {
+            let args = ["tangelo"].into_iter().chain(bad);
+            assert!(Cli::try_parse_from(args).is_err(), "{bad:?}");
+        }
+    }
+}
