@@ -26,6 +26,7 @@
 pub mod claim;
 pub mod map;
 pub mod member;
+pub mod ownership;
 pub mod placement;
 pub mod registrar;
 pub mod timing;
@@ -34,7 +35,8 @@ pub use claim::{Claim, Outcome};
 pub use map::{
     ClientAddress, ClusterMap, MapDelta, MapUpdate, MissedUpdate, Node, NodeState, Ownership,
 };
-pub use member::{Join, Member};
+pub use member::{Join, Lease, Member};
+pub use ownership::Shards;
 pub use placement::{Connectors, Owners, shard_of};
 pub use registrar::{Gone, Registrar};
 pub use timing::Timing;

@@ -13,6 +13,17 @@ use crate::{
 /// error of the sender, and taking it over would leave no room to grow.
 const TERM_END: Term = Term(1 << 62);
 
+/// How a node stands with the registry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lease {
+    /// The registry counts the node as live.
+    Held,
+    /// The registry is not heard. Nothing is to be torn down for that.
+    Silent,
+    /// This incarnation is over. The process may come back only as a new one.
+    Lost,
+}
+
 /// What a node says first.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Join {

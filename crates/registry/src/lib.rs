@@ -22,8 +22,9 @@ use cluster::{Node, Timing};
 use daemon::Tasks;
 use rpc::token::ClusterToken;
 
+pub use cluster::Lease;
 pub use embedded::{EmbeddedServer, EmbeddedService};
-pub use membership::{CallError, Lease, Membership};
+pub use membership::{CallError, Membership};
 
 /// Where the registry is, and how to speak to it.
 #[derive(Clone, Debug)]

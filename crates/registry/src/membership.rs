@@ -2,24 +2,12 @@
 
 use std::sync::{Arc, OnceLock};
 
-use cluster::{Claim, ClusterMap, Gone, NodeState};
+use cluster::{Claim, ClusterMap, Gone, Lease, NodeState};
 use model::{Incarnation, Shard, Term};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::embedded;
-
-/// How the node stands with the registry.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Lease {
-    /// The registry counts the node as live.
-    Held,
-    /// The registry is not heard. Nothing is to be torn down for that.
-    Silent,
-    /// This incarnation is over, see [`Membership::gone`]. The process may come back only as a
-    /// new one.
-    Lost,
-}
 
 /// A claim or a release has failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -38,7 +26,7 @@ pub enum CallError {
 pub struct Membership {
     /// The map, as last heard; of version 0 and empty until the registry has answered once.
     pub map: watch::Receiver<Arc<ClusterMap>>,
-    /// How the node stands with the registry.
+    /// How the node stands with the registry; see [`Membership::gone`] once it is lost.
     pub lease: watch::Receiver<Lease>,
     pub(crate) incarnation: Incarnation,
     pub(crate) state: watch::Sender<NodeState>,

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use cluster::{Claim, Gone, Member, Node, NodeState, Timing};
+use cluster::{Claim, Gone, Lease, Member, Node, NodeState, Timing};
 use daemon::Tasks;
 use metrics::{counter, gauge};
 use model::{Incarnation, Shard, Term, limits};
@@ -26,7 +26,7 @@ use tonic::{
 use crate::{
     Config, ConfigError,
     backoff::Backoff,
-    membership::{self, CallError, Lease, Membership},
+    membership::{self, CallError, Membership},
 };
 
 type Stub = pb::registry_client::RegistryClient<InterceptedService<Channel, AttachToken>>;
