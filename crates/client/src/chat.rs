@@ -339,6 +339,13 @@ impl Client {
         self.events.pop_front()
     }
 
+    /// Takes the client apart, for those who drive it themselves: heartbeats are theirs from now
+    /// on. What has arrived already comes last.
+    #[must_use]
+    pub fn into_parts(self) -> (Connection, Codec, Vec<Event>) {
+        (self.connection, self.codec, self.events.into())
+    }
+
     /// Leaves: closes, and waits until the server has too. Answers what came last.
     ///
     /// # Errors

@@ -31,15 +31,25 @@
 //! methods that wait can be dropped half-way (in a `select!`) without losing anything.
 //!
 //! [`Connection`] is the layer below, for those who count microseconds: packages in, packages
-//! out.
+//! out. [`Client::into_parts`] hands it over after entering, and [`Heard`] reads in place.
 
 mod chat;
 mod connection;
 mod error;
+mod lean;
 mod push;
 mod websocket;
 
 pub use chat::{Client, Entry, Event, Options};
 pub use connection::{Connection, Transport};
 pub use error::{Closed, Error, Result};
+pub use lean::Heard;
 pub use push::Push;
+pub use wire::{
+    RequestId, Route,
+    pomelo::{
+        Hello,
+        client::{Codec, Kept},
+        packet::HEARTBEAT,
+    },
+};
