@@ -273,3 +273,129 @@ pub fn decode_elements(frame: &str) -> Option<Vec<Cow<'_, str>>> {
     let object: &serde_json::value::RawValue = serde_json::from_str(json).ok()?;
     Some(vec![Cow::Borrowed(object.get())])
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use model::{Content, UserName};
+
+    fn texts(frames: &[Bytes]) -> Vec<&str> {
+        frames.iter().map(|frame| str::from_utf8(frame).unwrap()).collect()
+    }
+
+    #[test]
+    fn frames_are_told_apart_as_the_original_did() {
+        let message = |text, ack| Frame::Message { text, ack };
+        for (frame, expected) in [
+            ("0::", Frame::Disconnect),
+            ("0", Frame::Other),
+            ("0::/nsp", Frame::Other),
+            ("1::", Frame::Connect),
+            ("1::/nsp", Frame::Other),
+            ("2::", Frame::Heartbeat),
+            ("3:::a:b::c", message("a:b::c", None)),
+            ("3:::", message("", None)),
+            ("3:1::x", message("x", Some("1"))),
+            ("3:1+::x", message("x", None)),
+            ("3::/nsp:x", Frame::Other),
+            ("4:::{}", Frame::Other),
+            ("5:::{\"name\":\"message\",\"args\":[\"x\"]}", Frame::Other),
+            ("6:::1+[]", Frame::Other),
+            ("7:::x", Frame::Other),
+            ("8::", Frame::Other),
+            ("9::", Frame::Other),
+            ("hello", Frame::Other),
+            ("", Frame::Other),
+        ] {
+            assert_eq!(Frame::decode(frame), expected, "{frame}");
+        }
+        assert_eq!(acknowledgement("1"), "6:::1");
+    }
+
+    #[test]
+    fn arrays_are_not_spread_over_arguments() {
+        let call = decode_call("\0\0\0\u{1}\u{1c}connector.entryHandler.enter[{\"rid\":\"r\"}]");
+        let missing = Content::Missing;
+        let enter = Call::Enter { username: missing.clone(), rid: missing };
+        assert_eq!(call, Some((RequestId(1), enter)));
+    }
+
+    #[test]
+    fn what_leaves_together_is_one_array() {
+        let user = UserName::from_peer("bob").unwrap();
+        let push = encode_push(&Push::Add { user: &user });
+        let reply = encode_reply(RequestId(9), &Reply::Done).unwrap();
+        let frames = [push.clone(), reply, HEARTBEAT, KICK, push.clone(), DISCONNECT];
+        assert_eq!(
+            texts(&join(&frames)),
+            [
+                r#"3:::[{"route":"onAdd","user":"bob"},{"id":9,"body":{}}]"#,
+                "2::",
+                r#"3:::{"route":"onKick"}"#,
+                r#"3:::[{"route":"onAdd","user":"bob"}]"#,
+                "0::",
+            ]
+        );
+        assert_eq!(join(&[]), Vec::<Bytes>::new());
+        assert_eq!(encode_reply(RequestId::NOTIFY, &Reply::Done), None);
+    }
+
+    #[test]
+    fn payloads_count_utf16_units() {
+        assert_eq!(encode_payload(&["1::"]), "1::");
+        let several = encode_payload(&["3:::😀", "2::"]);
+        assert_eq!(several, "\u{fffd}6\u{fffd}3:::😀\u{fffd}3\u{fffd}2::");
+        assert_eq!(decode_payload(&several).collect::<Vec<_>>(), ["3:::😀", "2::"]);
+        assert_eq!(decode_payload("1::").collect::<Vec<_>>(), ["1::"]);
+        assert_eq!(decode_payload("").count(), 0);
+    }
+
+    #[test]
+    fn a_wrong_length_ends_a_payload() {
+        for payload in [
+            "\u{fffd}9\u{fffd}2::",
+            "\u{fffd}x\u{fffd}2::",
+            "\u{fffd}-1\u{fffd}2::",
+            "\u{fffd}",
+            "\u{fffd}1\u{fffd}😀",
+        ] {
+            assert_eq!(decode_payload(payload).count(), 0, "{payload}");
+        }
+        let once = decode_payload("\u{fffd}3\u{fffd}2::\u{fffd}9\u{fffd}2::");
+        assert_eq!(once.collect::<Vec<_>>(), ["2::"]);
+    }
+
+    #[test]
+    fn scripts_have_the_originals_form_and_cannot_be_left() {
+        assert_eq!(encode_jsonp(0, "1::"), r#"io.j[0]("1::");"#);
+        let jsonp = encode_jsonp(3, "</script>\u{2028}\"");
+        assert_eq!(jsonp, r#"io.j[3]("\u003c/script>\u2028\"");"#);
+        assert_eq!(encode_html_file("1::"), r#"<script>_("1::");</script>"#);
+        assert_eq!(HTML_FILE_HEAD.len() - HTML_FILE_HEAD.trim_end().len(), 173);
+    }
+
+    #[test]
+    fn a_form_holds_a_json_string() {
+        let form = "d=%223%3A%3A%3A%5Cu0000+%5C%22%7D%E5%BC%A0%22";
+        assert_eq!(decode_form(form).as_deref(), Some("3:::\0 \"}张"));
+        assert_eq!(decode_form("x=1&d=%22a%22").as_deref(), Some("a"));
+        for wrong in ["", "d=", "d=a", "e=%22a%22", "d=%22a", "d=%"] {
+            assert_eq!(decode_form(wrong), None);
+        }
+    }
+
+    #[test]
+    fn the_handshake_offers_transports() {
+        let body = handshake("lukv", 60, 60, &["websocket", "xhr-polling"]);
+        assert_eq!(body, "lukv:60:60:websocket,xhr-polling");
+    }
+
+    #[test]
+    fn a_server_frame_is_an_array_or_one_object() {
+        let elements = decode_elements(r#"3:::[{"id":2,"body":{}},{"route":"onAdd"}]"#);
+        assert_eq!(elements.unwrap(), [r#"{"id":2,"body":{}}"#, r#"{"route":"onAdd"}"#]);
+        assert_eq!(decode_elements("3:::{}").unwrap(), ["{}"]);
+        assert_eq!(decode_elements("2::"), None);
+        assert_eq!(decode_elements("3:::nonsense"), None);
+    }
+}

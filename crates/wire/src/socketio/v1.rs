@@ -271,3 +271,89 @@ impl HttpError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use model::UserName;
+
+    fn message(text: &str) -> Packet<'_> {
+        Packet::Message(Content::Text(text.into()))
+    }
+
+    #[test]
+    fn packets_are_told_apart_as_the_original_did() {
+        for (packet, expected) in [
+            ("1", Packet::Close),
+            ("2", Packet::Ping { is_probe: false }),
+            ("2hello", Packet::Ping { is_probe: false }),
+            ("2probe", Packet::Ping { is_probe: true }),
+            ("3", Packet::Pong),
+            ("5", Packet::Upgrade),
+            ("6", Packet::Noop),
+            ("40", Packet::Connect { namespace: "/" }),
+            ("40/chat", Packet::Connect { namespace: "/chat" }),
+            ("40/chat,", Packet::Connect { namespace: "/chat" }),
+            ("41", Packet::Disconnect),
+            ("41/chat", Packet::Other),
+            (r#"42["message","x"]"#, message("x")),
+            (r#"42["message","x","extra"]"#, message("x")),
+            (r#"427["message","x"]"#, message("x")),
+            (r#"42/,["message","x"]"#, message("x")),
+            (r#"42["message","\ud83d\ude00\ud83d"]"#, message("😀\u{fffd}")),
+            (r#"42/chat,["message","x"]"#, Packet::Other),
+            (r#"42["other","x"]"#, Packet::Other),
+            (r#"42["message",5]"#, Packet::Other),
+            (r#"42["message"]"#, Packet::Other),
+            ("42[]", Packet::Other),
+            (r#"42{"a":1}"#, Packet::Other),
+            ("42not json", Packet::Other),
+            ("430[]", Packet::Other),
+            (r#"44"x""#, Packet::Error("\"x\"")),
+            (r#"451-["message",{"_placeholder":true,"num":0}]"#, Packet::Other),
+            ("49", Packet::Other),
+        ] {
+            assert_eq!(Packet::decode(packet), Ok(expected), "{packet}");
+        }
+        for garbage in ["", "4", "9", "x", "张"] {
+            assert_eq!(Packet::decode(garbage), Err(PacketError), "{garbage}");
+        }
+    }
+
+    #[test]
+    fn depth_is_bounded() {
+        let deep = format!(r#"42["message",{}1{}]"#, "[".repeat(99), "]".repeat(99));
+        assert_eq!(Packet::decode(&deep), Ok(Packet::Other));
+    }
+
+    #[test]
+    fn large_ids_come_back_as_negative_numbers() {
+        let reply = |id| encode_reply(RequestId(id), &Reply::Done);
+        let negative = r#"42["message","{\"id\":-2139062144,\"body\":{}}"]"#;
+        assert_eq!(reply(0x8080_8080).unwrap(), negative);
+        let positive = r#"42["message","{\"id\":2147483647,\"body\":{}}"]"#;
+        assert_eq!(reply(0x7fff_ffff).unwrap(), positive);
+        assert_eq!(reply(0), None);
+    }
+
+    #[test]
+    fn text_is_escaped_once_for_each_json_around_it() {
+        let (from, target) = (UserName::from_peer("a").unwrap(), Content::Missing);
+        let content = Content::Text("\"\n".into());
+        let push = Push::Chat { content: &content, from: &from, target: &target };
+        let inner = r#"{\"route\":\"onChat\",\"msg\":\"\\\"\\n\",\"from\":\"a\"}"#;
+        let packet = format!(r#"42["message","{{\"route\":\"onChat\",\"body\":{inner}}}"]"#);
+        assert_eq!(encode_push(&push), packet);
+    }
+
+    #[test]
+    fn the_server_opens_and_refuses_namespaces() {
+        let opened = open("abc", &["websocket"], 25_000, 60_000);
+        let expected = concat!(
+            r#"0{"sid":"abc","upgrades":["websocket"],"#,
+            r#""pingInterval":25000,"pingTimeout":60000}"#
+        );
+        assert_eq!(opened, expected);
+        assert_eq!(invalid_namespace("/chat"), "44/chat,\"Invalid namespace\"");
+    }
+}

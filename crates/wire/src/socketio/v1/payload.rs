@@ -176,3 +176,67 @@ fn decode_twice(packet: &str) -> Cow<'_, str> {
     }
     Cow::Owned(String::from_utf8_lossy(&bytes).into_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn packets(texts: &[&'static str]) -> Vec<Bytes> {
+        texts.iter().map(|text| Bytes::from_static(text.as_bytes())).collect()
+    }
+
+    #[test]
+    fn the_binary_form_counts_bytes_in_digits() {
+        let payload = encode_binary(&packets(&["40", "4 and 张"]));
+        assert_eq!(payload, b"\0\x02\xff40\0\x09\xff4 and \xe5\xbc\xa0"[..]);
+        assert_eq!(decode_binary(&payload).unwrap(), ["40", "4 and 张"]);
+        let long = encode_binary(&[Bytes::from(vec![b'4'; 120])]);
+        assert_eq!(long[..5], [0, 1, 2, 0, 255]);
+    }
+
+    #[test]
+    fn the_text_form_encodes_twice() {
+        let payload = encode_text(&packets(&["40", "4张"]));
+        assert_eq!(payload, "2:404:4å¼\u{a0}".as_bytes());
+        let text = str::from_utf8(&payload).unwrap();
+        assert_eq!(decode_text(text).unwrap(), ["40", "4张"]);
+        // A client that encodes once counts characters.
+        assert_eq!(decode_text("2:4张").unwrap(), ["4张"]);
+        assert_eq!(decode_text("3:4😀").unwrap(), ["4😀"]);
+    }
+
+    #[test]
+    fn binary_packets_are_left_out() {
+        assert_eq!(decode_binary(b"\x01\x02\xff\x04x\0\x01\xff2").unwrap(), ["2"]);
+        assert_eq!(decode_text("4:b4eA1:2").unwrap(), ["2"]);
+    }
+
+    #[test]
+    fn wrong_lengths_are_refused() {
+        for payload in [
+            &b"\0"[..],
+            b"\0\xff",
+            b"\0\x02",
+            b"\0\x02\xff4",
+            b"\0\x0a\xff4",
+            b"\x02\x01\xff4",
+            b"\0\x09\x09\x09\x09\x09\x09\x09\x09\x09\x09\xff",
+        ] {
+            assert_eq!(decode_binary(payload), Err(PayloadError));
+        }
+        for payload in ["x", ":", "1:", "2:4", "-1:4", "+1:4", "9999999999:4", "1:😀"] {
+            assert_eq!(decode_text(payload), Err(PayloadError), "{payload}");
+        }
+        assert_eq!(decode_text("").unwrap(), Vec::<&str>::new());
+    }
+
+    #[test]
+    fn jsonp_carries_the_text_form() {
+        let script = encode_jsonp(0, &packets(&["42[\"x\"]", "4é"]));
+        let expected = "___eio[0](\"7:42[\\\"x\\\"]3:4\u{c3}\u{a9}\");";
+        assert_eq!(script, expected.as_bytes());
+        assert_eq!(decode_form("d=3%3A4%5Cnx").unwrap(), "3:4\nx");
+        assert_eq!(decode_form("d=4%3A4%5C%5Cnx").unwrap(), "4:4\\nx");
+        assert_eq!(decode_form("e=1"), Err(PayloadError));
+    }
+}
