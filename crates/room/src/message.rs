@@ -27,7 +27,10 @@ pub enum ToOwner {
     /// One room as this connector knows it; sent for each of its rooms before [`Self::Attached`].
     State(RoomState),
     /// All states of this shard were sent: answer with what is missing, then [`ToRelay::Opened`].
-    Attached,
+    Attached {
+        /// How many states. The receiver may have become the owner between two of them.
+        rooms: usize,
+    },
     /// A session wants to be a member.
     Join {
         /// The room.

@@ -246,7 +246,7 @@ impl Owner {
         let Some(group) = self.shards.get_mut(&shard).filter(|group| group.term == term) else {
             match message {
                 // An attach may overtake the answer to the claim: the connector tries again.
-                ToOwner::Attached => {
+                ToOwner::Attached { .. } => {
                     let frame = Frame { shard, term, message: ToRelay::NotOwner };
                     out.push(Effect::Frame { to: from, frame });
                 }
@@ -257,7 +257,7 @@ impl Owner {
             }
             return;
         };
-        let attaching = message == ToOwner::Attached;
+        let attaching = matches!(message, ToOwner::Attached { .. });
         group.hear(now, shard, from, message, out);
         if attaching {
             self.wake_for_absent();
@@ -315,9 +315,12 @@ impl Group {
     ) {
         match message {
             ToOwner::State(state) => self.arriving.entry(from).or_default().push(state),
-            ToOwner::Attached => {
+            ToOwner::Attached { rooms } => {
                 let arrived = self.arriving.remove(&from).unwrap_or_default();
-                if let Phase::Opening { waiting, states, .. } = &mut self.phase {
+                if arrived.len() != rooms {
+                    // Some came before the answer to the claim did, and were dropped.
+                    out.push(self.to(shard, from, ToRelay::NotOwner));
+                } else if let Phase::Opening { waiting, states, .. } = &mut self.phase {
                     waiting.remove(&from);
                     states.insert(from, arrived);
                     self.open_if_complete(now, shard, false, out);
@@ -415,9 +418,12 @@ impl Group {
                 views.entry(&state.room).or_default().push((*connector, state));
             }
         }
+        let attached = states.keys().copied().collect();
         let mut resets = BTreeMap::new();
         for (room, views) in views {
-            let Some(rebuilt) = takeover::rebuild(self.term, complete, &views) else { continue };
+            let Some(rebuilt) = takeover::rebuild(self.term, complete, &attached, &views) else {
+                continue;
+            };
             if let Some(position) = rebuilt.reset_after {
                 resets.insert(room.clone(), position);
             }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use model::{
-    Code, Content, Incarnation, MemberId, Position, RoomId, SendNumber, SessionId, Target,
+    Code, Content, Incarnation, MemberId, Position, RoomId, SendNumber, SessionId, Target, Time,
     UserName, limits,
 };
 
@@ -40,6 +40,11 @@ pub(crate) struct Relay {
     /// so that an effect can carry it without a copy.
     audience: Arc<[SessionId]>,
     tail: Tail,
+    /// Sessions that left after the state was sent and before the owner opened.
+    leaving: Vec<SessionId>,
+    /// Since when no session is here. The relay lingers, as it may be the only one beside the owner
+    /// that holds what was acknowledged last.
+    idle_since: Option<Time>,
 }
 
 /// A session of this connector in the room.
@@ -81,12 +86,18 @@ impl Relay {
             own: BTreeMap::new(),
             audience: Arc::default(),
             tail: Tail::default(),
+            leaving: Vec::new(),
+            idle_since: None,
         }
     }
 
-    /// Whether no session of this connector is in the room any more.
-    pub(crate) fn is_idle(&self) -> bool {
-        self.own.is_empty()
+    /// Notes whether sessions are here; returns when the relay may go if there are none.
+    pub(crate) fn check_idle(&mut self, now: Time) -> Option<Time> {
+        if !self.own.is_empty() {
+            self.idle_since = None;
+            return None;
+        }
+        Some(*self.idle_since.get_or_insert(now) + limits::RELAY_LINGER)
     }
 
     /// Whether a snapshot has come. Before it, events are leftovers of an earlier stay.
@@ -107,8 +118,11 @@ impl Relay {
     }
 
     /// Takes a session out; the clean-up at the owner needs no answer.
-    pub(crate) fn leave(&mut self, session: SessionId) -> Option<ToOwner> {
+    pub(crate) fn leave(&mut self, session: SessionId, attaching: bool) -> Option<ToOwner> {
         let own = self.own.remove(&session)?;
+        if attaching {
+            self.leaving.push(session);
+        }
         if own.joined {
             self.refresh_audience();
         }
@@ -138,7 +152,8 @@ impl Relay {
     }
 
     /// What a new owner rebuilds the room from.
-    pub(crate) fn state(&self) -> RoomState {
+    pub(crate) fn state(&mut self) -> RoomState {
+        self.leaving.clear();
         RoomState {
             room: self.room.clone(),
             position: self.position,
@@ -152,8 +167,16 @@ impl Relay {
         }
     }
 
-    /// Everything not answered yet, to be sent again.
-    pub(crate) fn unanswered(&self) -> impl Iterator<Item = ToOwner> {
+    /// Everything that the owner has not been told or has not answered.
+    pub(crate) fn unanswered(&mut self) -> impl Iterator<Item = ToOwner> {
+        let leaving = std::mem::take(&mut self.leaving);
+        let room = self.room.clone();
+        let leaves =
+            leaving.into_iter().map(move |session| ToOwner::Leave { room: room.clone(), session });
+        leaves.chain(self.unanswered_by_own())
+    }
+
+    fn unanswered_by_own(&self) -> impl Iterator<Item = ToOwner> {
         self.own.iter().flat_map(|(session, own)| {
             let join = (!own.joined).then(|| ToOwner::Join {
                 room: self.room.clone(),

@@ -165,6 +165,8 @@ pub struct Relays {
     me: Incarnation,
     linked: BTreeSet<Incarnation>,
     shards: BTreeMap<Shard, Group>,
+    /// Relays without sessions, and when each may go.
+    idle: BTreeSet<(Time, Shard, RoomId)>,
     /// No group's deadline is before this; checked only when it comes.
     timeout: Option<Time>,
 }
@@ -200,7 +202,13 @@ impl Relays {
     /// A connector's end without rooms; `me` is the connector's incarnation.
     #[must_use]
     pub fn new(me: Incarnation) -> Self {
-        Self { me, linked: BTreeSet::new(), shards: BTreeMap::new(), timeout: None }
+        Self {
+            me,
+            linked: BTreeSet::new(),
+            shards: BTreeMap::new(),
+            idle: BTreeSet::new(),
+            timeout: None,
+        }
     }
 
     /// How many rooms have members here.
@@ -239,14 +247,10 @@ impl Relays {
                 }
             }
             Event::Leave { shard, room, session } => {
-                let rooms = &mut self.group(now, shard).rooms;
-                let Some(relay) = rooms.get_mut(&room) else {
-                    return;
-                };
-                let leave = relay.leave(session);
-                if relay.is_idle() {
-                    rooms.remove(&room);
-                }
+                let group = self.group(now, shard);
+                let attaching = matches!(group.state, State::Attaching { .. });
+                let leave =
+                    self.with(now, shard, &room, |relay| relay.leave(session, attaching)).flatten();
                 if let Some(leave) = leave {
                     self.send(shard, leave, out);
                 }
@@ -333,8 +337,9 @@ impl Relays {
         };
         group.state = State::Attaching { give_up };
         let term = group.term;
-        let states = group.rooms.values().map(|relay| ToOwner::State(relay.state()));
-        for message in states.chain([ToOwner::Attached]) {
+        let rooms = group.rooms.len();
+        let states = group.rooms.values_mut().map(|relay| ToOwner::State(relay.state()));
+        for message in states.chain([ToOwner::Attached { rooms }]) {
             out.push(Effect::Frame { to: owner, frame: Frame { shard, term, message } });
         }
     }
@@ -361,7 +366,7 @@ impl Relays {
             ToRelay::Opened => {
                 group.state = State::Attached;
                 out.push(Effect::Attached { shard, owner: from, term });
-                let again = group.rooms.values().flat_map(Relay::unanswered);
+                let again = group.rooms.values_mut().flat_map(Relay::unanswered);
                 out.extend(again.map(|message| Effect::Frame {
                     to: from,
                     frame: Frame { shard, term, message },
@@ -370,18 +375,53 @@ impl Relays {
             ToRelay::NotOwner => self.detach(now, shard, Some(now + limits::ATTACH_RETRY)),
             ToRelay::Snapshot(snapshot) => {
                 let room = snapshot.room.clone();
-                group.with(&room, |relay| relay.replace(snapshot, out));
+                self.with(now, shard, &room, |relay| relay.replace(snapshot, out));
             }
-            ToRelay::Event { room, event } => group.with(&room, |relay| {
-                if relay.apply(event, out) == Applied::Gap && relay.has_seen_the_room() {
-                    out.push(Effect::CutLink(from));
-                }
-            }),
+            ToRelay::Event { room, event } => {
+                self.with(now, shard, &room, |relay| {
+                    if relay.apply(event, out) == Applied::Gap && relay.has_seen_the_room() {
+                        out.push(Effect::CutLink(from));
+                    }
+                });
+            }
             ToRelay::JoinRefused { room, session, code } => {
-                group.with(&room, |relay| relay.join_refused(session, code, out));
+                self.with(now, shard, &room, |relay| relay.join_refused(session, code, out));
             }
             ToRelay::SayRefused { room, session, number, code } => {
-                group.with(&room, |relay| relay.say_refused(session, number, code, out));
+                self.with(now, shard, &room, |relay| relay.say_refused(session, number, code, out));
+            }
+        }
+    }
+
+    /// Lets a room's relay act; one without sessions goes after a while.
+    fn with<T>(
+        &mut self,
+        now: Time,
+        shard: Shard,
+        room: &RoomId,
+        act: impl FnOnce(&mut Relay) -> T,
+    ) -> Option<T> {
+        let relay = self.shards.get_mut(&shard)?.rooms.get_mut(room)?;
+        let result = act(relay);
+        if let Some(at) = relay.check_idle(now) {
+            self.idle.insert((at, shard, room.clone()));
+            wake_at(&mut self.timeout, at);
+        }
+        Some(result)
+    }
+
+    /// Drops the relays that have had no session for long enough.
+    fn drop_idle(&mut self, now: Time) {
+        while let Some((at, ..)) = self.idle.first() {
+            if *at > now {
+                wake_at(&mut self.timeout, *at);
+                return;
+            }
+            let Some((_, shard, room)) = self.idle.pop_first() else { return };
+            let Some(group) = self.shards.get_mut(&shard) else { continue };
+            let due = group.rooms.get_mut(&room).and_then(|relay| relay.check_idle(now));
+            if due.is_some_and(|due| due <= now) {
+                group.rooms.remove(&room);
             }
         }
     }
@@ -398,6 +438,7 @@ impl Relays {
 
     fn timed_out(&mut self, now: Time, out: &mut Vec<Effect>) {
         self.timeout = None;
+        self.drop_idle(now);
         let mut again = Vec::new();
         for (shard, group) in &mut self.shards {
             let (retry, give_up) = match group.state {
@@ -409,7 +450,7 @@ impl Relays {
                 for relay in group.rooms.values_mut() {
                     relay.give_up(out);
                 }
-                group.rooms.retain(|_, relay| !relay.is_idle());
+                group.rooms.retain(|_, relay| relay.check_idle(now).is_none_or(|at| at > now));
                 let next = now + limits::OWNER_TIMEOUT;
                 group.state = match group.state {
                     State::Attaching { .. } => State::Attaching { give_up: next },
@@ -429,18 +470,6 @@ impl Relays {
         }
         for shard in again {
             self.attach(now, shard, out);
-        }
-    }
-}
-
-impl Group {
-    /// Lets a room's relay act; one without sessions goes.
-    fn with(&mut self, room: &RoomId, act: impl FnOnce(&mut Relay)) {
-        if let Some(relay) = self.rooms.get_mut(room) {
-            act(relay);
-            if relay.is_idle() {
-                self.rooms.remove(room);
-            }
         }
     }
 }

@@ -24,8 +24,8 @@ pub(crate) struct Rebuilt {
 
 /// Rebuilds one room at `term`.
 ///
-/// `states` are the views of the connectors that attached; `complete` says that every connector
-/// live at the claim attached or is gone. Returns `None` if nobody saw the room before, so that
+/// `states` are the views of the connectors that know the room, `attached` are all connectors that
+/// attached; `complete` says that every connector live at the claim attached or is gone. Returns `None` if nobody saw the room before, so that
 /// there is nothing to rebuild.
 ///
 /// The history goes on only if every connector that had members in the room has attached: another
@@ -34,6 +34,7 @@ pub(crate) struct Rebuilt {
 pub(crate) fn rebuild(
     term: Term,
     complete: bool,
+    attached: &BTreeSet<Incarnation>,
     states: &[(Incarnation, &RoomState)],
 ) -> Option<Rebuilt> {
     let generation =
@@ -42,7 +43,6 @@ pub(crate) fn rebuild(
         states.iter().filter(|(_, state)| state.position.generation == generation).collect();
     let (_, top) = current.iter().max_by_key(|(_, state)| state.position)?;
 
-    let attached: BTreeSet<Incarnation> = states.iter().map(|(from, _)| *from).collect();
     let all_here = current
         .iter()
         .flat_map(|(_, state)| &state.members)

@@ -47,7 +47,9 @@ pub fn owner_frame(frame: Frame<ToOwner>) -> pb::OwnerFrame {
     use pb::owner_frame::Message;
     let message = match frame.message {
         ToOwner::State(state) => Message::State(room_state(state)),
-        ToOwner::Attached => Message::Attached(pb::Nothing {}),
+        ToOwner::Attached { rooms } => {
+            Message::Attached(pb::Attached { rooms: u32::try_from(rooms).unwrap_or(u32::MAX) })
+        }
         ToOwner::Join { room, session, user } => Message::Join(pb::Join {
             room: room.to_string(),
             session: session.0,
@@ -83,7 +85,9 @@ pub fn owner_frame_from(frame: pb::OwnerFrame) -> Result<Frame<ToOwner>> {
     use pb::owner_frame::Message;
     let message = match required(frame.message, "frame")? {
         Message::State(state) => ToOwner::State(room_state_from(state)?),
-        Message::Attached(pb::Nothing {}) => ToOwner::Attached,
+        Message::Attached(attached) => {
+            ToOwner::Attached { rooms: usize::try_from(attached.rooms).unwrap_or(usize::MAX) }
+        }
         Message::Join(join) => ToOwner::Join {
             room: room(&join.room)?,
             session: SessionId(join.session),
@@ -346,7 +350,7 @@ mod tests {
         };
         let messages = [
             ToOwner::State(state),
-            ToOwner::Attached,
+            ToOwner::Attached { rooms: 1 },
             ToOwner::Join { room: room.clone(), session, user: member(4).user },
             ToOwner::Leave { room: room.clone(), session },
             say(Target::Everyone { shown: Content::Text("*".into()) }),

@@ -323,7 +323,7 @@ fn weight_to_owner(message: &ToOwner) -> usize {
             state.members.len() * 64 + tail
         }
         ToOwner::Say { content, .. } => content.len(),
-        ToOwner::Attached | ToOwner::Join { .. } | ToOwner::Leave { .. } => 32,
+        ToOwner::Attached { .. } | ToOwner::Join { .. } | ToOwner::Leave { .. } => 32,
     }
 }
 

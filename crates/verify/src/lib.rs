@@ -5,3 +5,4 @@
 //! processes and the benchmark.
 
 pub mod history;
+pub mod sim;

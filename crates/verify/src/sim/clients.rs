@@ -14,7 +14,7 @@ use crate::history::{Log, Name, Names, SessionKey, TextId, To};
 /// What a client does next.
 #[derive(Clone, Debug)]
 pub(crate) enum Action {
-    Enter { room: usize, user: UserName },
+    Enter { user: UserName },
     Say { number: SendNumber, target: Target, content: Content },
     Leave,
 }
@@ -50,7 +50,12 @@ pub(crate) struct Clients {
 }
 
 impl Clients {
-    pub(crate) fn new(count: usize, connectors: usize, rooms: &[RoomId], random: &mut Random) -> Self {
+    pub(crate) fn new(
+        count: usize,
+        connectors: usize,
+        rooms: &[RoomId],
+        random: &mut Random,
+    ) -> Self {
         let mut clients = Self {
             all: Vec::new(),
             names: Names::default(),
@@ -95,7 +100,7 @@ impl Clients {
         match client.state {
             State::Outside => {
                 client.state = State::Entering;
-                Some(Action::Enter { room: client.room, user: client.user.clone() })
+                Some(Action::Enter { user: client.user.clone() })
             }
             State::Entering => None,
             State::Inside if random.one_in(40) => Some(Action::Leave),
@@ -120,8 +125,7 @@ impl Clients {
     pub(crate) fn entered(&mut self, session: SessionId, users: &[UserName]) {
         let Some(number) = self.of(session) else { return };
         self.all[number].state = State::Inside;
-        let users: Vec<Name> =
-            users.iter().map(|user| self.names.intern(user.as_str())).collect();
+        let users: Vec<Name> = users.iter().map(|user| self.names.intern(user.as_str())).collect();
         self.logs[index(session)].joined(users);
     }
 
@@ -174,11 +178,6 @@ impl Clients {
     /// A session has ended.
     pub(crate) fn gone(&mut self, session: SessionId) {
         self.logs[index(session)].gone();
-    }
-
-    /// How many of them are in a room.
-    pub(crate) fn inside(&self) -> usize {
-        self.all.iter().filter(|client| client.state == State::Inside).count()
     }
 }
 

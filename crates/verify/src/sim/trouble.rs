@@ -256,7 +256,8 @@ impl World<'_> {
                 let open: Vec<u64> =
                     self.streams.iter().filter(|(_, s)| s.open).map(|(id, _)| *id).collect();
                 if !open.is_empty() {
-                    self.cut(open[self.random.index(open.len())]);
+                    let at = self.random.index(open.len());
+                    self.cut(open[at]);
                 }
             }
             Fault::Paused => self.pause(),

@@ -40,9 +40,19 @@ pub(super) enum Item {
     /// A client does something, if it is time for that.
     Acts(usize),
     /// Its action arrives at its connector.
-    Does { connector: usize, life: Incarnation, session: SessionId, room: usize, action: Action },
+    Does {
+        connector: usize,
+        life: Incarnation,
+        session: SessionId,
+        room: usize,
+        action: Action,
+    },
     /// Something for a connector's rooms.
-    Relay { connector: usize, life: Incarnation, event: RelayEvent },
+    Relay {
+        connector: usize,
+        life: Incarnation,
+        event: RelayEvent,
+    },
     /// A stream reaches a chat.
     Dialled(u64),
     /// The chat's answer reaches the connector.
@@ -52,23 +62,42 @@ pub(super) enum Item {
     /// A connector notices that a stream is gone.
     LinkDown(u64),
     /// A frame arrives at a chat.
-    Up { stream: u64, frame: Frame<ToOwner> },
+    Up {
+        stream: u64,
+        frame: Frame<ToOwner>,
+    },
     /// A frame arrives at a connector.
-    Down { stream: u64, frame: Frame<ToRelay> },
+    Down {
+        stream: u64,
+        frame: Frame<ToRelay>,
+    },
     /// The registry tells a chat something.
-    Owner { chat: usize, life: Incarnation, event: OwnerEvent },
+    Owner {
+        chat: usize,
+        life: Incarnation,
+        event: OwnerEvent,
+    },
     /// A connector tries to reach a chat.
-    Dial { connector: usize, chat: usize },
+    Dial {
+        connector: usize,
+        chat: usize,
+    },
     /// The registry notices that a life of a node has ended.
     Gone(Incarnation),
     /// A node is told that the registry gave it up.
-    GivenUp { node: Node, life: Incarnation },
+    GivenUp {
+        node: Node,
+        life: Incarnation,
+    },
     /// A free shard is claimed.
     Claim(Shard),
     /// A node begins a new life.
     Start(Node),
     /// Streams of a node that stands still break.
-    Stalled { node: Node, life: Incarnation },
+    Stalled {
+        node: Node,
+        life: Incarnation,
+    },
     Fault(Fault),
 }
 
@@ -305,8 +334,7 @@ impl<'a> World<'a> {
             }
             Item::Up { stream, frame } => self.up(stream, frame),
             Item::Down { stream, frame } => {
-                if let Some(Stream { connector, connector_life, chat_life, .. }) =
-                    self.open(stream)
+                if let Some(Stream { connector, connector_life, chat_life, .. }) = self.open(stream)
                 {
                     let frame = self.misread(frame);
                     let from = self.mistake(frame.shard, chat_life);
@@ -377,7 +405,7 @@ impl<'a> World<'a> {
         let shard = Shard::from_hash((room % usize::from(SHARDS)) as u64);
         let room = self.rooms[room].clone();
         let event = match action {
-            Action::Enter { user, .. } => RelayEvent::Enter { shard, room, session, user },
+            Action::Enter { user } => RelayEvent::Enter { shard, room, session, user },
             Action::Say { number, target, content } => {
                 RelayEvent::Say { shard, room, session, number, target, content }
             }
@@ -400,7 +428,8 @@ impl<'a> World<'a> {
             self.relay_effect(life, effect);
         }
         let slot = &mut self.connectors[connector];
-        if let Some(at) = slot.machine.poll_timeout().filter(|at| slot.wants_timer(*at)) {
+        let timeout = slot.machine.poll_timeout();
+        if let Some(at) = timeout.filter(|at| slot.wants_timer(*at)) {
             let event = RelayEvent::Timeout;
             self.agenda.at(at.max(self.now), Item::Relay { connector, life, event });
         }
@@ -468,8 +497,7 @@ impl<'a> World<'a> {
             (ToOwner::Leave { .. }, Some(Bug::LoseLeaves)) => return,
             _ => {}
         }
-        let event =
-            OwnerEvent::Frame { connector: connector_life, link: LinkId(stream), frame };
+        let event = OwnerEvent::Frame { connector: connector_life, link: LinkId(stream), frame };
         self.owner(chat, chat_life, event);
     }
 
@@ -501,7 +529,8 @@ impl<'a> World<'a> {
             }
         }
         let slot = &mut self.chats[chat];
-        if let Some(at) = slot.machine.poll_timeout().filter(|at| slot.wants_timer(*at)) {
+        let timeout = slot.machine.poll_timeout();
+        if let Some(at) = timeout.filter(|at| slot.wants_timer(*at)) {
             let event = OwnerEvent::Timeout;
             self.agenda.at(at.max(self.now), Item::Owner { chat, life, event });
         }
@@ -520,7 +549,11 @@ impl<M> Slot<M> {
     }
 
     /// Whether a timer must be set for `at`; notes that it is.
-    fn wants_timer(&self, at: Time) -> bool {
-        self.timer.is_none_or(|timer| at < timer)
+    fn wants_timer(&mut self, at: Time) -> bool {
+        let sooner = self.timer.is_none_or(|timer| at < timer);
+        if sooner {
+            self.timer = Some(at);
+        }
+        sooner
     }
 }
