@@ -127,14 +127,9 @@ export class Composer {
   #edited() {
     tab.set('draft', this.#field.value || null);
     this.#say('');
-    this.#grow();
+    // The style sheet makes the field as high as this copy of its text.
+    this.#field.parentElement.dataset.text = this.#field.value;
     this.#measure();
-  }
-
-  #grow() {
-    // Script may set style properties; only style in markup is forbidden here.
-    this.#field.style.height = 'auto';
-    this.#field.style.height = `${this.#field.scrollHeight}px`;
   }
 
   #measure() {

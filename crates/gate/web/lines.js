@@ -63,7 +63,9 @@ export function groupNode(line, { self, onWhisper }) {
 function whoButton(name, onWhisper) {
   const label = t('whisper.to', { name });
   const on = { click: () => onWhisper(name) };
-  return make('button', { class: 'who', type: 'button', title: label, 'aria-label': label, on }, nameNode(name));
+  // Not in the tab order, or hundreds would stand before the message field; the member list is.
+  const attributes = { class: 'who', type: 'button', title: label, 'aria-label': label, tabindex: '-1', on };
+  return make('button', attributes, nameNode(name));
 }
 
 function whisperTag(line, own) {

@@ -38,7 +38,7 @@ export class MessageLog {
   #stale = new Set();
   #drawing = false;
   #atEnd = true;
-  #size = '';
+  #top = 0;
   #unseen = 0;
   #self = '';
   #view;
@@ -249,21 +249,20 @@ export class MessageLog {
 
   #scrolled() {
     const { scroller } = this.#view;
-    // A change of size moves the text too, but nobody has turned away from the end.
-    const size = `${scroller.clientHeight}/${scroller.scrollHeight}`;
-    const resized = size !== this.#size;
-    this.#size = size;
-    if (resized && this.#atEnd) {
-      this.#toEndNow();
-      return;
-    }
-    this.#atEnd = scroller.scrollHeight - scroller.clientHeight - scroller.scrollTop < END_SLACK_PX;
+    const distance = scroller.scrollHeight - scroller.clientHeight - scroller.scrollTop;
+    const up = scroller.scrollTop < this.#top;
+    this.#top = scroller.scrollTop;
+    // Lines that were added meanwhile put the end further away; only going up turns away from it.
+    if (distance < END_SLACK_PX) this.#atEnd = true;
+    else if (up) this.#atEnd = false;
     if (this.#atEnd) this.#unseen = 0;
     this.#showJump();
   }
 
   #toEndNow() {
-    this.#view.scroller.scrollTop = this.#view.scroller.scrollHeight;
+    const { scroller } = this.#view;
+    scroller.scrollTop = scroller.scrollHeight;
+    this.#top = scroller.scrollTop;
   }
 
   #showJump() {
