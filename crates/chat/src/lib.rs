@@ -1,23 +1,53 @@
-//! Placeholder.
+//! The role `chat`: owns rooms, orders what happens in them, fans out to connectors.
+//!
+//! ```text
+//! link (one task per connector) ─► worker (drives room::Owner for its shards) ─► link
+//! shards (drives cluster::ownership::Shards) ─► worker
+//! ```
+//!
+//! A chat dials nobody but the registry: connectors open the links, and pushes go back on them.
 
-use std::net::SocketAddr;
+mod link;
+mod shards;
+mod worker;
 
-use daemon::{CommonArgs, Process};
-use model::Role;
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    thread::available_parallelism,
+};
 
-/// What `tangelo-chat` is told.
+use anyhow::Context as _;
+use cluster::Node;
+use daemon::{Cause, CommonArgs, Process, UsageError};
+use model::{Role, limits};
+use registry::{Lease, Membership, Registry};
+use rpc::link::{Hello, Service};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::TcpListenerStream;
+
+use crate::worker::Workers;
+
+/// Links that are open but not yet in the hands of the workers.
+const LINKS_WAITING_MAX: usize = 64;
+
+const EXAMPLES: &str = "\
+Examples:
+  tangelo-chat                                      beside a gate on this machine
+  tangelo-chat --listen 10.0.0.7:6050 --registry http://10.0.0.5:3005
+                                                    on another machine
+
+Chats share the rooms among themselves; start as many as you like. A chat that is killed is
+replaced by the others within seconds, and no client notices.";
+
+/// Owns rooms: orders what happens in them and tells it to the connectors
 #[derive(Clone, Debug, clap::Parser)]
-#[command(name = "tangelo-chat", version)]
+#[command(name = "tangelo-chat", version, after_help = EXAMPLES)]
 pub struct Args {
-    /// Arguments that every process takes.
-    #[command(flatten)]
-    pub common: CommonArgs,
-
-    /// Where to listen
+    /// Where connectors open their links
     #[arg(long, env = "TANGELO_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:6050")]
     pub listen: SocketAddr,
 
-    /// Where the registry is
+    /// The registry, hosted by a gate
     #[arg(
         long,
         env = "TANGELO_REGISTRY",
@@ -26,25 +56,104 @@ pub struct Args {
     )]
     pub registry: String,
 
-    /// Host to tell others [default: they find out]
-    #[arg(long, env = "TANGELO_ADVERTISE_HOST", value_name = "HOST")]
-    pub advertise_host: Option<String>,
+    /// Host name or address by which connectors reach this chat [default: the address listened
+    /// on, or this host's own if that is 0.0.0.0]
+    #[arg(long, env = "TANGELO_LINK_HOST", value_name = "HOST")]
+    pub link_host: Option<String>,
 
-    /// Port to tell others [default: the one listened on]
-    #[arg(long, env = "TANGELO_ADVERTISE_PORT", value_name = "PORT")]
-    pub advertise_port: Option<u16>,
+    /// Tasks that drive rooms [default: one per processor, at most 4]
+    #[arg(long, env = "TANGELO_WORKERS", value_name = "COUNT")]
+    pub workers: Option<usize>,
+
+    /// Arguments that every process takes.
+    #[command(flatten)]
+    pub common: CommonArgs,
 }
 
-/// Runs a chat until it is asked to end. A stand-in: it listens and answers nobody.
+/// Runs a chat until it is asked to end.
 ///
 /// # Errors
 ///
-/// If an address cannot be had.
+/// If an argument is wrong, an address cannot be had, or the registry gives the node up.
 pub async fn run(args: Args) -> anyhow::Result<()> {
     let process = Process::start(Role::Chat, &args.common)?;
+    process.ready.unmet("shards", "owns no shard yet");
+    let registry = Registry::new(&registry::Config::new(args.registry.as_str()))
+        .map_err(|error| UsageError(format!("--registry: {error}")))?;
     let listener = daemon::net::bind(args.listen, "--listen")?;
-    process.announce("link", listener.local_addr()?)?;
+    let address = listener.local_addr()?;
+    let host = reachable_host(address.ip(), args.link_host.as_deref()).await?;
+    process.announce("link", address)?;
+
+    let cores = available_parallelism().map_or(1, usize::from);
+    let workers = Workers::start(args.workers.unwrap_or(cores.min(4)), &process.tasks);
+    let me = Hello { node: process.name.clone(), incarnation: process.incarnation };
+    let (incoming, links) = mpsc::channel(LINKS_WAITING_MAX);
+    let token = process.tasks.token();
+    let server = Service::transport().add_service(Service::server(me, incoming));
+    process.tasks.spawn("link server", async move {
+        let ended = token.cancelled_owned();
+        let incoming = TcpListenerStream::new(listener);
+        if let Err(error) = server.serve_with_incoming_shutdown(incoming, ended).await {
+            tracing::error!(%error, "the link server failed");
+        }
+    });
+    process.tasks.spawn("links", link::accept(links, workers.clone(), process.tasks.clone()));
+
+    let node = Node {
+        id: process.name.clone(),
+        incarnation: process.incarnation,
+        role: Role::Chat,
+        link: Some(format!("http://{host}:{}", address.port())),
+        client: None,
+        admin: Some(format!("http://{}", process.admin)),
+        load: 0,
+        draining: false,
+        ready: true,
+    };
+    let membership = registry.join(node, &process.tasks).await;
+    let keeper = shards::Keeper::run(
+        membership.clone(),
+        workers,
+        process.ready.clone(),
+        process.tasks.clone(),
+    );
+    process.tasks.spawn("shards", keeper);
+    process.tasks.spawn("lease watch", watch_lease(membership.clone(), process.stop.clone()));
     process.ready.started();
-    process.stopped().await;
+
+    if let Cause::Signal(_) | Cause::SupervisorGone = process.stopped().await {
+        membership.set_draining(true);
+        shards::given_away(&membership).await;
+        // Connectors attach to the new owners before this end of their links goes.
+        tokio::time::sleep(limits::ATTACH_RETRY).await;
+        membership.leave().await;
+    }
     process.finish().await
+}
+
+/// A life that the registry has given up ends, and the supervisor starts a new one: whatever this
+/// one still believes to own belongs to others.
+async fn watch_lease(membership: Membership, stop: daemon::Stop) {
+    let mut lease = membership.lease.clone();
+    if lease.wait_for(|lease| *lease == Lease::Lost).await.is_ok() && !stop.is_stopping() {
+        let why = membership.gone().map_or_else(String::new, |gone| format!(": {gone}"));
+        stop.stop(Cause::Fatal(format!("the registry gave this node up{why}")));
+    }
+}
+
+/// The host by which others reach this process.
+async fn reachable_host(listen: IpAddr, configured: Option<&str>) -> anyhow::Result<String> {
+    if let Some(host) = configured.filter(|host| !host.is_empty()) {
+        return Ok(host.to_owned());
+    }
+    if !listen.is_unspecified() {
+        return Ok(SocketAddr::new(listen, 0).to_string().trim_end_matches(":0").to_owned());
+    }
+    let name = daemon::host_name();
+    let addresses = tokio::net::lookup_host((name.as_str(), 0)).await.with_context(|| {
+        format!("cannot find this host's own address under {name:?}; set --link-host")
+    })?;
+    let address = addresses.map(|address| address.ip()).find(IpAddr::is_ipv4);
+    Ok(address.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)).to_string())
 }

@@ -62,7 +62,9 @@ pub fn filter_text(text: &str) -> Result<String, String> {
     telemetry::parse_filter(text).map(|_| text.to_owned())
 }
 
-fn host_name() -> String {
+/// This host's name, as the system tells it.
+#[must_use]
+pub fn host_name() -> String {
     let names = rustix::system::uname();
     names.nodename().to_string_lossy().into_owned()
 }

@@ -15,7 +15,7 @@ mod tasks;
 pub mod telemetry;
 
 pub use admin::Admin;
-pub use args::{CommonArgs, filter_text};
+pub use args::{CommonArgs, filter_text, host_name};
 pub use process::{Cause, Process, Stop};
 pub use readiness::Readiness;
 pub use resources::{Usage, raise_open_files};

@@ -1,0 +1,62 @@
+//! One task per connector: relay messages in, room messages out.
+
+use daemon::Tasks;
+use metrics::gauge;
+use room::{LinkId, OwnerEvent};
+use rpc::link::{FromConnector, Incoming};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::worker::{Input, Workers};
+
+/// Takes the links that connectors open, each into a task of its own.
+pub(crate) async fn accept(mut incoming: mpsc::Receiver<Incoming>, workers: Workers, tasks: Tasks) {
+    let token = tasks.token();
+    let mut last = 0;
+    loop {
+        let link = tokio::select! {
+            link = incoming.recv() => link,
+            () = token.cancelled() => return,
+        };
+        let Some(link) = link else { return };
+        last += 1;
+        tasks.spawn("link", serve(LinkId(last), link, workers.clone(), token.clone()));
+    }
+}
+
+/// Feeds the workers from one connector until the stream ends, a worker cuts it, or the process
+/// ends.
+async fn serve(link: LinkId, incoming: Incoming, workers: Workers, token: CancellationToken) {
+    let Incoming { peer, sender, receiver } = incoming;
+    let connector = peer.incarnation;
+    let cut = token.child_token();
+    tracing::info!(connector = %peer.node, incarnation = %connector, link = link.0, "link open");
+    gauge!("tangelo_chat_links").increment(1);
+    workers
+        .all(|| Input::LinkUp { connector, link, sender: sender.clone(), cut: cut.clone() })
+        .await;
+    drop(sender);
+    let ended = tokio::select! {
+        ended = receive(link, connector, receiver, &workers) => ended,
+        () = cut.cancelled() => "cut at this end".to_owned(),
+    };
+    cut.cancel();
+    gauge!("tangelo_chat_links").decrement(1);
+    tracing::info!(connector = %peer.node, link = link.0, reason = ended, "link closed");
+    workers.all(|| Input::Room(OwnerEvent::LinkDown { connector, link })).await;
+}
+
+async fn receive(
+    link: LinkId,
+    connector: model::Incarnation,
+    mut receiver: FromConnector,
+    workers: &Workers,
+) -> String {
+    loop {
+        match receiver.receive().await {
+            Ok(Some(frames)) => workers.frames(connector, link, frames).await,
+            Ok(None) => return "closed by the connector".to_owned(),
+            Err(error) => return error.to_string(),
+        }
+    }
+}

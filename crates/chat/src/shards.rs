@@ -1,0 +1,163 @@
+//! Carries out which shards this chat claims and gives up.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use cluster::{
+    ClusterMap,
+    ownership::{Effect, Event, Shards},
+};
+use daemon::{Process, Readiness, Tasks};
+use model::{Incarnation, Shard, Term, limits};
+use registry::{Lease, Membership};
+use room::OwnerEvent;
+use tokio::{
+    sync::mpsc,
+    time::{Instant, sleep_until},
+};
+
+use crate::worker::{Input, Workers};
+
+/// Drives [`Shards`] until the process ends.
+pub(crate) struct Keeper {
+    shards: Shards,
+    membership: Membership,
+    workers: Workers,
+    ready: Readiness,
+    tasks: Tasks,
+    connectors: BTreeSet<Incarnation>,
+    answers: mpsc::Sender<Event>,
+}
+
+impl Keeper {
+    /// Runs until `tasks` are cancelled or the lease is lost.
+    pub(crate) async fn run(
+        membership: Membership,
+        workers: Workers,
+        ready: Readiness,
+        tasks: Tasks,
+    ) {
+        // One claim and one release are under way at a time.
+        let (answers, mut answered) = mpsc::channel(4);
+        let mut keeper = Self {
+            shards: Shards::new(membership.incarnation()),
+            membership,
+            workers,
+            ready,
+            tasks,
+            connectors: BTreeSet::new(),
+            answers,
+        };
+        let token = keeper.tasks.token();
+        let mut map = keeper.membership.map.clone();
+        let mut lease = keeper.membership.lease.clone();
+        map.mark_changed();
+        lease.mark_changed();
+        loop {
+            let now = Process::now();
+            let timeout = keeper.shards.poll_timeout().map(|at| Instant::now() + at.since(now));
+            tokio::select! {
+                changed = map.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    let current = Arc::clone(&map.borrow_and_update());
+                    keeper.tell_gone_connectors(&current).await;
+                    keeper.handle(Event::MapChanged(current)).await;
+                }
+                changed = lease.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    let current = *lease.borrow_and_update();
+                    keeper.handle(Event::LeaseChanged(current)).await;
+                    if current == Lease::Lost {
+                        return;
+                    }
+                }
+                Some(event) = answered.recv() => keeper.handle(event).await,
+                () = sleep_until(timeout.unwrap_or_else(Instant::now)), if timeout.is_some() => {
+                    keeper.handle(Event::Timeout).await;
+                }
+                () = token.cancelled() => return,
+            }
+        }
+    }
+
+    async fn handle(&mut self, event: Event) {
+        let mut effects = Vec::new();
+        self.shards.handle(Process::now(), event, &mut effects);
+        let (mut owned, mut disowned) = (0, 0);
+        for effect in effects {
+            match effect {
+                Effect::Claim(shards) => self.claim(shards),
+                Effect::Release(shards) => self.release(shards),
+                Effect::Own { shard, term, connectors } => {
+                    owned += 1;
+                    self.workers.shard(shard, OwnerEvent::Won { shard, term, connectors }).await;
+                }
+                Effect::Disown(shard) => {
+                    disowned += 1;
+                    self.workers.shard(shard, OwnerEvent::Lost { shard }).await;
+                }
+            }
+        }
+        if owned + disowned > 0 {
+            tracing::info!(owned, disowned, held = self.shards.held(), "shards changed hands");
+        }
+        let settled = if self.shards.held() > 0 { Ok(()) } else { Err("owns no shard yet".into()) };
+        self.ready.set("shards", settled);
+    }
+
+    fn claim(&self, shards: Vec<(Shard, Term)>) {
+        tracing::debug!(count = shards.len(), "claiming shards");
+        let (membership, answers) = (self.membership.clone(), self.answers.clone());
+        self.tasks.spawn("claim", async move {
+            let event = match membership.claim(shards).await {
+                Ok(claims) => Event::ClaimAnswered(claims),
+                Err(error) => {
+                    tracing::warn!(%error, "claim failed; it will be tried again");
+                    Event::ClaimFailed
+                }
+            };
+            // Nobody listens when the process ends.
+            let _ = answers.send(event).await;
+        });
+    }
+
+    fn release(&self, shards: Vec<(Shard, Term)>) {
+        tracing::debug!(count = shards.len(), "releasing shards");
+        let (membership, answers) = (self.membership.clone(), self.answers.clone());
+        self.tasks.spawn("release", async move {
+            let event = match membership.release(shards).await {
+                Ok(()) => Event::Released,
+                Err(error) => {
+                    tracing::warn!(%error, "release failed; it will be tried again");
+                    Event::ReleaseFailed
+                }
+            };
+            let _ = answers.send(event).await;
+        });
+    }
+
+    async fn tell_gone_connectors(&mut self, map: &ClusterMap) {
+        let live: BTreeSet<Incarnation> = map.connectors().map(|node| node.incarnation).collect();
+        for gone in self.connectors.difference(&live) {
+            tracing::info!(connector = %gone, "connector is gone");
+            let event = OwnerEvent::ConnectorGone(*gone);
+            self.workers.all(|| Input::Room(event.clone())).await;
+        }
+        self.connectors = live;
+    }
+}
+
+/// Waits until this chat owns nothing any more, or time is up.
+pub(crate) async fn given_away(membership: &Membership) {
+    let me = membership.incarnation();
+    let mut map = membership.map.clone();
+    let all_gone = map.wait_for(|map| map.owned_by(me).next().is_none());
+    let result = tokio::time::timeout(limits::DRAIN_TIMEOUT / 2, all_gone).await;
+    match result {
+        Ok(_) => tracing::info!("all shards are given away"),
+        Err(_) => tracing::warn!("some shards found no other chat; they wait for one"),
+    }
+}

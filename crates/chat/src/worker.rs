@@ -1,0 +1,268 @@
+//! A fixed set of tasks, each of which drives the rooms of its shards.
+//!
+//! A shard belongs to one worker for the life of the process, so that rooms need no lock. Effects
+//! are applied in order before the next event; a worker never waits for a peer.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use daemon::Tasks;
+use metrics::{counter, gauge};
+use model::{Incarnation, Shard, Time, limits};
+use room::{
+    LinkId, Owner, OwnerEffect, OwnerEvent,
+    message::{Frame, ToOwner, ToRelay},
+};
+use rpc::link::Sender;
+use tokio::{
+    sync::mpsc,
+    time::{Instant, sleep_until},
+};
+use tokio_util::sync::CancellationToken;
+
+/// Events taken from the queue at once: their answers go out in one message per connector.
+const BATCH: usize = 256;
+/// How often the gauges are brought up to date.
+const GAUGES: Duration = Duration::from_secs(1);
+
+/// What a worker hears.
+#[derive(Debug)]
+pub(crate) enum Input {
+    /// Something for the rooms.
+    Room(OwnerEvent),
+    /// A connector opened a stream.
+    LinkUp { connector: Incarnation, link: LinkId, sender: Sender<ToRelay>, cut: CancellationToken },
+    /// A batch from a connector, only frames of this worker's shards.
+    Frames { connector: Incarnation, link: LinkId, frames: Vec<Frame<ToOwner>> },
+}
+
+/// Queues into all workers.
+#[derive(Clone, Debug)]
+pub(crate) struct Workers {
+    queues: Arc<[mpsc::Sender<Input>]>,
+}
+
+impl Workers {
+    /// Starts `count` workers.
+    pub(crate) fn start(count: usize, tasks: &Tasks) -> Self {
+        let queues = (0..count.max(1)).map(|number| {
+            let (queue, inputs) = mpsc::channel(limits::WORKER_QUEUE_EVENTS_MAX);
+            let worker = Worker::new(number);
+            let token = tasks.token();
+            tasks.spawn("worker", worker.run(inputs, token));
+            queue
+        });
+        Self { queues: queues.collect() }
+    }
+
+    fn of(&self, shard: Shard) -> usize {
+        shard.index() % self.queues.len()
+    }
+
+    /// Hands a shard's event to its worker. Waits while that worker's queue is full.
+    pub(crate) async fn shard(&self, shard: Shard, event: OwnerEvent) {
+        // A closed queue means that the process ends.
+        let _ = self.queues[self.of(shard)].send(Input::Room(event)).await;
+    }
+
+    /// Hands an event to every worker. Waits while a queue is full.
+    pub(crate) async fn all(&self, mut input: impl FnMut() -> Input) {
+        for queue in self.queues.iter() {
+            let _ = queue.send(input()).await;
+        }
+    }
+
+    /// Hands a batch of frames to the workers of their shards. Waits while a queue is full, which
+    /// holds the connector back by the stream's flow control.
+    pub(crate) async fn frames(
+        &self,
+        connector: Incarnation,
+        link: LinkId,
+        frames: Vec<Frame<ToOwner>>,
+    ) {
+        let mut parts: Vec<Vec<Frame<ToOwner>>> = Vec::new();
+        parts.resize_with(self.queues.len(), Vec::new);
+        for frame in frames {
+            parts[self.of(frame.shard)].push(frame);
+        }
+        for (queue, frames) in self.queues.iter().zip(parts) {
+            if !frames.is_empty() {
+                let _ = queue.send(Input::Frames { connector, link, frames }).await;
+            }
+        }
+    }
+}
+
+struct Worker {
+    number: usize,
+    owner: Owner,
+    links: BTreeMap<Incarnation, (Sender<ToRelay>, CancellationToken)>,
+    effects: Vec<OwnerEffect>,
+    opened: Opened,
+    start: Instant,
+}
+
+/// Shards opened by one batch of events, told in one line.
+#[derive(Debug, Default)]
+struct Opened {
+    shards: usize,
+    rooms: usize,
+    reset: usize,
+}
+
+impl Worker {
+    fn new(number: usize) -> Self {
+        Self {
+            number,
+            owner: Owner::default(),
+            links: BTreeMap::new(),
+            effects: Vec::new(),
+            opened: Opened::default(),
+            start: Instant::now(),
+        }
+    }
+
+    async fn run(mut self, mut inputs: mpsc::Receiver<Input>, token: CancellationToken) {
+        let mut batch = Vec::with_capacity(BATCH);
+        let mut gauges = tokio::time::interval(GAUGES);
+        loop {
+            let timeout = self.owner.poll_timeout().map(|at| self.start + at.since_start());
+            tokio::select! {
+                taken = inputs.recv_many(&mut batch, BATCH) => {
+                    if taken == 0 {
+                        return;
+                    }
+                    for input in batch.drain(..) {
+                        self.take(input);
+                    }
+                }
+                () = sleep_until(timeout.unwrap_or_else(Instant::now)), if timeout.is_some() => {
+                    self.handle(OwnerEvent::Timeout);
+                }
+                _ = gauges.tick() => self.gauges(),
+                () = token.cancelled() => return,
+            }
+            self.tell_opened();
+        }
+    }
+
+    fn take(&mut self, input: Input) {
+        match input {
+            Input::Room(event) => {
+                if let OwnerEvent::LinkDown { connector, .. } = &event {
+                    self.forget_closed(*connector);
+                }
+                self.handle(event);
+            }
+            Input::LinkUp { connector, link, sender, cut } => {
+                if let Some((_, cut)) = self.links.insert(connector, (sender, cut)) {
+                    cut.cancel();
+                }
+                self.handle(OwnerEvent::LinkUp { connector, link });
+            }
+            Input::Frames { connector, link, frames } => {
+                counter!("tangelo_chat_frames_in_total").increment(frames.len() as u64);
+                for frame in frames {
+                    tracing::debug!(
+                        %connector, shard = %frame.shard, term = %frame.term,
+                        message = ?Brief(&frame.message), "frame in"
+                    );
+                    self.handle(OwnerEvent::Frame { connector, link, frame });
+                }
+            }
+        }
+    }
+
+    /// A stream that ended drops its half; a newer one of the same connector stays.
+    fn forget_closed(&mut self, connector: Incarnation) {
+        if self.links.get(&connector).is_some_and(|(_, cut)| cut.is_cancelled()) {
+            self.links.remove(&connector);
+        }
+    }
+
+    fn handle(&mut self, event: OwnerEvent) {
+        let now = Time::from_start(self.start.elapsed());
+        let mut effects = std::mem::take(&mut self.effects);
+        self.owner.handle(now, event, &mut effects);
+        for effect in effects.drain(..) {
+            self.apply(effect);
+        }
+        self.effects = effects;
+    }
+
+    fn apply(&mut self, effect: OwnerEffect) {
+        match effect {
+            OwnerEffect::Frame { to, frame } => self.send(to, frame),
+            OwnerEffect::Opened { shard, term, rooms, reset } => {
+                tracing::debug!(%shard, %term, rooms, reset, "shard opened");
+                self.opened.shards += 1;
+                self.opened.rooms += rooms;
+                self.opened.reset += reset;
+            }
+            OwnerEffect::StaleFrame { shard, from, term } => {
+                counter!("tangelo_chat_stale_frames_total").increment(1);
+                tracing::debug!(%shard, %term, connector = %from, "frame of another term dropped");
+            }
+        }
+    }
+
+    fn send(&mut self, to: Incarnation, frame: Frame<ToRelay>) {
+        let Some((sender, cut)) = self.links.get(&to) else { return };
+        if cut.is_cancelled() {
+            return;
+        }
+        if let ToRelay::Event { room, event } = &frame.message {
+            tracing::debug!(
+                %room, position = %event.position, connector = %to, send = ?event.send(), "event out"
+            );
+        }
+        counter!("tangelo_chat_frames_out_total").increment(1);
+        if sender.send(frame).is_err() {
+            // A frame is missing now: only a new attach can bring the connector back into step.
+            counter!("tangelo_chat_links_cut_total").increment(1);
+            tracing::warn!(connector = %to, "link is full: cutting it, the connector attaches anew");
+            cut.cancel();
+        }
+    }
+
+    fn tell_opened(&mut self) {
+        let Opened { shards, rooms, reset } = std::mem::take(&mut self.opened);
+        if shards == 0 {
+            return;
+        }
+        counter!("tangelo_chat_shards_opened_total").increment(shards as u64);
+        counter!("tangelo_chat_rooms_taken_over_total").increment(rooms as u64);
+        counter!("tangelo_chat_rooms_reset_total").increment(reset as u64);
+        if reset > 0 {
+            tracing::warn!(shards, rooms, reset, "serving; some rooms lost their history");
+        } else {
+            tracing::info!(shards, rooms, "serving");
+        }
+        self.gauges();
+    }
+
+    fn gauges(&self) {
+        let worker = self.number.to_string();
+        #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
+        let set = |name, value: usize| gauge!(name, "worker" => worker.clone()).set(value as f64);
+        set("tangelo_chat_rooms", self.owner.rooms());
+        set("tangelo_chat_members", self.owner.members());
+        set("tangelo_chat_shards_open", self.owner.open().count());
+    }
+}
+
+/// A frame in a log line: who and which, never the text.
+struct Brief<'a>(&'a ToOwner);
+
+impl std::fmt::Debug for Brief<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.0 {
+            ToOwner::State(state) => write!(f, "state of {} at {}", state.room, state.position),
+            ToOwner::Attached { .. } => f.write_str("attached"),
+            ToOwner::Join { room, session, .. } => write!(f, "join {room} session {session}"),
+            ToOwner::Leave { room, session } => write!(f, "leave {room} session {session}"),
+            ToOwner::Say { room, session, number, .. } => {
+                write!(f, "say {room} session {session} number {number}")
+            }
+        }
+    }
+}
