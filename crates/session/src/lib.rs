@@ -1,1 +1,33 @@
-//! Placeholder.
+//! One client, from its handshake to its close: what it may say, when, and what it is answered.
+//!
+//! A [`Session`] is fed the bytes that a client sends and answers with [`Effect`]s: bytes to
+//! transmit, [`Call`]s for the role (gate or connector) to carry out, and in the end one
+//! [`CloseReason`]. The role answers a call later, with [`Event::Reply`] and the call's
+//! [`RequestKey`]. Pushes do not pass through here: whoever has one encodes it once per dialect
+//! and queues it to each client.
+//!
+//! A client of the binary protocol goes through these stages:
+//!
+//! 1. *greeting*: it sends HANDSHAKE within the handshake timeout, and is answered;
+//! 2. *greeted*: it sends ACK, which a connector answers with a HEARTBEAT;
+//! 3. *working*: DATA packages carry its requests, and a HEARTBEAT is answered with one;
+//! 4. *closed*: nothing is emitted any more, whatever happens.
+//!
+//! What is out of place is ignored, as in the original. Where the original threw an exception, and
+//! hung or went deaf, a request is answered with `{"code":500}` (`enter`: `"error":true` beside
+//! it) and the session goes on. Every request is answered exactly once; a notify never.
+//!
+//! Nothing here does I/O or reads a clock: a shell does, the crate `frontend`.
+
+mod call;
+mod close;
+mod dialect;
+mod oddity;
+mod rate;
+mod session;
+
+pub use call::Call;
+pub use close::CloseReason;
+pub use oddity::Oddity;
+pub use rate::{Bucket, Rate};
+pub use session::{Config, Effect, Event, Limits, RequestKey, Session, Transport};

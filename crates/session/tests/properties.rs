@@ -1,0 +1,223 @@
+//! Whatever clients and roles do, in whatever order.
+
+#![expect(clippy::unwrap_used, reason = "a test fails that way")]
+
+use std::{sync::Arc, time::Duration};
+
+use model::{Code, SendNumber, Time};
+use proptest::prelude::*;
+use session::{Call, CloseReason, Config, Effect, Event, RequestKey, Session, Transport};
+use wire::{
+    Reply, RequestId,
+    pomelo::{
+        Message, RouteName,
+        packet::{self, Kind},
+    },
+};
+
+#[derive(Clone, Debug)]
+enum Act {
+    Receive(Vec<u8>),
+    /// Answer one of the calls that wait.
+    Answer(usize, Reply),
+    /// Let time pass, and wake the session if it wants that.
+    Wait(u64),
+    Kick(String),
+    Drain,
+    Disconnect,
+}
+
+fn package() -> impl Strategy<Value = Vec<u8>> {
+    let route = prop_oneof![
+        (0_u16..5).prop_map(RouteName::Code),
+        "[a-z.]{0,12}".prop_map(|text| RouteName::Text(text.into())),
+        Just(RouteName::Text("gate.gateHandler.queryEntry".into())),
+        Just(RouteName::Text("a.b.constructor".into())),
+    ];
+    let body = prop_oneof![
+        Just(r#"{"username":"alice","rid":"r","uid":"a"}"#.to_owned()),
+        Just(r#"{"content":"hi","target":"*"}"#.to_owned()),
+        Just(r#"{"content":"hi","target":"bob"}"#.to_owned()),
+        "[\\[{\"a-z:,}\\]]{0,20}",
+    ];
+    let data = (0_u64..4, route, body).prop_map(|(id, route, body)| {
+        let body = body.as_bytes();
+        let message = match id {
+            0 => Message::Notify { route, body },
+            _ => Message::Request { id: RequestId(id), route, body },
+        };
+        let mut data = Vec::new();
+        message.encode(&mut data).unwrap();
+        data
+    });
+    prop_oneof![
+        4 => data.prop_map(|data| (Kind::Data, data)),
+        2 => Just((Kind::Heartbeat, Vec::new())),
+        1 => Just((Kind::HandshakeAck, Vec::new())),
+        1 => Just((Kind::Handshake, br#"{"sys":{"type":"js-websocket"}}"#.to_vec())),
+        1 => any::<Vec<u8>>().prop_map(|data| (Kind::Data, data)),
+    ]
+    .prop_map(|(kind, body)| packet::encode(kind, &body).unwrap().to_vec())
+}
+
+fn act() -> impl Strategy<Value = Act> {
+    let reply = prop_oneof![
+        Just(Reply::Done),
+        Just(Reply::Users(Vec::new())),
+        Just(Reply::Refused { code: Code::NameTaken, error: false }),
+        Just(Reply::Entry { host: "h".to_owned(), port: 1 }),
+    ];
+    prop_oneof![
+        12 => package().prop_map(Act::Receive),
+        2 => prop::collection::vec(package(), 0..80).prop_map(|it| Act::Receive(it.concat())),
+        1 => any::<Vec<u8>>().prop_map(Act::Receive),
+        6 => (any::<usize>(), reply).prop_map(|(which, reply)| Act::Answer(which, reply)),
+        3 => (0_u64..8000).prop_map(Act::Wait),
+        1 => any::<String>().prop_map(Act::Kick),
+        1 => Just(Act::Drain),
+        1 => Just(Act::Disconnect),
+    ]
+}
+
+fn config(connector: bool) -> Arc<Config> {
+    let mut config = if connector { Config::connector() } else { Config::gate() };
+    // Small, so that the limits are met.
+    config.limits.unanswered_max = 3;
+    config.limits.calls.burst = 10;
+    Arc::new(config)
+}
+
+/// Puts a greeting before most conversations, else few would come far.
+fn acts() -> impl Strategy<Value = Vec<Act>> {
+    (any::<bool>(), prop::collection::vec(act(), 0..60)).prop_map(|(greets, mut acts)| {
+        if greets {
+            let hello = packet::encode(Kind::Handshake, br#"{"sys":{}}"#).unwrap();
+            acts.insert(0, Act::Receive([hello, packet::HANDSHAKE_ACK].concat()));
+        }
+        acts
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn a_session_keeps_its_promises(
+        connector: bool,
+        stream: bool,
+        acts in acts(),
+    ) {
+        let transport = if stream { Transport::Tcp } else { Transport::WebSocket };
+        let mut session = Session::new(Time::ZERO, config(connector), transport);
+        let mut watch = Watch::default();
+        let mut now = Time::ZERO;
+        for act in acts {
+            let mut effects = Vec::new();
+            let mut most = 2;
+            match act {
+                Act::Receive(bytes) => {
+                    most += 2 * (bytes.len() / 4 + 1);
+                    session.handle(now, Event::Received(&bytes), &mut effects);
+                }
+                Act::Answer(which, reply) => {
+                    let Some(request) = watch.answer(which) else { continue };
+                    session.handle(now, Event::Reply { request, reply }, &mut effects);
+                }
+                Act::Wait(millis) => {
+                    now = now + Duration::from_millis(millis);
+                    if session.poll_timeout().is_some_and(|at| at <= now) {
+                        session.handle(now, Event::Timeout, &mut effects);
+                        // The moment is over: a shell that sleeps until the next is not woken at once.
+                        prop_assert!(session.poll_timeout().is_none_or(|at| at > now));
+                    }
+                }
+                Act::Kick(reason) => session.handle(now, Event::Kick { reason }, &mut effects),
+                Act::Drain => session.handle(now, Event::Drain, &mut effects),
+                Act::Disconnect => session.handle(now, Event::Disconnected, &mut effects),
+            }
+            prop_assert!(effects.len() <= most, "{} effects", effects.len());
+            watch.see(&effects)?;
+            prop_assert_eq!(session.poll_timeout().is_none(), watch.closed.is_some());
+        }
+    }
+
+    #[test]
+    fn a_stream_may_be_cut_anywhere(
+        packages in prop::collection::vec(package(), 0..20),
+        cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..10),
+    ) {
+        let hello = packet::encode(Kind::Handshake, br#"{"sys":{}}"#).unwrap().to_vec();
+        let stream = [vec![hello, packet::HANDSHAKE_ACK.to_vec()], packages].concat().concat();
+        let mut ends: Vec<_> = cuts.iter().map(|cut| cut.index(stream.len())).collect();
+        ends.push(stream.len());
+        ends.sort_unstable();
+        let (mut whole, mut pieces) = (Vec::new(), Vec::new());
+        let config = config(true);
+        let mut session = Session::new(Time::ZERO, config.clone(), Transport::Tcp);
+        session.handle(Time::ZERO, Event::Received(&stream), &mut whole);
+        let mut session = Session::new(Time::ZERO, config, Transport::Tcp);
+        let mut from = 0;
+        for to in ends {
+            session.handle(Time::ZERO, Event::Received(&stream[from..to]), &mut pieces);
+            from = to;
+        }
+        prop_assert_eq!(whole, pieces);
+    }
+}
+
+/// What a role and a client see of a session.
+#[derive(Default)]
+struct Watch {
+    closed: Option<CloseReason>,
+    said: SendNumber,
+    waiting: Vec<(RequestKey, bool)>,
+    is_in: bool,
+}
+
+impl Watch {
+    fn answer(&mut self, which: usize) -> Option<RequestKey> {
+        let at = which.checked_rem(self.waiting.len())?;
+        Some(self.waiting.remove(at).0)
+    }
+
+    fn see(&mut self, effects: &[Effect]) -> Result<(), TestCaseError> {
+        for effect in effects {
+            prop_assert_eq!(self.closed, None, "nothing after a close");
+            match effect {
+                Effect::Transmit(bytes) => {
+                    let mut packages = packet::split(bytes, usize::MAX);
+                    prop_assert!(packages.all(|packet| packet.is_ok()), "whole packages");
+                }
+                Effect::Call { key, call } => self.call(*key, call)?,
+                Effect::Count(_) => {}
+                Effect::Close(reason) => self.closed = Some(*reason),
+            }
+        }
+        Ok(())
+    }
+
+    fn call(&mut self, key: RequestKey, call: &Call) -> Result<(), TestCaseError> {
+        let is_say = match call {
+            Call::QueryEntry { uid, .. } => {
+                prop_assert!(!uid.is_empty());
+                false
+            }
+            Call::Enter { .. } => {
+                let entering = self.waiting.iter().any(|(_, is_say)| !is_say);
+                prop_assert!(!entering, "one enter at a time");
+                self.is_in = true;
+                false
+            }
+            Call::Say { number, .. } => {
+                prop_assert!(self.is_in, "a send follows an enter");
+                prop_assert_eq!(*number, self.said.next(), "no gap");
+                self.said = *number;
+                true
+            }
+        };
+        self.waiting.push((key, is_say));
+        let unanswered = self.waiting.iter().filter(|(_, is_say)| *is_say).count();
+        prop_assert!(unanswered <= 3, "sends without an answer are bounded");
+        Ok(())
+    }
+}
