@@ -94,10 +94,10 @@ impl FromStr for PublishedPorts {
     }
 }
 
-/// Names the hosts to probe, best first: only the configured one, or else the default gateway
-/// of this network namespace (if there is one) and then `host.docker.internal`.
+/// Names the hosts to probe, best first: only the configured one, or else (also if that is empty)
+/// the default gateway of this network namespace, if there is one, and `host.docker.internal`.
 pub async fn probe_hosts(configured: Option<&str>) -> Vec<String> {
-    if let Some(host) = configured {
+    if let Some(host) = configured.filter(|host| !host.is_empty()) {
         return vec![host.to_owned()];
     }
     let routes = tokio::fs::read_to_string(ROUTES).await.unwrap_or_default();
@@ -441,6 +441,8 @@ mod tests {
     #[tokio::test]
     async fn a_configured_probe_host_is_the_only_one() {
         assert_eq!(probe_hosts(Some("192.0.2.1")).await, ["192.0.2.1"]);
-        assert_eq!(probe_hosts(None).await.last().map(String::as_str), Some(HOST_NAME));
+        for unset in [None, Some("")] {
+            assert_eq!(probe_hosts(unset).await.last().map(String::as_str), Some(HOST_NAME));
+        }
     }
 }
