@@ -40,7 +40,7 @@ pub(crate) struct Relay {
     /// so that an effect can carry it without a copy.
     audience: Arc<[SessionId]>,
     tail: Tail,
-    /// Sessions that left after the state was sent and before the owner opened.
+    /// Sessions that left, or were expelled, after the state was sent and before the owner opened.
     leaving: Vec<SessionId>,
     /// Since when no session is here. The relay lingers, as it may be the only one beside the owner
     /// that holds what was acknowledged last.
@@ -269,9 +269,13 @@ impl Relay {
             .map(|group| group.sessions.iter().map(|(session, _)| *session).collect())
             .unwrap_or_default();
         self.own.retain(|session, own| {
-            let lost = own.joined && (missed || !members.contains(session));
+            let is_member = members.contains(session);
+            let lost = own.joined && (missed || !is_member);
             if lost {
                 out.push(Effect::Expel { session: *session });
+            }
+            if lost && is_member {
+                self.leaving.push(*session);
             }
             !lost
         });

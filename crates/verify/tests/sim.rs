@@ -3,6 +3,8 @@
 //! `TANGELO_SEEDS=1000 cargo test -p verify --release --test sim` plays more seeds;
 //! `TANGELO_SEED=17 cargo test -p verify --test sim one -- --nocapture` tells the story of one.
 
+#![expect(clippy::disallowed_methods, reason = "a test may read which seeds to play")]
+
 use std::time::Duration;
 
 use verify::sim::{Bug, Config, Counters, Faults, Outcome, run};
