@@ -17,7 +17,8 @@ const ARROWS: [(&str, &[&str]); 17] = [
     ("cluster", &[]),
     ("verify", &["session", "room", "wire", "cluster"]),
     ("rpc", &["room", "cluster"]),
-    ("registry", &["cluster", "rpc"]),
+    // Its tasks are spawned through `daemon::Tasks`, as everywhere.
+    ("registry", &["cluster", "rpc", "daemon"]),
     ("daemon", &[]),
     ("frontend", &["session", "wire", "daemon"]),
     ("gate", &["frontend", "session", "wire", "cluster", "registry", "daemon"]),
