@@ -20,7 +20,7 @@ mod membership;
 
 use cluster::{Node, Timing};
 use daemon::Tasks;
-use rpc::token::ClusterToken;
+pub use rpc::token::{ClusterToken, TokenError};
 
 pub use cluster::Lease;
 pub use embedded::{EmbeddedServer, EmbeddedService};

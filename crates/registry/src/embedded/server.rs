@@ -26,11 +26,11 @@ use tokio::{
     sync::{Notify, broadcast, mpsc},
     time::{Instant, sleep_until, timeout},
 };
-use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{
-    Request, Response, Status, Streaming, service::interceptor::InterceptedService,
-    transport::Server,
+    Request, Response, Status, Streaming,
+    service::interceptor::InterceptedService,
+    transport::{Server, server::TcpIncoming},
 };
 
 use super::feed::{Feed, Following, ORDERS_MAX, Order};
@@ -80,16 +80,15 @@ impl EmbeddedServer {
     /// If the listener fails.
     pub async fn serve(self, listener: TcpListener) -> Result<(), tonic::transport::Error> {
         let timing = self.shared.timing;
+        // The builder's own setting does nothing for a listener that is handed in, and without
+        // it an answer waits 40 ms for an acknowledgement.
+        let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
         Server::builder()
-            .tcp_nodelay(true)
             // Ends half-open connections. No faster than the lease, which decides who is dead.
             .http2_keepalive_interval(Some(timing.beat))
             .http2_keepalive_timeout(Some(timing.lease))
             .add_service(self.service())
-            .serve_with_incoming_shutdown(
-                TcpListenerStream::new(listener),
-                self.tasks.token().cancelled_owned(),
-            )
+            .serve_with_incoming_shutdown(incoming, self.tasks.token().cancelled_owned())
             .await
     }
 
