@@ -1,8 +1,13 @@
 //! Listening sockets, with errors that say what to do.
 
-use std::{io, net::SocketAddr};
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+};
 
 use tokio::net::{TcpListener, TcpSocket};
+
+use crate::host_name;
 
 /// Connections that may wait to be accepted. The kernel lowers it to `net.core.somaxconn`.
 const BACKLOG: u32 = 4096;
@@ -25,6 +30,32 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
     socket.listen(BACKLOG)
+}
+
+/// Where a process of the same machine dials a socket bound to `bound`: one bound to every address
+/// is dialled on the loopback.
+#[must_use]
+pub fn loopback(bound: SocketAddr) -> SocketAddr {
+    let ip = match bound.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip @ (IpAddr::V4(_) | IpAddr::V6(_)) => ip,
+    };
+    SocketAddr::new(ip, bound.port())
+}
+
+/// What other processes dial for a socket bound to `bound`, as `host:port`. One bound to every
+/// address is dialled by this machine's host name, which inside a container is the container's.
+#[must_use]
+pub fn dialable(bound: SocketAddr) -> String {
+    let ip = bound.ip();
+    if !ip.is_unspecified() {
+        return bound.to_string();
+    }
+    match &*host_name() {
+        "" => format!("localhost:{}", bound.port()),
+        name => format!("{name}:{}", bound.port()),
+    }
 }
 
 /// Adds to `error` what a person can do about it.
@@ -66,6 +97,22 @@ mod tests {
                 taken.port()
             )
         );
+    }
+
+    #[test]
+    fn every_address_is_reached_on_the_loopback() {
+        let reach = |text: &str| loopback(text.parse().unwrap()).to_string();
+        assert_eq!(reach("0.0.0.0:9090"), "127.0.0.1:9090");
+        assert_eq!(reach("[::]:9090"), "[::1]:9090");
+        assert_eq!(reach("10.0.0.7:9090"), "10.0.0.7:9090");
+    }
+
+    #[test]
+    fn every_address_is_dialled_by_name() {
+        assert_eq!(dialable("10.0.0.7:6050".parse().unwrap()), "10.0.0.7:6050");
+        assert_eq!(dialable("[::1]:6050".parse().unwrap()), "[::1]:6050");
+        let by_name = dialable("0.0.0.0:6050".parse().unwrap());
+        assert!(by_name.ends_with(":6050") && !by_name.starts_with("0.0"), "{by_name}");
     }
 
     #[tokio::test]

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     CommonArgs, Readiness, Tasks,
     admin::Admin,
-    resources,
+    net, resources,
     run::{BugError, UsageError},
     signal::Signals,
     telemetry,
@@ -109,7 +109,7 @@ impl Process {
         let name = args.name(role);
         let filter = args.log.as_deref().filter(|text| !text.is_empty());
         telemetry::init(name.as_str(), args.log_format, filter).map_err(UsageError)?;
-        let incarnation = draw_incarnation()?;
+        let incarnation = Self::draw_incarnation()?;
         tracing::info!(
             role = role.name(),
             incarnation = format!("{:x}", incarnation.0),
@@ -147,6 +147,24 @@ impl Process {
     pub fn now() -> Time {
         static START: OnceLock<Instant> = OnceLock::new();
         Time::from_start(START.get_or_init(Instant::now).elapsed())
+    }
+
+    /// Draws another incarnation: for a node that was declared gone and comes back without
+    /// ending its process. Below 2^53, so that it survives JSON.
+    ///
+    /// # Errors
+    ///
+    /// If the system gives no random numbers.
+    pub fn draw_incarnation() -> anyhow::Result<Incarnation> {
+        let random = getrandom::u64()
+            .map_err(|error| anyhow::anyhow!("the system gives no random numbers: {error}"))?;
+        Ok(Incarnation((random >> 11).max(1)))
+    }
+
+    /// Where others find the admin port, as `http://host:port`.
+    #[must_use]
+    pub fn admin_url(&self) -> String {
+        format!("http://{}", net::dialable(self.admin))
     }
 
     /// Says where this process listens: in the log, and in the file of `--addresses`.
@@ -255,13 +273,6 @@ impl Process {
 )]
 fn detach(future: impl Future<Output = ()> + Send + 'static) {
     tokio::spawn(future);
-}
-
-/// Draws a number below 2^53, so that it survives JSON.
-fn draw_incarnation() -> anyhow::Result<Incarnation> {
-    let random = getrandom::u64()
-        .map_err(|error| anyhow::anyhow!("the system gives no random numbers: {error}"))?;
-    Ok(Incarnation((random >> 11).max(1)))
 }
 
 fn describe_metrics(role: Role, name: &NodeId) {
