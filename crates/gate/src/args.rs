@@ -34,6 +34,11 @@ pub struct Args {
     #[arg(long, env = "TANGELO_REGISTRY", value_name = "URL")]
     pub registry: Option<String>,
 
+    /// Secret that all processes of the cluster show each other; best set by its variable, which
+    /// other users of the machine cannot see
+    #[arg(long, env = "TANGELO_CLUSTER_TOKEN", value_name = "SECRET", hide_env_values = true)]
+    pub cluster_token: Option<String>,
+
     /// Arguments that every process takes.
     #[command(flatten)]
     pub common: CommonArgs,

@@ -1,22 +1,15 @@
 //! The gate: answers which connector to use, serves the chat page, and can host the registry.
+//!
+//! It follows the map of the cluster and holds no other state. Any number of gates can run; each
+//! answers from the map it knows, also while the registry is silent.
 
 mod args;
-
-use daemon::Process;
-use model::Role;
+mod count;
+mod entry;
+mod http;
+mod page;
+mod presence;
+mod run;
 
 pub use args::{Args, RegistryChoice};
-
-/// Runs a gate until it is asked to end.
-///
-/// # Errors
-///
-/// If an address cannot be had.
-pub async fn run(args: Args) -> anyhow::Result<()> {
-    let process = Process::start(Role::Gate, &args.common)?;
-    let listener = daemon::net::bind(args.listen, "--listen")?;
-    process.announce("client", listener.local_addr()?)?;
-    process.ready.started();
-    process.stopped().await;
-    process.finish().await
-}
+pub use run::run;

@@ -1,0 +1,235 @@
+//! Which connector a client is sent to.
+
+use std::{
+    net::IpAddr,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use cluster::{ClusterMap, Connectors};
+use model::{Role, RoomId, Shard, Time};
+use tokio::sync::watch;
+
+/// Where a client is sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Entry {
+    /// A host that this client can reach.
+    pub(crate) host: String,
+    pub(crate) port: u16,
+}
+
+/// Places clients on the connectors of the newest map. Clones share one memory of whom they have
+/// placed.
+#[derive(Clone)]
+pub(crate) struct Entries {
+    map: watch::Receiver<Arc<ClusterMap>>,
+    placed: Arc<Mutex<Placed>>,
+}
+
+#[derive(Default)]
+struct Placed {
+    connectors: Connectors,
+    /// The map that `connectors` follow.
+    map: Arc<ClusterMap>,
+}
+
+impl Entries {
+    pub(crate) fn new(map: watch::Receiver<Arc<ClusterMap>>) -> Self {
+        Self { map, placed: Arc::default() }
+    }
+
+    /// The newest map.
+    pub(crate) fn map(&self) -> Arc<ClusterMap> {
+        self.map.borrow().clone()
+    }
+
+    /// Places a client by its room, or by its user id if it names none. `reached_by` is the host
+    /// by which it reached this gate. None if no connector takes clients.
+    pub(crate) fn place(
+        &self,
+        now: Time,
+        user: &str,
+        room: Option<&RoomId>,
+        reached_by: &str,
+    ) -> Option<Entry> {
+        let map = self.map();
+        let mut placed = self.placed.lock().unwrap_or_else(PoisonError::into_inner);
+        // The lock is held for a walk on a ring, never across an await.
+        if !Arc::ptr_eq(&placed.map, &map) {
+            placed.connectors.update(now, &map);
+            placed.map = Arc::clone(&map);
+        }
+        let chosen = placed.connectors.place(now, room.map_or(user, RoomId::as_str))?;
+        drop(placed);
+        let address = map.nodes.get(&chosen)?.client.as_ref()?;
+        let host = address.host.as_deref().unwrap_or(reached_by).to_owned();
+        Some(Entry { host, port: address.port })
+    }
+}
+
+/// The host by which a client reached the gate: the one it asked for, or, when it did not say,
+/// the address that it connected to.
+pub(crate) fn reached_by(host: Option<&str>, local: Option<IpAddr>) -> String {
+    let plausible = |host: &&str| {
+        let allowed = |c: char| c.is_ascii_alphanumeric() || "-._:[]".contains(c);
+        !host.is_empty() && host.len() <= 255 && host.chars().all(allowed)
+    };
+    match (host.filter(plausible), local) {
+        (Some(host), _) => host.to_owned(),
+        // An IPv4 client of a socket for both has an address with a prefix that it cannot dial.
+        (None, Some(local)) => local.to_canonical().to_string(),
+        (None, None) => "127.0.0.1".to_owned(),
+    }
+}
+
+/// The host of a Host header, without its port.
+pub(crate) fn host_of(header: &str) -> &str {
+    match header.rsplit_once(':') {
+        Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,
+        Some(_) | None => header,
+    }
+}
+
+/// Why clients cannot be sent anywhere yet, by condition.
+pub(crate) struct Missing {
+    pub(crate) connectors: Result<(), String>,
+    pub(crate) shards: Result<(), String>,
+}
+
+impl Missing {
+    pub(crate) fn of(map: &ClusterMap) -> Self {
+        let connectors = map.of_role(Role::Connector).count();
+        let ready = map.connectors().any(cluster::Node::takes_work);
+        let unowned = Shard::all().filter(|shard| map.owner(*shard).is_none()).count();
+        let chats = map.of_role(Role::Chat).count();
+        Self {
+            connectors: match connectors {
+                _ if ready => Ok(()),
+                0 => Err("no connector has joined".to_owned()),
+                count => Err(format!("none of {count} connectors is ready")),
+            },
+            shards: match (unowned, chats) {
+                (0, _) => Ok(()),
+                (_, 0) => Err("no chat has joined".to_owned()),
+                (count, _) => {
+                    Err(format!("{count} of {} shards have no owner", Shard::all().len()))
+                }
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, Ipv6Addr};
+
+    use cluster::{ClientAddress, Node};
+    use model::{Incarnation, NodeId};
+
+    use super::*;
+
+    fn connector(number: u64, host: Option<&str>) -> Node {
+        Node {
+            id: NodeId::new(&format!("connector-{number}")).unwrap(),
+            incarnation: Incarnation(number),
+            role: Role::Connector,
+            link: None,
+            client: Some(ClientAddress {
+                host: host.map(str::to_owned),
+                port: 3049 + u16::try_from(number).unwrap(),
+            }),
+            admin: None,
+            // Enough that a handful more is within everybody's share.
+            load: 1000,
+            draining: false,
+            ready: true,
+        }
+    }
+
+    fn map(nodes: impl IntoIterator<Item = Node>) -> ClusterMap {
+        let nodes = nodes.into_iter().map(|node| (node.incarnation, node)).collect();
+        ClusterMap { version: 1, nodes, ..ClusterMap::default() }
+    }
+
+    fn entries(map: ClusterMap) -> (watch::Sender<Arc<ClusterMap>>, Entries) {
+        let (sender, receiver) = watch::channel(Arc::new(map));
+        (sender, Entries::new(receiver))
+    }
+
+    #[test]
+    fn a_room_decides_before_a_user() {
+        let (_map, entries) = entries(map((1..=5).map(|number| connector(number, None))));
+        let place = |user: &str, room| entries.place(Time::ZERO, user, room, "h").unwrap();
+        let room = RoomId::from_peer("room1").unwrap();
+        let together = place("alice", Some(&room));
+        assert_eq!(place("bob", Some(&room)), together);
+        let alone: std::collections::BTreeSet<_> =
+            (0..20).map(|number| place(&format!("user{number}"), None).port).collect();
+        assert!(alone.len() > 1, "users spread over connectors");
+    }
+
+    #[test]
+    fn the_host_is_the_configured_one_or_the_one_that_worked() {
+        let (sender, entries) = entries(map([connector(1, None)]));
+        let place = |reached: &str| entries.place(Time::ZERO, "alice", None, reached);
+        let entry = Entry { host: "chat.example".to_owned(), port: 3050 };
+        assert_eq!(place("chat.example"), Some(entry));
+        sender.send_replace(Arc::new(map([connector(2, Some("c2.example"))])));
+        let entry = Entry { host: "c2.example".to_owned(), port: 3051 };
+        assert_eq!(place("chat.example"), Some(entry));
+        sender.send_replace(Arc::new(map([])));
+        assert_eq!(place("chat.example"), None);
+    }
+
+    #[test]
+    fn a_client_that_names_no_host_is_told_the_address_it_reached() {
+        let v4 = IpAddr::from(Ipv4Addr::new(10, 0, 0, 7));
+        let mapped = IpAddr::from(Ipv4Addr::new(10, 0, 0, 7).to_ipv6_mapped());
+        let v6 = IpAddr::from(Ipv6Addr::LOCALHOST);
+        assert_eq!(reached_by(Some("chat.example"), Some(v4)), "chat.example");
+        assert_eq!(reached_by(Some("[::1]"), Some(v4)), "[::1]");
+        assert_eq!(reached_by(None, Some(v4)), "10.0.0.7");
+        assert_eq!(reached_by(None, Some(mapped)), "10.0.0.7");
+        assert_eq!(reached_by(None, Some(v6)), "::1");
+        for odd in ["", "a b", "a\"b", "<script>", &"x".repeat(256)] {
+            assert_eq!(reached_by(Some(odd), Some(v4)), "10.0.0.7", "{odd}");
+        }
+    }
+
+    #[test]
+    fn a_host_header_may_have_a_port() {
+        for (header, host) in [
+            ("chat.example", "chat.example"),
+            ("chat.example:3014", "chat.example"),
+            ("127.0.0.1:80", "127.0.0.1"),
+            ("[::1]:3014", "[::1]"),
+            ("[::1]", "[::1]"),
+            ("", ""),
+        ] {
+            assert_eq!(host_of(header), host);
+        }
+    }
+
+    #[test]
+    fn what_is_missing_is_said() {
+        let missing = Missing::of(&ClusterMap::default());
+        assert_eq!(missing.connectors, Err("no connector has joined".to_owned()));
+        assert_eq!(missing.shards, Err("no chat has joined".to_owned()));
+
+        let mut starting = connector(1, None);
+        starting.ready = false;
+        let mut chat = connector(2, None);
+        chat.role = Role::Chat;
+        let mut map = map([starting, chat]);
+        for ownership in &mut map.shards[1..] {
+            ownership.owner = Some(Incarnation(2));
+        }
+        let missing = Missing::of(&map);
+        assert_eq!(missing.connectors, Err("none of 1 connectors is ready".to_owned()));
+        assert_eq!(missing.shards, Err("1 of 1024 shards have no owner".to_owned()));
+
+        map.shards[0].owner = Some(Incarnation(2));
+        map.nodes.get_mut(&Incarnation(1)).unwrap().ready = true;
+        let missing = Missing::of(&map);
+        assert_eq!((missing.connectors, missing.shards), (Ok(()), Ok(())));
+    }
+}

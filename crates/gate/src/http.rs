@@ -1,0 +1,136 @@
+//! What the gate answers to plain HTTP: the page, and the entry without a WebSocket.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
+
+use axum::{
+    Extension, Router,
+    extract::{Query, State},
+    http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use daemon::Process;
+use model::{NameRule, RoomId};
+
+use crate::{
+    count,
+    entry::{self, Entries, Entry},
+    page,
+};
+
+/// The address of the gate's that a client connected to; whoever serves [`router`] adds it to
+/// every request.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LocalAddress(pub(crate) SocketAddr);
+
+#[derive(Clone)]
+struct Served {
+    entries: Entries,
+    names: Arc<NameRule>,
+}
+
+/// `names` is the rule by which a room is one.
+pub(crate) fn router(entries: Entries, names: NameRule) -> Router {
+    Router::new()
+        .route("/entry", get(answer_entry).options(preflight))
+        .fallback(other)
+        .method_not_allowed_fallback(wrong_method)
+        .with_state(Served { entries, names: Arc::new(names) })
+}
+
+/// What a client says when it asks where to go.
+#[derive(Debug, serde::Deserialize)]
+struct Asked {
+    #[serde(default)]
+    uid: String,
+    #[serde(default)]
+    rid: String,
+}
+
+async fn answer_entry(
+    State(served): State<Served>,
+    local: Option<Extension<LocalAddress>>,
+    headers: HeaderMap,
+    asked: Result<Query<Asked>, axum::extract::rejection::QueryRejection>,
+) -> Response {
+    let Ok(Query(asked)) = asked else {
+        return entry_response(StatusCode::BAD_REQUEST, None);
+    };
+    if asked.uid.is_empty() {
+        count::entry(count::NO_UID);
+        return entry_response(StatusCode::BAD_REQUEST, None);
+    }
+    let host = headers.get(header::HOST).and_then(|value| value.to_str().ok()).map(entry::host_of);
+    let local: Option<IpAddr> = local.map(|Extension(LocalAddress(address))| address.ip());
+    let reached_by = entry::reached_by(host, local);
+    // A room against the rule counts as none; the connector refuses it with better words.
+    let room = RoomId::parse(&asked.rid, &served.names).ok();
+    match served.entries.place(Process::now(), &asked.uid, room.as_ref(), &reached_by) {
+        Some(entry) => {
+            count::entry(count::PLACED);
+            tracing::debug!(host = entry.host, port = entry.port, over = "http", "entry given");
+            entry_response(StatusCode::OK, Some(entry))
+        }
+        None => {
+            count::entry(count::NO_CONNECTOR);
+            entry_response(StatusCode::SERVICE_UNAVAILABLE, None)
+        }
+    }
+}
+
+/// The same JSON as over a WebSocket, for scripts of any page and never from a cache.
+fn entry_response(status: StatusCode, entry: Option<Entry>) -> Response {
+    let body = match entry {
+        Some(Entry { host, port }) => {
+            serde_json::json!({ "code": 200, "host": host, "port": port })
+        }
+        None => serde_json::json!({ "code": 500 }),
+    };
+    let headers = [
+        (header::CONTENT_TYPE, "application/json"),
+        (header::ACCESS_CONTROL_ALLOW_ORIGIN, "*"),
+        (header::CACHE_CONTROL, "no-store"),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    ];
+    (status, headers, body.to_string()).into_response()
+}
+
+/// Lets a page of another origin ask with headers of its own.
+async fn preflight() -> Response {
+    let headers = [
+        (header::ACCESS_CONTROL_ALLOW_ORIGIN, "*"),
+        (header::ACCESS_CONTROL_ALLOW_METHODS, "GET, HEAD, OPTIONS"),
+        (header::ACCESS_CONTROL_ALLOW_HEADERS, "*"),
+        (header::ACCESS_CONTROL_MAX_AGE, "86400"),
+    ];
+    (StatusCode::NO_CONTENT, headers).into_response()
+}
+
+async fn other(method: Method, uri: Uri, headers: HeaderMap) -> Response {
+    if method != Method::GET && method != Method::HEAD {
+        return wrong_method().await;
+    }
+    page::serve(uri.path(), &headers).unwrap_or_else(|| {
+        let words = "Nothing is here. The chat page is at /, and /entry?uid=NAME&rid=ROOM says \
+                     which connector to use.\n";
+        plain(StatusCode::NOT_FOUND, words)
+    })
+}
+
+async fn wrong_method() -> Response {
+    let words = "Only GET and HEAD are answered here; clients that chat use a WebSocket.\n";
+    let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, words);
+    response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
+    response
+}
+
+fn plain(status: StatusCode, words: &'static str) -> Response {
+    let headers = [
+        (header::CONTENT_TYPE, "text/plain; charset=utf-8"),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    ];
+    (status, headers, words).into_response()
+}

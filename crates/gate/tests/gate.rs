@@ -1,0 +1,214 @@
+//! The binary, started for real with its registry, on free ports of the loopback.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+use std::{
+    io::{Read, Write},
+    net::{SocketAddr, TcpStream},
+    path::PathBuf,
+    process::{Child, Command, Output, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use cluster::{ClientAddress, Node};
+use daemon::Tasks;
+use model::{Incarnation, NodeId, Role, Shard, Term};
+use registry::{Config, Lease, Membership, Registry};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A running gate; killed when dropped.
+struct Gate {
+    child: Child,
+    file: PathBuf,
+    addresses: serde_json::Value,
+}
+
+impl Gate {
+    fn start(name: &str) -> Self {
+        let file = std::env::temp_dir().join(format!("tangelo-{}-{name}", std::process::id()));
+        let child = command()
+            .args(["--name", name, "--listen", "127.0.0.1:0"])
+            .args(["--registry-listen", "127.0.0.1:0", "--addresses"])
+            .arg(&file)
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut gate = Self { child, file, addresses: serde_json::Value::Null };
+        until(|| {
+            let text = std::fs::read_to_string(&gate.file).ok()?;
+            gate.addresses = serde_json::from_str(&text).ok()?;
+            gate.addresses.get("client").map(drop)
+        });
+        gate
+    }
+
+    fn address(&self, what: &str) -> SocketAddr {
+        self.addresses[what].as_str().unwrap().parse().unwrap()
+    }
+
+    fn get(&self, what: &str, path: &str) -> (u16, String) {
+        request(self.address(what), "GET", path, "chat.example:3014")
+    }
+}
+
+impl Drop for Gate {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let _ = std::fs::remove_file(&self.file);
+    }
+}
+
+fn command() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tangelo-gate"));
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("TANGELO_") {
+            command.env_remove(name);
+        }
+    }
+    command
+}
+
+fn until<T>(mut look: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "waited in vain");
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// The status code and everything after the status line.
+fn request(address: SocketAddr, method: &str, path: &str, host: &str) -> (u16, String) {
+    let mut stream = TcpStream::connect(address).unwrap();
+    write!(stream, "{method} {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n")
+        .unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let (head, rest) = answer.split_once("\r\n").unwrap();
+    (head.split(' ').nth(1).unwrap().parse().unwrap(), rest.to_owned())
+}
+
+fn node(role: Role, number: u64) -> Node {
+    Node {
+        id: NodeId::new(&format!("{role}-{number}")).unwrap(),
+        incarnation: Incarnation(number),
+        role,
+        link: (role == Role::Chat).then(|| "http://127.0.0.1:6050".to_owned()),
+        client: (role == Role::Connector).then_some(ClientAddress { host: None, port: 3050 }),
+        admin: None,
+        load: 0,
+        draining: false,
+        ready: true,
+    }
+}
+
+async fn join(gate: &Gate, node: Node, tasks: &Tasks) -> Membership {
+    let registry = Registry::new(&Config::new(gate.address("registry").to_string())).unwrap();
+    let mut membership = registry.join(node, tasks).await;
+    membership.lease.wait_for(|lease| *lease == Lease::Held).await.unwrap();
+    membership
+}
+
+/// Owns all shards as soon as the registry grants claims.
+async fn claim_all(chat: &Membership) {
+    loop {
+        let claims = Shard::all().map(|shard| (shard, chat.map.borrow().ownership(shard).term));
+        let claims: Vec<(Shard, Term)> = claims.collect();
+        let _ = chat.claim(claims).await;
+        let mut map = chat.map.clone();
+        let owned = map.borrow_and_update().owned_by(chat.incarnation()).count();
+        if owned == Shard::all().len() {
+            return;
+        }
+        let _ = tokio::time::timeout(Duration::from_millis(100), map.changed()).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gate_says_what_it_waits_for_and_then_sends_clients_on() {
+    let gate = Gate::start("gate-7");
+    let reasons = until(|| {
+        let (status, text) = gate.get("admin", "/readyz");
+        (status == 503 && !text.contains("registry:")).then_some(text)
+    });
+    assert!(reasons.contains("connectors: no connector has joined"), "{reasons}");
+    assert!(reasons.contains("shards: no chat has joined"), "{reasons}");
+    let (status, text) = gate.get("client", "/entry?uid=alice");
+    assert_eq!(status, 503);
+    assert!(text.ends_with(r#"{"code":500}"#), "{text}");
+
+    let tasks = Tasks::new();
+    let connector = join(&gate, node(Role::Connector, 1), &tasks).await;
+    let chat = join(&gate, node(Role::Chat, 2), &tasks).await;
+    tokio::time::timeout(PATIENCE, claim_all(&chat)).await.unwrap();
+    until(|| (gate.get("admin", "/readyz").0 == 200).then_some(()));
+
+    let (status, text) = gate.get("client", "/entry?uid=alice&rid=room1");
+    assert_eq!(status, 200);
+    assert!(text.ends_with(r#"{"code":200,"host":"chat.example","port":3050}"#), "{text}");
+    assert!(text.contains("access-control-allow-origin: *"), "{text}");
+    assert!(text.contains("cache-control: no-store"), "{text}");
+    for falsy in ["/entry", "/entry?uid=", "/entry?rid=room1"] {
+        let (status, text) = gate.get("client", falsy);
+        assert_eq!(status, 400);
+        assert!(text.ends_with(r#"{"code":500}"#), "{text}");
+    }
+
+    connector.set_draining(true);
+    until(|| (gate.get("client", "/entry?uid=alice").0 == 503).then_some(()));
+    tasks.drain(PATIENCE).await;
+}
+
+#[test]
+fn the_page_and_what_is_not_there() {
+    let gate = Gate::start("gate-8");
+    let (status, text) = gate.get("client", "/");
+    assert_eq!(status, 200);
+    assert!(text.contains("<title>Tangelo</title>"), "{text}");
+    let (status, text) = gate.get("client", "/no/such/page");
+    assert_eq!(status, 404);
+    assert!(text.contains("The chat page is at /"), "{text}");
+    let (status, text) = request(gate.address("client"), "POST", "/entry", "x");
+    assert_eq!(status, 405);
+    assert!(text.contains("Only GET"), "{text}");
+    let (status, _) = request(gate.address("client"), "OPTIONS", "/entry", "x");
+    assert_eq!(status, 204);
+}
+
+fn run(args: &[&str]) -> (Output, String) {
+    let output = command().args(args).stdin(Stdio::null()).output().unwrap();
+    let words = String::from_utf8(output.stderr.clone()).unwrap();
+    (output, words)
+}
+
+#[test]
+fn wrong_arguments_exit_64_and_say_what_to_do() {
+    for (args, words) in [
+        (&["--lisen", "x"][..], "--listen"),
+        (&["--listen", "3014"], "invalid socket address"),
+        (&["--log", "a=b=c"], "give a level"),
+        (&["--name", "two words"], "use up to 64 letters"),
+        (&["--cluster-token", "two words"], "visible ASCII"),
+        (&["--listen", "127.0.0.1:0", "--registry", "etcd://x:1"], "only http://host:port"),
+    ] {
+        let (output, stderr) = run(args);
+        assert_eq!(output.status.code(), Some(64), "{args:?}: {stderr}");
+        assert!(stderr.contains(words), "{args:?}: {stderr}");
+    }
+}
+
+#[test]
+fn a_port_in_use_is_an_error_that_says_what_to_do() {
+    let gate = Gate::start("gate-9");
+    let taken = gate.address("client").to_string();
+    let output = command().args(["--listen", &taken]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let words = String::from_utf8(output.stdout).unwrap();
+    assert!(words.contains("is in use; stop the process that holds it"), "{words}");
+    assert!(words.contains("choose another with --listen"), "{words}");
+}
