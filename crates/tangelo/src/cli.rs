@@ -29,6 +29,13 @@ Examples:
   tangelo up --host 0.0.0.0 --logs /var/log/tangelo --log-format json
   tangelo up --log info,session=debug";
 
+const BENCH_EXAMPLES: &str = "\
+Examples:
+  tangelo bench --up                                    a cluster of its own, 1,000 clients
+  tangelo bench --clients 1000 --rooms 1 --rate 50      one large room
+  tangelo bench --up --clients 1000 --saturate          as much as it can
+  tangelo bench --gate 10.0.0.7:3014 --json             a cluster elsewhere, for a script";
+
 /// A chat cluster for Pomelo clients: starts one on this machine, and looks into one.
 #[derive(Debug, clap::Parser)]
 #[command(
@@ -53,6 +60,10 @@ pub enum Command {
     /// Start a whole cluster on this machine, each process on its own (the default)
     #[command(after_help = UP_EXAMPLES)]
     Up(Box<UpArgs>),
+
+    /// Measure a cluster: deliveries, latency, cost, and whether it keeps its promises
+    #[command(after_help = BENCH_EXAMPLES)]
+    Bench(Box<crate::bench::Args>),
 
     /// Ask a process whether it is well; exit 0 if so
     Healthcheck(HealthcheckArgs),

@@ -3,6 +3,7 @@
 //! `tangelo up` starts itself again in the roles gate, connector and chat, so one binary is a
 //! cluster of real processes.
 
+pub mod bench;
 pub mod cli;
 mod healthcheck;
 mod http;
@@ -19,6 +20,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
     match cli.command {
         None => up::run(cli.up).await,
         Some(Command::Up(args)) => up::run(*args).await,
+        Some(Command::Bench(args)) => bench::run(*args).await,
         Some(Command::Healthcheck(args)) => healthcheck::run(&args).await,
         Some(Command::Gate(args)) => gate::run(*args).await,
         Some(Command::Connector(args)) => connector::run(*args).await,

@@ -6,10 +6,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use daemon::UsageError;
+use daemon::{UsageError, net};
 use model::Role;
 
-use crate::{cli::UpArgs, healthcheck};
+use crate::cli::UpArgs;
 
 /// One process to keep running.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,7 +69,7 @@ impl Plan {
             specs.push(spec);
         }
         check_ports(&specs)?;
-        let gate = healthcheck::reachable(SocketAddr::new(args.host, args.gate_port));
+        let gate = net::loopback(SocketAddr::new(args.host, args.gate_port));
         Ok(Self { specs, page: format!("http://{gate}/") })
     }
 

@@ -2,7 +2,9 @@
 
 use std::{net::SocketAddr, path::Path};
 
-use crate::{healthcheck, http};
+use daemon::net;
+
+use crate::http;
 
 /// Asks the process `pid`, which writes where it listens to the file `addresses`.
 ///
@@ -13,7 +15,7 @@ pub(super) async fn ask(addresses: &Path, pid: Option<u32>) -> Result<(), String
     let text = tokio::fs::read_to_string(addresses).await;
     let text = text.map_err(|_| "it has not said yet where it listens".to_owned())?;
     let admin = admin_address(&text, pid).ok_or("it has not said yet where it listens")?;
-    match http::get(healthcheck::reachable(admin), "/readyz").await {
+    match http::get(net::loopback(admin), "/readyz").await {
         Ok((200, _)) => Ok(()),
         Ok((_, body)) => Err(body.trim().replace('\n', "; ")),
         Err(error) => Err(format!("its admin port {admin} does not answer: {error}")),

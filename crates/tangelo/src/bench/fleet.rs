@@ -1,0 +1,139 @@
+//! The threads that play the clients.
+
+use std::{
+    cell::RefCell,
+    rc::Rc,
+    sync::{Arc, Mutex, PoisonError, atomic::Ordering},
+    thread::{Builder, JoinHandle},
+    time::Duration,
+};
+
+use anyhow::{Context as _, anyhow};
+use hdrhistogram::Histogram;
+use tokio::{
+    sync::{Semaphore, watch},
+    task::{JoinSet, LocalSet},
+};
+use verify::history::Log;
+
+use super::player::{self, Counts, Left, Notes, Phase, Plan, Table};
+
+/// Clients of one thread that may be on their way in at once.
+const DOORS: usize = 64;
+
+/// Everybody who plays.
+pub(super) struct Fleet {
+    pub(super) counts: Arc<Counts>,
+    phase: watch::Sender<Phase>,
+    threads: Vec<JoinHandle<anyhow::Result<Played>>>,
+    /// The first client that could not join, and why.
+    failure: Arc<Mutex<Option<String>>>,
+}
+
+/// What is left of the game.
+pub(super) struct Played {
+    /// In the order of the clients' numbers.
+    pub(super) logs: Vec<Log>,
+    pub(super) latency: Histogram<u64>,
+    pub(super) late: Duration,
+    pub(super) refused: u64,
+    pub(super) closed: u64,
+    lefts: Vec<Left>,
+}
+
+impl Fleet {
+    /// Starts the threads; everybody begins to join.
+    pub(super) fn start(plan: Arc<Plan>, threads: u32) -> anyhow::Result<Self> {
+        let (phase, watched) = watch::channel(Phase::Join);
+        let counts = Arc::new(Counts::default());
+        let failure = Arc::new(Mutex::new(None));
+        let mut started = Vec::new();
+        for number in 0..threads {
+            let plan = Arc::clone(&plan);
+            let (counts, watched) = (Arc::clone(&counts), watched.clone());
+            let failure = Arc::clone(&failure);
+            let thread = Builder::new().name(format!("clients-{number}"));
+            started.push(thread.spawn(move || {
+                let indexes = (number..plan.clients()).step_by(threads as usize);
+                play(plan, counts, watched, &failure, indexes)
+            })?);
+        }
+        Ok(Self { counts, phase, threads: started, failure })
+    }
+
+    pub(super) fn joined(&self) -> u32 {
+        u32::try_from(self.counts.joined.load(Ordering::Relaxed)).unwrap_or(u32::MAX)
+    }
+
+    pub(super) fn failure(&self) -> Option<String> {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Tells everybody what comes next.
+    pub(super) fn enter(&self, phase: Phase) {
+        self.phase.send_replace(phase);
+    }
+
+    /// Ends the game. Connections close only when everybody has stopped reading.
+    pub(super) fn stop(self) -> anyhow::Result<Played> {
+        self.phase.send_replace(Phase::Stop);
+        let mut all: Option<Played> = None;
+        for thread in self.threads {
+            let played = thread.join().map_err(|_| anyhow!("a thread of clients panicked"))??;
+            match &mut all {
+                None => all = Some(played),
+                Some(all) => {
+                    all.latency.add(&played.latency)?;
+                    all.late = all.late.max(played.late);
+                    all.refused += played.refused;
+                    all.closed += played.closed;
+                    all.lefts.extend(played.lefts);
+                }
+            }
+        }
+        let mut all = all.context("nobody played")?;
+        all.lefts.sort_by_key(|left| left.index);
+        all.logs = all.lefts.drain(..).map(|left| left.log).collect();
+        Ok(all)
+    }
+}
+
+fn play(
+    plan: Arc<Plan>,
+    counts: Arc<Counts>,
+    phase: watch::Receiver<Phase>,
+    failure: &Mutex<Option<String>>,
+    indexes: impl Iterator<Item = u32>,
+) -> anyhow::Result<Played> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let notes = RefCell::new(Notes::new(plan.transport())?);
+    let doors = Semaphore::new(DOORS);
+    let table = Rc::new(Table { plan, counts, phase, doors, notes });
+    let lefts = LocalSet::new().block_on(&runtime, async {
+        let mut clients = JoinSet::new();
+        for index in indexes {
+            clients.spawn_local(player::play(Rc::clone(&table), index));
+        }
+        let mut lefts = Vec::new();
+        while let Some(left) = clients.join_next().await {
+            match left? {
+                Ok(left) => lefts.push(left),
+                Err(error) => {
+                    let mut failure = failure.lock().unwrap_or_else(PoisonError::into_inner);
+                    failure.get_or_insert(format!("{error:#}"));
+                }
+            }
+        }
+        anyhow::Ok(lefts)
+    })?;
+    let table = Rc::into_inner(table).context("somebody still plays")?;
+    let notes = table.notes.into_inner();
+    Ok(Played {
+        logs: Vec::new(),
+        latency: notes.latency,
+        late: notes.late,
+        refused: notes.refused,
+        closed: notes.closed,
+        lefts,
+    })
+}

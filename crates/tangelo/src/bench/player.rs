@@ -1,0 +1,445 @@
+//! One client of a benchmark.
+
+use std::{
+    cell::RefCell,
+    fmt::Write as _,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    pin::Pin,
+    rc::Rc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use client::{Client, Codec, Connection, HEARTBEAT, Heard, Options, RequestId, Route, Transport};
+use hdrhistogram::Histogram;
+use model::limits::PRESENCE_MEMBERS_MAX;
+use serde_json::{Map, Value};
+use tokio::{
+    sync::{Semaphore, watch},
+    time::{Sleep, sleep_until},
+};
+use verify::history::{History, Log, Name, Names, Presence, Report, TextId, To};
+
+use super::Args;
+
+/// Longest latency that is told apart, in microseconds.
+const LATENCY_MAX: u64 = 60_000_000;
+/// Connections from one loopback address to one port; the kernel has about 28,000 ports.
+const CLIENTS_PER_SOURCE: u32 = 20_000;
+/// How long a saturating client waits after a refusal.
+const REFUSAL_PAUSE: Duration = Duration::from_millis(100);
+/// A moment that does not come.
+const NEVER: Duration = Duration::from_secs(86_400);
+
+/// What the crowd is to do, agreed before anybody starts.
+pub(super) struct Plan {
+    gate: SocketAddr,
+    transport: Transport,
+    clients: u32,
+    rooms: u32,
+    rate: f64,
+    saturate: Option<u32>,
+    text_bytes: usize,
+    warmup: Duration,
+    seconds: Duration,
+    /// Tells this run's names from another's.
+    run: String,
+    names: Names,
+    users: Vec<Name>,
+    room_names: Vec<Name>,
+}
+
+impl Plan {
+    pub(super) fn new(args: &Args, gate: SocketAddr, transport: Transport) -> Self {
+        let run = format!("{:x}", std::process::id());
+        let rooms = args.rooms.min(args.clients);
+        let mut names = Names::default();
+        let users = (0..args.clients).map(|index| names.intern(&user_name(&run, index))).collect();
+        let room_names = (0..rooms).map(|index| names.intern(&room_name(&run, index))).collect();
+        Self {
+            gate,
+            transport,
+            clients: args.clients,
+            rooms,
+            rate: args.rate.max(0.001),
+            saturate: args.saturate,
+            text_bytes: args.bytes as usize,
+            warmup: super::seconds(args.warmup),
+            seconds: super::seconds(args.seconds),
+            run,
+            names,
+            users,
+            room_names,
+        }
+    }
+
+    pub(super) const fn clients(&self) -> u32 {
+        self.clients
+    }
+
+    pub(super) const fn transport(&self) -> Transport {
+        self.transport
+    }
+
+    /// An empty log for a client.
+    fn log(&self, index: u32) -> Log {
+        Log::new(self.room_names[(index % self.rooms) as usize], self.users[index as usize])
+    }
+
+    /// The name of a user, as it came over the wire.
+    fn user(&self, name: &[u8]) -> Option<Name> {
+        let text = std::str::from_utf8(name).ok()?;
+        let (run, index) = text.strip_prefix('b')?.split_once('_')?;
+        let index: usize = index.parse().ok()?;
+        (run == self.run).then(|| self.users.get(index).copied()).flatten()
+    }
+
+    /// Judges what the clients did and saw, in the order of their numbers.
+    pub(super) fn judge(&self, logs: Vec<Log>) -> Report {
+        // One more than the mean, as the clients may not divide evenly.
+        let room = (self.clients / self.rooms + 1) as usize;
+        let presence =
+            if room < PRESENCE_MEMBERS_MAX { Presence::Announced } else { Presence::Silent };
+        let mut history = History::new(self.names.clone(), presence);
+        for log in logs {
+            history.push(log);
+        }
+        history.check()
+    }
+}
+
+fn user_name(run: &str, index: u32) -> String {
+    format!("b{run}_{index}")
+}
+
+fn room_name(run: &str, index: u32) -> String {
+    format!("bench{run}_{index}")
+}
+
+/// What the crowd is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// Coming in.
+    Join,
+    /// Speaking, since then.
+    Send { start: Instant },
+    /// Listening only.
+    Hush,
+    /// Done: nobody reads any more.
+    Stop,
+}
+
+impl Phase {
+    const fn start(self) -> Option<Instant> {
+        match self {
+            Self::Send { start } => Some(start),
+            Self::Join | Self::Hush | Self::Stop => None,
+        }
+    }
+}
+
+/// What the crowd has done so far.
+#[derive(Debug, Default)]
+pub(super) struct Counts {
+    pub(super) joined: AtomicU64,
+    pub(super) sent: AtomicU64,
+    pub(super) answered: AtomicU64,
+    pub(super) delivered: AtomicU64,
+}
+
+impl Counts {
+    pub(super) fn unanswered(&self) -> u64 {
+        let answered = self.answered.load(Ordering::Relaxed);
+        self.sent.load(Ordering::Relaxed).saturating_sub(answered)
+    }
+}
+
+/// What all clients of a thread share.
+pub(super) struct Table {
+    pub(super) plan: Arc<Plan>,
+    pub(super) counts: Arc<Counts>,
+    pub(super) phase: watch::Receiver<Phase>,
+    /// How many may be on their way in at once.
+    pub(super) doors: Semaphore,
+    pub(super) notes: RefCell<Notes>,
+}
+
+/// What all clients of a thread write into.
+pub(super) struct Notes {
+    /// From due to delivered, in microseconds.
+    pub(super) latency: Histogram<u64>,
+    /// How late the generator itself was at worst.
+    pub(super) late: Duration,
+    pub(super) refused: u64,
+    pub(super) closed: u64,
+    /// Handed from client to client, so that each handshake is short.
+    gate: Options,
+    connector: Options,
+}
+
+impl Notes {
+    pub(super) fn new(transport: Transport) -> anyhow::Result<Self> {
+        let options = Options { transport, ..Options::default() };
+        Ok(Self {
+            latency: Histogram::new_with_max(LATENCY_MAX, 3)?,
+            late: Duration::ZERO,
+            refused: 0,
+            closed: 0,
+            gate: options.clone(),
+            connector: options,
+        })
+    }
+}
+
+/// What is left of a client.
+pub(super) struct Left {
+    pub(super) index: u32,
+    pub(super) log: Log,
+    /// Open until everybody is done, so that nobody sees anybody leave.
+    pub(super) _connection: Option<Connection>,
+}
+
+/// Plays one client from joining to the end.
+///
+/// # Errors
+///
+/// If it cannot join.
+pub(super) async fn play(table: Rc<Table>, index: u32) -> anyhow::Result<Left> {
+    let mut phase = table.phase.clone();
+    let (connection, codec, log) = {
+        let _door = table.doors.acquire().await?;
+        join(&table, index).await?
+    };
+    table.counts.joined.fetch_add(1, Ordering::Relaxed);
+    let mut player = Player::new(&table, index, codec, log);
+    let mut connection = connection;
+    let mut sleep: Pin<Box<Sleep>> = Box::pin(sleep_until(player.wake().into()));
+    loop {
+        let wake = player.wake().into();
+        if sleep.deadline() != wake {
+            sleep.as_mut().reset(wake);
+        }
+        let mut now = None;
+        let lives = tokio::select! {
+            received = connection.receive(|packet| {
+                let now = *now.get_or_insert_with(Instant::now);
+                player.hear(Heard::from_packet(packet), now);
+            }) => received,
+            () = &mut sleep => player.act(&mut connection),
+            _ = phase.changed() => {
+                let now = *phase.borrow_and_update();
+                if now == Phase::Stop {
+                    return Ok(player.leave(Some(connection)));
+                }
+                player.enter(now);
+                Ok(())
+            }
+        };
+        if lives.and_then(|()| player.saturate(&mut connection)).is_err() {
+            table.notes.borrow_mut().closed += 1;
+            player.log.gone();
+            return Ok(player.leave(None));
+        }
+    }
+}
+
+async fn join(table: &Table, index: u32) -> anyhow::Result<(Connection, Codec, Log)> {
+    let plan = &table.plan;
+    let (user, room) = (user_name(&plan.run, index), room_name(&plan.run, index % plan.rooms));
+    let source = source(index, plan.gate);
+    let mut gate = table.notes.borrow().gate.clone();
+    gate.source = source;
+    let entry = Client::query_entry(plan.gate, &gate, &user, Some(&room)).await?;
+    let mut options = table.notes.borrow().connector.clone();
+    options.source = source;
+    let mut client = Client::connect((entry.host.as_str(), entry.port), &options).await?;
+    table.notes.borrow_mut().connector.kept = client.kept();
+    let members = client.enter(&user, &room).await?;
+    let mut log = plan.log(index);
+    log.joined(members.iter().filter_map(|member| plan.user(member.as_bytes())));
+    let (connection, codec, events) = client.into_parts();
+    for event in events {
+        if let client::Event::Push(client::Push::Add { user }) = event
+            && let Some(user) = plan.user(user.as_bytes())
+        {
+            log.saw_add(user);
+        }
+    }
+    Ok((connection, codec, log))
+}
+
+/// A loopback address of its own for every twenty thousand clients.
+fn source(index: u32, gate: SocketAddr) -> Option<IpAddr> {
+    let number = u8::try_from(index / CLIENTS_PER_SOURCE).ok()?;
+    let loopback = gate.ip() == IpAddr::V4(Ipv4Addr::LOCALHOST);
+    (loopback && number > 0).then(|| Ipv4Addr::new(127, 0, 1, number).into())
+}
+
+struct Player<'a> {
+    table: &'a Table,
+    index: u32,
+    codec: Codec,
+    log: Log,
+    phase: Phase,
+    /// When the crowd began to speak, once this client knows.
+    start: Option<Instant>,
+    /// When the next heartbeat is due.
+    beat: Instant,
+    /// When the next message is due.
+    due: Option<Instant>,
+    in_flight: u32,
+    text: String,
+}
+
+impl<'a> Player<'a> {
+    fn new(table: &'a Table, index: u32, codec: Codec, log: Log) -> Self {
+        // Spread over an interval, or a crowd that came at once beats at once.
+        let every = codec.heartbeat.unwrap_or(NEVER);
+        let part = every / 2 + every / 128 * (index % 64);
+        Self {
+            table,
+            index,
+            codec,
+            log,
+            phase: Phase::Join,
+            start: None,
+            beat: Instant::now() + part,
+            due: None,
+            in_flight: 0,
+            text: String::new(),
+        }
+    }
+
+    fn leave(self, connection: Option<Connection>) -> Left {
+        Left { index: self.index, log: self.log, _connection: connection }
+    }
+
+    fn wake(&self) -> Instant {
+        self.due.map_or(self.beat, |due| due.min(self.beat))
+    }
+
+    /// The sends of all clients are evenly spread: each is due one step after its neighbour's.
+    fn enter(&mut self, phase: Phase) {
+        self.phase = phase;
+        self.start = self.start.or(phase.start());
+        self.due = match phase {
+            Phase::Send { start } if self.table.plan.saturate.is_none() => {
+                Some(start + Duration::from_secs_f64(f64::from(self.index) / self.table.plan.rate))
+            }
+            Phase::Send { .. } | Phase::Join | Phase::Hush | Phase::Stop => None,
+        };
+    }
+
+    /// Does what is due.
+    fn act(&mut self, connection: &mut Connection) -> Result<(), client::Closed> {
+        let now = Instant::now();
+        if now >= self.beat {
+            self.beat = now + self.codec.heartbeat.unwrap_or(NEVER);
+            connection.send(&HEARTBEAT)?;
+        }
+        while let Some(due) = self.due.filter(|due| *due <= now) {
+            if self.table.plan.saturate.is_some() {
+                // The pause after a refusal is over.
+                self.due = None;
+                break;
+            }
+            let plan = &self.table.plan;
+            self.due = Some(due + Duration::from_secs_f64(f64::from(plan.clients) / plan.rate));
+            let late = now - due;
+            let mut notes = self.table.notes.borrow_mut();
+            notes.late = notes.late.max(late);
+            drop(notes);
+            self.say(connection, due)?;
+        }
+        Ok(())
+    }
+
+    /// Keeps as many messages in flight as were asked for.
+    fn saturate(&mut self, connection: &mut Connection) -> Result<(), client::Closed> {
+        let (Some(most), Phase::Send { .. }) = (self.table.plan.saturate, self.phase) else {
+            return Ok(());
+        };
+        while self.in_flight < most && self.due.is_none() {
+            self.say(connection, Instant::now())?;
+        }
+        Ok(())
+    }
+
+    fn say(&mut self, connection: &mut Connection, due: Instant) -> Result<(), client::Closed> {
+        let Phase::Send { start } = self.phase else {
+            return Ok(());
+        };
+        let number = self.log.sent(To::Everyone);
+        let micros = due.saturating_duration_since(start).as_micros();
+        self.text.clear();
+        // Writing into a string cannot fail.
+        let _ = write!(self.text, "m:{}:{number} {micros} ", self.index);
+        while self.text.len() < self.table.plan.text_bytes {
+            self.text.push('x');
+        }
+        let mut body = Map::new();
+        body.insert("content".to_owned(), Value::String(self.text.clone()));
+        body.insert("target".to_owned(), Value::String("*".to_owned()));
+        let id = RequestId(number.into());
+        let package = self.codec.encode_request(id, Route::Send.name(), &body);
+        let package = package.map_err(|error| client::Closed::Nonsense(error.to_string()))?;
+        self.in_flight += 1;
+        self.table.counts.sent.fetch_add(1, Ordering::Relaxed);
+        connection.send(&package)
+    }
+
+    fn hear(&mut self, heard: Heard<'_>, now: Instant) {
+        match heard {
+            Heard::Chat { text, from, target } => self.hear_chat(text, from, target, now),
+            Heard::Answer { id, refused } => {
+                let number = u32::try_from(id.0).unwrap_or(0);
+                self.in_flight = self.in_flight.saturating_sub(1);
+                self.table.counts.answered.fetch_add(1, Ordering::Relaxed);
+                if refused {
+                    self.table.notes.borrow_mut().refused += 1;
+                    if self.table.plan.saturate.is_some() {
+                        self.due = Some(now + REFUSAL_PAUSE);
+                    }
+                } else {
+                    self.log.acked(number);
+                }
+            }
+            Heard::Add(user) => {
+                if let Some(user) = self.table.plan.user(user) {
+                    self.log.saw_add(user);
+                }
+            }
+            Heard::Leave(user) => {
+                if let Some(user) = self.table.plan.user(user) {
+                    self.log.saw_leave(user);
+                }
+            }
+            Heard::Kick | Heard::Other => {}
+        }
+    }
+
+    fn hear_chat(&mut self, text: &[u8], from: &[u8], target: &[u8], now: Instant) {
+        let text = std::str::from_utf8(text).unwrap_or_default();
+        let (Some(id), Some(from)) = (TextId::parse(text), self.table.plan.user(from)) else {
+            self.log.saw_foreign();
+            return;
+        };
+        self.log.saw(from, id, target != b"*");
+        self.table.counts.delivered.fetch_add(1, Ordering::Relaxed);
+        let micros = text.split(' ').nth(1).and_then(|micros| micros.parse().ok());
+        // A neighbour may have spoken before this client was told to begin.
+        let start = self.start.or_else(|| self.table.phase.borrow().start());
+        let (Some(micros), Some(start)) = (micros.map(Duration::from_micros), start) else {
+            return;
+        };
+        let plan = &self.table.plan;
+        if micros >= plan.warmup && micros < plan.warmup + plan.seconds {
+            let latency = now.saturating_duration_since(start + micros).as_micros();
+            let latency = u64::try_from(latency).unwrap_or(LATENCY_MAX);
+            self.table.notes.borrow_mut().latency.saturating_record(latency);
+        }
+    }
+}
