@@ -26,22 +26,42 @@ pub struct Escaped<'a, S>(pub &'a mut S);
 
 impl<S: Sink> Sink for Escaped<'_, S> {
     fn text(&mut self, text: &str) {
+        let bytes = text.as_bytes();
         let mut clean_from = 0;
-        for (at, &byte) in text.as_bytes().iter().enumerate() {
-            let Some(escape) = escape_of(byte) else {
+        let mut at = 0;
+        while at < bytes.len() {
+            if !IS_ESCAPED[usize::from(bytes[at])] {
+                at += 1;
                 continue;
-            };
-            self.0.text(&text[clean_from..at]);
-            self.0.text(escape);
-            clean_from = at + 1;
+            }
+            if clean_from < at {
+                self.0.text(&text[clean_from..at]);
+            }
+            self.0.text(escape_of(bytes[at]));
+            at += 1;
+            clean_from = at;
         }
-        self.0.text(&text[clean_from..]);
+        if clean_from < at {
+            self.0.text(&text[clean_from..]);
+        }
     }
 }
 
-/// How `JSON.stringify` writes a byte inside a string, if not as it is.
-#[inline]
-const fn escape_of(byte: u8) -> Option<&'static str> {
+/// Which bytes JSON wants escaped inside a string.
+const IS_ESCAPED: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut control = 0;
+    while control < 0x20 {
+        table[control] = true;
+        control += 1;
+    }
+    table[b'"' as usize] = true;
+    table[b'\\' as usize] = true;
+    table
+};
+
+/// How `JSON.stringify` writes an escaped byte.
+const fn escape_of(byte: u8) -> &'static str {
     const CONTROL: [&str; 32] = [
         "\\u0000", "\\u0001", "\\u0002", "\\u0003", "\\u0004", "\\u0005", "\\u0006", "\\u0007",
         "\\b", "\\t", "\\n", "\\u000b", "\\f", "\\r", "\\u000e", "\\u000f", "\\u0010", "\\u0011",
@@ -49,10 +69,9 @@ const fn escape_of(byte: u8) -> Option<&'static str> {
         "\\u001a", "\\u001b", "\\u001c", "\\u001d", "\\u001e", "\\u001f",
     ];
     match byte {
-        b'"' => Some("\\\""),
-        b'\\' => Some("\\\\"),
-        0..=0x1f => Some(CONTROL[byte as usize]),
-        _ => None,
+        b'"' => "\\\"",
+        b'\\' => "\\\\",
+        control => CONTROL[(control & 0x1f) as usize],
     }
 }
 
@@ -151,28 +170,19 @@ pub fn first_argument(json: &str) -> &str {
     if !depth_is_within(json, limits::JSON_DEPTH_MAX) {
         return "";
     }
-    let elements = serde_json::from_str::<FirstElement<'_>>(json);
-    elements.map_or("", |FirstElement(first)| first.map_or("", RawValue::get))
+    let elements = serde_json::from_str::<Elements<'_, 1>>(json);
+    elements.map_or("", |Elements([first])| first.map_or("", RawValue::get))
 }
 
 /// Whether no value in `json` is nested deeper than `max`. Reads each byte once, allocates nothing.
 #[must_use]
 pub fn depth_is_within(json: &str, max: usize) -> bool {
+    let bytes = json.as_bytes();
     let mut depth = 0_usize;
-    let mut in_string = false;
-    let mut escaped = false;
-    for &byte in json.as_bytes() {
-        if in_string {
-            match byte {
-                _ if escaped => escaped = false,
-                b'\\' => escaped = true,
-                b'"' => in_string = false,
-                _ => {}
-            }
-            continue;
-        }
-        match byte {
-            b'"' => in_string = true,
+    let mut at = 0;
+    while at < bytes.len() {
+        match bytes[at] {
+            b'"' => at = end_of_string(bytes, at + 1),
             b'[' | b'{' => {
                 depth += 1;
                 if depth > max {
@@ -182,8 +192,18 @@ pub fn depth_is_within(json: &str, max: usize) -> bool {
             b']' | b'}' => depth = depth.saturating_sub(1),
             _ => {}
         }
+        at += 1;
     }
     true
+}
+
+/// Where the quote is that ends a string whose inside begins at `from`.
+fn end_of_string(bytes: &[u8], from: usize) -> usize {
+    let mut at = from;
+    while at < bytes.len() && bytes[at] != b'"' {
+        at += if bytes[at] == b'\\' { 2 } else { 1 };
+    }
+    at
 }
 
 /// The name that the original made of a member: JavaScript's text of the value. A member that was
@@ -219,23 +239,35 @@ pub fn as_uid(content: &Content) -> Option<Cow<'_, str>> {
     }
 }
 
-/// The first element of an array whose other elements are looked at, but not kept.
-struct FirstElement<'a>(Option<&'a RawValue>);
+/// The JSON texts of the first two elements of an array.
+pub(crate) fn first_two(json: &str) -> Option<(&str, &str)> {
+    let Elements([first, second]) = serde_json::from_str(json).ok()?;
+    Some((first?.get(), second?.get()))
+}
 
-impl<'de> Deserialize<'de> for FirstElement<'de> {
+/// The first elements of an array, whose others are looked at but not kept.
+struct Elements<'a, const N: usize>([Option<&'a RawValue>; N]);
+
+impl<'de, const N: usize> Deserialize<'de> for Elements<'de, N> {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct First;
-        impl<'de> Visitor<'de> for First {
-            type Value = FirstElement<'de>;
+        struct First<const N: usize>;
+        impl<'de, const N: usize> Visitor<'de> for First<N> {
+            type Value = Elements<'de, N>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("an array")
             }
 
             fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
-                let first = seq.next_element()?;
+                let mut first = [None; N];
+                for element in &mut first {
+                    *element = seq.next_element()?;
+                    if element.is_none() {
+                        return Ok(Elements(first));
+                    }
+                }
                 while seq.next_element::<IgnoredAny>()?.is_some() {}
-                Ok(FirstElement(first))
+                Ok(Elements(first))
             }
         }
         deserializer.deserialize_seq(First)
@@ -310,7 +342,7 @@ impl Visitor<'_> for Position<'_> {
 pub(crate) fn content_of(raw: &str) -> Content {
     if let Some(inner) = raw.strip_prefix('"').and_then(|raw| raw.strip_suffix('"')) {
         return Content::Text(if inner.contains('\\') {
-            unescape(raw, inner).into()
+            unescape(inner).into()
         } else {
             inner.into()
         });
@@ -324,12 +356,9 @@ pub(crate) fn content_of(raw: &str) -> Content {
     Content::Json(String::from_utf8(json).map_or_else(|_| Arc::from(raw), Arc::from))
 }
 
-/// Decodes a JSON string; half a surrogate pair, which JavaScript allows, becomes U+FFFD.
-fn unescape(raw: &str, inner: &str) -> String {
-    serde_json::from_str(raw).unwrap_or_else(|_| unescape_leniently(inner))
-}
-
-fn unescape_leniently(inner: &str) -> String {
+/// Decodes the inside of a JSON string whose escapes are sound. Half a surrogate pair, which
+/// JavaScript allows, becomes U+FFFD.
+fn unescape(inner: &str) -> String {
     let mut text = String::with_capacity(inner.len());
     let mut rest = inner;
     while let Some((clean, escape)) = rest.split_once('\\') {

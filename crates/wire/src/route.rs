@@ -155,7 +155,7 @@ impl Push<'_> {
         match self {
             Self::Add { user } | Self::Leave { user } => 32 + user.as_str().len(),
             Self::Chat { content, from, target } => {
-                48 + content.len() + from.as_str().len() + target.len()
+                56 + content.len() + from.as_str().len() + target.len()
             }
         }
     }

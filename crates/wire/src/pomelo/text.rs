@@ -24,6 +24,7 @@ impl Encoding {
     pub fn len(self, text: &str) -> usize {
         match self {
             Self::Utf8 => text.len(),
+            // A character beyond the BMP begins with a byte past 0xef, and grows from 4 to 6.
             Self::Cesu8 => text.len() + 2 * text.bytes().filter(|&byte| byte >= 0xf0).count(),
         }
     }
@@ -31,8 +32,8 @@ impl Encoding {
     /// Appends `text` to `out`.
     pub fn append(self, out: &mut Vec<u8>, text: &str) {
         match self {
-            Self::Utf8 => out.extend_from_slice(text.as_bytes()),
-            Self::Cesu8 => append_cesu8(out, text),
+            Self::Cesu8 if self.len(text) > text.len() => append_cesu8(out, text),
+            Self::Utf8 | Self::Cesu8 => out.extend_from_slice(text.as_bytes()),
         }
     }
 }

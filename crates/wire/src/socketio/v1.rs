@@ -9,7 +9,6 @@ pub mod payload;
 
 use bytes::Bytes;
 use model::{Content, limits};
-use serde_json::value::RawValue;
 
 use super::request::Request;
 use crate::{
@@ -132,16 +131,14 @@ fn message_of(json: &str) -> Option<Content> {
     if !body::depth_is_within(json, limits::JSON_DEPTH_MAX) {
         return None;
     }
-    let arguments: Vec<&RawValue> = serde_json::from_str(json).ok()?;
-    let [name, argument, ..] = arguments.as_slice() else {
-        return None;
-    };
-    let name: String = serde_json::from_str(name.get()).ok()?;
-    if name != "message" {
-        return None;
-    }
-    let content = body::content_of(argument.get());
-    content.as_text().is_some().then_some(content)
+    let (name, argument) = body::first_two(json)?;
+    let is_message = name == "\"message\"" || serde_json::from_str(name).is_ok_and(is_message);
+    let content = body::content_of(argument);
+    (is_message && content.as_text().is_some()).then_some(content)
+}
+
+fn is_message(name: String) -> bool {
+    name == "message"
 }
 
 /// Reads the string of a client's message. `None` if it is too short to be a request; the
