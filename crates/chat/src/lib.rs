@@ -20,7 +20,7 @@ use anyhow::Context as _;
 use cluster::Node;
 use daemon::{Cause, CommonArgs, Process, UsageError};
 use model::{Role, limits};
-use registry::{Lease, Membership, Registry};
+use registry::{ClusterToken, Lease, Membership, Registry};
 use rpc::link::{Hello, Service};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::TcpListenerStream;
@@ -61,6 +61,11 @@ pub struct Args {
     #[arg(long, env = "TANGELO_LINK_HOST", value_name = "HOST")]
     pub link_host: Option<String>,
 
+    /// Secret that all processes of the cluster show each other; best set by its variable, which
+    /// other users of the machine cannot see
+    #[arg(long, env = "TANGELO_CLUSTER_TOKEN", value_name = "SECRET", hide_env_values = true)]
+    pub cluster_token: Option<String>,
+
     /// Tasks that drive rooms [default: one per processor, at most 4]
     #[arg(long, env = "TANGELO_WORKERS", value_name = "COUNT")]
     pub workers: Option<usize>,
@@ -78,8 +83,11 @@ pub struct Args {
 pub async fn run(args: Args) -> anyhow::Result<()> {
     let process = Process::start(Role::Chat, &args.common)?;
     process.ready.unmet("shards", "owns no shard yet");
-    let registry = Registry::new(&registry::Config::new(args.registry.as_str()))
-        .map_err(|error| UsageError(format!("--registry: {error}")))?;
+    let token = cluster_token(args.cluster_token.as_deref())?;
+    let config =
+        registry::Config { token: token.clone(), ..registry::Config::new(args.registry.as_str()) };
+    let registry =
+        Registry::new(&config).map_err(|error| UsageError(format!("--registry: {error}")))?;
     let listener = daemon::net::bind(args.listen, "--listen")?;
     let address = listener.local_addr()?;
     let host = reachable_host(address.ip(), args.link_host.as_deref()).await?;
@@ -89,10 +97,9 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let workers = Workers::start(args.workers.unwrap_or(cores.min(4)), &process.tasks);
     let me = Hello { node: process.name.clone(), incarnation: process.incarnation };
     let (incoming, links) = mpsc::channel(LINKS_WAITING_MAX);
-    let token = process.tasks.token();
-    let server = Service::transport().add_service(Service::server(me, incoming));
+    let ended = process.tasks.token().cancelled_owned();
+    let server = Service::transport().add_service(Service::server(me, token, incoming));
     process.tasks.spawn("link server", async move {
-        let ended = token.cancelled_owned();
         let incoming = TcpListenerStream::new(listener);
         if let Err(error) = server.serve_with_incoming_shutdown(incoming, ended).await {
             tracing::error!(%error, "the link server failed");
@@ -156,4 +163,9 @@ async fn reachable_host(listen: IpAddr, configured: Option<&str>) -> anyhow::Res
     })?;
     let address = addresses.map(|address| address.ip()).find(IpAddr::is_ipv4);
     Ok(address.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)).to_string())
+}
+
+fn cluster_token(text: Option<&str>) -> Result<Option<ClusterToken>, UsageError> {
+    let token = text.filter(|text| !text.is_empty()).map(ClusterToken::new).transpose();
+    token.map_err(|error| UsageError(format!("--cluster-token: {error}")))
 }

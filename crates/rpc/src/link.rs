@@ -15,10 +15,14 @@ use tokio::sync::mpsc;
 use tokio_stream::Stream;
 use tonic::{
     Request, Response, Status, Streaming,
+    service::interceptor::InterceptedService,
     transport::{Channel, Endpoint},
 };
 
-use crate::{convert, pb};
+use crate::{
+    convert, pb,
+    token::{AttachToken, ClusterToken, RequireToken},
+};
 
 /// Flow-control window of one stream and of one connection, in bytes: a burst of a full room
 /// must not wait for a window update on a loaded machine.
@@ -138,7 +142,11 @@ impl FromConnector {
 /// # Errors
 ///
 /// If the address makes no sense, nobody answers there, or it is no chat.
-pub async fn dial(address: &str, me: Hello) -> Result<(Sender<ToOwner>, FromOwner, Hello), Error> {
+pub async fn dial(
+    address: &str,
+    me: Hello,
+    token: Option<&ClusterToken>,
+) -> Result<(Sender<ToOwner>, FromOwner, Hello), Error> {
     let endpoint = Endpoint::from_shared(address.to_owned())
         .map_err(|_| Error::Address(address.to_owned()))?
         .connect_timeout(CONNECT_TIMEOUT)
@@ -149,9 +157,10 @@ pub async fn dial(address: &str, me: Hello) -> Result<(Sender<ToOwner>, FromOwne
         .keep_alive_timeout(limits::LINK_KEEPALIVE_TIMEOUT)
         .keep_alive_while_idle(true);
     let channel: Channel = endpoint.connect().await?;
-    let mut client = pb::link_client::LinkClient::new(channel)
-        .max_decoding_message_size(limits::LINK_MESSAGE_BYTES_MAX)
-        .max_encoding_message_size(limits::LINK_MESSAGE_BYTES_MAX);
+    let mut client =
+        pb::link_client::LinkClient::with_interceptor(channel, AttachToken::new(token))
+            .max_decoding_message_size(limits::LINK_MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(limits::LINK_MESSAGE_BYTES_MAX);
     let (queue, frames) = mpsc::channel(limits::LINK_QUEUE_FRAMES_MAX);
     let outgoing = Batches::new(frames, move |hello, frames: Vec<Frame<ToOwner>>| pb::ToOwner {
         hello,
@@ -187,15 +196,21 @@ pub struct Service {
 }
 
 /// The gRPC service around [`Service`].
-pub type Server = pb::link_server::LinkServer<Service>;
+pub type Server = InterceptedService<pb::link_server::LinkServer<Service>, RequireToken>;
 
 impl Service {
-    /// A service that says hello as `me` and hands links to `incoming`.
+    /// A service that says hello as `me`, lets in who brings `token` (everybody if there is none),
+    /// and hands links to `incoming`.
     #[must_use]
-    pub fn server(me: Hello, incoming: mpsc::Sender<Incoming>) -> Server {
-        pb::link_server::LinkServer::new(Self { me, incoming })
+    pub fn server(
+        me: Hello,
+        token: Option<ClusterToken>,
+        incoming: mpsc::Sender<Incoming>,
+    ) -> Server {
+        let server = pb::link_server::LinkServer::new(Self { me, incoming })
             .max_decoding_message_size(limits::LINK_MESSAGE_BYTES_MAX)
-            .max_encoding_message_size(limits::LINK_MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(limits::LINK_MESSAGE_BYTES_MAX);
+        InterceptedService::new(server, RequireToken::new(token))
     }
 
     /// The settings that a transport for this service needs.
