@@ -8,8 +8,10 @@
 
 mod binaries;
 mod cluster;
+mod crowd;
 pub mod http;
 mod ports;
 pub mod transcript;
 
 pub use cluster::{Cluster, Node, Shape, deadline, until};
+pub use crowd::{Crowd, UserKey};

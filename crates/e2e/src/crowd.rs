@@ -1,0 +1,351 @@
+//! Users who record what they do and see.
+
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use anyhow::{Context as _, bail};
+use client::{Client, Error, Event, Options, Push, RequestId, Route, Transport};
+use serde_json::Map;
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    task::JoinSet,
+    time::{Instant, sleep, sleep_until},
+};
+use verify::history::{History, Log, Names, Presence, Report, SessionKey, TextId, To};
+
+use crate::cluster::deadline;
+
+/// Orders that a user may have waiting.
+const ORDERS_MAX: usize = 1024;
+/// How often a verdict is looked at.
+const LOOK: Duration = Duration::from_millis(100);
+/// How often in a row it must be clean: something may still be on its way.
+const CLEAN_LOOKS: u32 = 4;
+
+/// One user of a [`Crowd`], by the order of entering.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct UserKey(usize);
+
+/// Users who enter, speak and leave, and whose history can be judged at any time.
+pub struct Crowd {
+    records: Arc<Records>,
+    users: Vec<mpsc::Sender<Order>>,
+    chatter: watch::Sender<Option<Duration>>,
+    tasks: JoinSet<()>,
+    options: Options,
+}
+
+/// What a user is told to do.
+enum Order {
+    Say { target: String },
+    Leave { done: oneshot::Sender<()> },
+}
+
+/// What all users write into.
+#[derive(Default)]
+struct Records {
+    inner: Mutex<Inner>,
+}
+
+#[derive(Default)]
+struct Inner {
+    names: Names,
+    logs: Vec<Log>,
+    /// Sends without an answer.
+    unanswered: usize,
+    refused: Vec<String>,
+    /// Users whose connection ended without their doing, and how.
+    lost: Vec<String>,
+}
+
+impl Records {
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Crowd {
+    /// A crowd of nobody, to speak over this transport.
+    #[must_use]
+    pub fn new(transport: Transport) -> Self {
+        Self {
+            records: Arc::default(),
+            users: Vec::new(),
+            chatter: watch::Sender::new(None),
+            tasks: JoinSet::new(),
+            options: Options { transport, ..Options::default() },
+        }
+    }
+
+    /// Lets a user ask the gate, connect and enter.
+    ///
+    /// # Errors
+    ///
+    /// If it does not get in.
+    pub async fn enter(
+        &mut self,
+        gate: SocketAddr,
+        user: &str,
+        room: &str,
+    ) -> anyhow::Result<UserKey> {
+        let entry = Client::query_entry(gate, &self.options, user, Some(room)).await?;
+        let address = tokio::net::lookup_host((entry.host.as_str(), entry.port)).await?.next();
+        self.enter_at(address.context("the gate names nobody")?, user, room).await
+    }
+
+    /// Lets a user enter through this connector.
+    ///
+    /// # Errors
+    ///
+    /// If it does not get in.
+    pub async fn enter_at(
+        &mut self,
+        connector: SocketAddr,
+        user: &str,
+        room: &str,
+    ) -> anyhow::Result<UserKey> {
+        let client = Client::connect(connector, &self.options).await?;
+        let key = {
+            let mut inner = self.records.lock();
+            let log = Log::new(inner.names.intern(room), inner.names.intern(user));
+            inner.logs.push(log);
+            inner.logs.len() - 1
+        };
+        let (orders, receiver) = mpsc::channel(ORDERS_MAX);
+        self.users.push(orders);
+        let mut member = Member {
+            records: Arc::clone(&self.records),
+            key,
+            client,
+            sends: BTreeMap::new(),
+            enter: None,
+            entered: None,
+        };
+        let (entered, waits) = oneshot::channel();
+        member.enter(user, room, entered)?;
+        self.tasks.spawn(member.live(receiver, self.chatter.subscribe()));
+        match waits.await {
+            Ok(Ok(())) => Ok(UserKey(key)),
+            Ok(Err(error)) => bail!("{user} does not enter {room}: {error}"),
+            Err(_) => bail!("{user} does not enter {room}: the connection ended"),
+        }
+    }
+
+    /// Lets a user speak to one user of its room, or to `*`.
+    ///
+    /// # Errors
+    ///
+    /// If it is gone.
+    pub async fn say(&self, user: UserKey, target: &str) -> anyhow::Result<()> {
+        let order = Order::Say { target: target.to_owned() };
+        self.users[user.0].send(order).await.context("it is gone")
+    }
+
+    /// Lets a user leave, and waits until the server has closed the connection.
+    ///
+    /// # Errors
+    ///
+    /// If it is gone.
+    pub async fn leave(&self, user: UserKey) -> anyhow::Result<()> {
+        let (done, waits) = oneshot::channel();
+        self.users[user.0].send(Order::Leave { done }).await.context("it is gone")?;
+        waits.await.context("it is gone")
+    }
+
+    /// From now on everybody speaks to its room this often; `None`: nobody.
+    pub fn chatter(&self, every: Option<Duration>) {
+        self.chatter.send_replace(every);
+    }
+
+    /// How many messages have been acknowledged so far.
+    #[must_use]
+    pub fn acked(&self) -> u64 {
+        self.report().acked
+    }
+
+    /// How many messages have arrived so far.
+    #[must_use]
+    pub fn deliveries(&self) -> u64 {
+        self.records.lock().logs.iter().map(Log::deliveries).sum()
+    }
+
+    /// Users whose connection ended without their doing, and how.
+    #[must_use]
+    pub fn lost(&self) -> Vec<String> {
+        self.records.lock().lost.clone()
+    }
+
+    /// Messages that were refused, and how.
+    #[must_use]
+    pub fn refused(&self) -> Vec<String> {
+        self.records.lock().refused.clone()
+    }
+
+    /// What the judge says of the history up to now, which need not be at rest.
+    #[must_use]
+    pub fn report(&self) -> Report {
+        let inner = self.records.lock();
+        let mut history = History::new(inner.names.clone(), Presence::Announced);
+        for log in &inner.logs {
+            history.push(log.clone());
+        }
+        drop(inner);
+        history.check()
+    }
+
+    /// Silences everybody, waits until the history is at rest, and answers what the judge says.
+    /// At rest it is when all sends are answered and it is clean; or never, and then this is what
+    /// is wrong with it.
+    pub async fn verdict(&self) -> Report {
+        self.chatter(None);
+        let deadline = deadline();
+        let mut clean = 0;
+        loop {
+            let report = self.report();
+            let unanswered = self.records.lock().unanswered;
+            clean = if report.is_clean() && unanswered == 0 { clean + 1 } else { 0 };
+            if clean == CLEAN_LOOKS || std::time::Instant::now() > deadline {
+                return report;
+            }
+            sleep(LOOK).await;
+        }
+    }
+}
+
+/// A user's own side.
+struct Member {
+    records: Arc<Records>,
+    key: usize,
+    client: Client,
+    /// Requests under way, and the number of the send that each carries.
+    sends: BTreeMap<RequestId, u32>,
+    enter: Option<RequestId>,
+    entered: Option<oneshot::Sender<Result<(), Error>>>,
+}
+
+impl Member {
+    fn enter(
+        &mut self,
+        user: &str,
+        room: &str,
+        entered: oneshot::Sender<Result<(), Error>>,
+    ) -> anyhow::Result<()> {
+        let mut body = Map::new();
+        body.insert("username".to_owned(), user.into());
+        body.insert("rid".to_owned(), room.into());
+        self.enter = Some(self.client.begin(Route::Enter, &body)?);
+        self.entered = Some(entered);
+        Ok(())
+    }
+
+    async fn live(
+        mut self,
+        mut orders: mpsc::Receiver<Order>,
+        mut chatter: watch::Receiver<Option<Duration>>,
+    ) {
+        let mut every: Option<Duration> = None;
+        let mut next = Instant::now();
+        loop {
+            tokio::select! {
+                event = self.client.next() => match event {
+                    Ok(event) => self.hear(event),
+                    Err(error) => return self.lost(&error),
+                },
+                order = orders.recv() => match order {
+                    Some(Order::Say { target }) => self.say(&target),
+                    Some(Order::Leave { done }) => return self.leave(done).await,
+                    // The crowd is gone.
+                    None => return,
+                },
+                Ok(()) = chatter.changed() => {
+                    every = *chatter.borrow_and_update();
+                    // Spread, so that not all speak at once.
+                    let part = every.unwrap_or_default() / 16;
+                    let number = u32::try_from(self.key % 16).unwrap_or(0);
+                    next = Instant::now() + part * number;
+                },
+                () = sleep_until(next), if every.is_some() && self.entered.is_none() => {
+                    next += every.unwrap_or_default();
+                    self.say("*");
+                },
+            }
+        }
+    }
+
+    fn hear(&mut self, event: Event) {
+        let mut inner = self.records.lock();
+        let Inner { names, logs, unanswered, refused, .. } = &mut *inner;
+        let log = &mut logs[self.key];
+        match event {
+            Event::Push(Push::Add { user }) => log.saw_add(names.intern(&user)),
+            Event::Push(Push::Leave { user }) => log.saw_leave(names.intern(&user)),
+            Event::Push(Push::Chat { text, from, target }) => match TextId::parse(&text) {
+                Some(id) => log.saw(names.intern(&from), id, target != "*"),
+                None => log.saw_foreign(),
+            },
+            Event::Push(Push::Other { .. }) => log.saw_foreign(),
+            Event::Answer { id, result } if self.enter == Some(id) => {
+                let result = result.map(|body| {
+                    let users = body.get("users").and_then(serde_json::Value::as_array);
+                    let users = users.into_iter().flatten().filter_map(|user| user.as_str());
+                    let users: Vec<_> = users.map(|user| names.intern(user)).collect();
+                    log.joined(users);
+                });
+                if result.is_err() {
+                    log.gone();
+                }
+                if let Some(entered) = self.entered.take() {
+                    // Whoever asked may have gone away.
+                    let _ = entered.send(result);
+                }
+            }
+            Event::Answer { id, result } => {
+                *unanswered = unanswered.saturating_sub(1);
+                let number = self.sends.remove(&id).unwrap_or(0);
+                match result {
+                    Ok(_) => log.acked(number),
+                    Err(error) => refused.push(format!("m:{}:{number}: {error}", self.key)),
+                }
+            }
+        }
+    }
+
+    fn say(&mut self, target: &str) {
+        let mut inner = self.records.lock();
+        let to = match target {
+            "*" => To::Everyone,
+            user => To::One(inner.names.intern(user)),
+        };
+        let number = inner.logs[self.key].sent(to);
+        let sender = SessionKey(u32::try_from(self.key).unwrap_or(u32::MAX));
+        let text = TextId { sender, number }.to_string();
+        // If the connection is broken, the next look at it says so.
+        if let Ok(id) = self.client.begin_send(target, &text) {
+            inner.unanswered += 1;
+            self.sends.insert(id, number);
+        }
+    }
+
+    fn lost(&mut self, error: &Error) {
+        let mut inner = self.records.lock();
+        inner.unanswered -= self.sends.len().min(inner.unanswered);
+        inner.logs[self.key].gone();
+        inner.lost.push(format!("user {}: {error}", self.key));
+    }
+
+    async fn leave(self, done: oneshot::Sender<()>) {
+        let closed = self.client.close().await;
+        let mut inner = self.records.lock();
+        inner.unanswered -= self.sends.len().min(inner.unanswered);
+        inner.logs[self.key].gone();
+        if let Err(error) = closed {
+            inner.lost.push(format!("user {}: {error}", self.key));
+        }
+        // Whoever asked may have gone away.
+        let _ = done.send(());
+    }
+}
