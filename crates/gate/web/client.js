@@ -433,16 +433,11 @@ function refusalOfEnter(answer) {
   }
 }
 
-/** Kicks after which the server expects the client back. */
-const KICKS_TO_RETURN_FROM = /drain|shut|restart|moved|slow|replac.*node/i;
-
 function refusalOfLink(error) {
   switch (error.kind) {
     case 'kicked':
-      return new Refusal('kicked', {
-        final: !KICKS_TO_RETURN_FROM.test(error.reason),
-        detail: error.reason,
-      });
+      // Meant for this person. A server that goes away closes without a kick.
+      return new Refusal('kicked', { final: true, detail: error.reason });
     case 'unreachable':
     case 'timeout':
     case 'refused':
