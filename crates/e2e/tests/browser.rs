@@ -1,0 +1,204 @@
+//! The page in a real browser, against real processes: two people in two tabs.
+//!
+//! Needs Chromium and chromedriver (Debian: `chromium chromium-driver`). Pictures of what they
+//! saw are in `target/tmp/browser`.
+
+#[path = "browser/driver.rs"]
+mod driver;
+
+use std::env;
+
+use anyhow::{Context as _, ensure};
+use driver::{Browser, Tab};
+use e2e::{Cluster, Shape, http};
+use serde_json::{Value, json};
+
+/// Set where nothing may be skipped.
+const REQUIRE_ALL: &str = "TANGELO_REQUIRE_ALL";
+/// The address of a page that is served already, `http://host:port`: no cluster is started, and
+/// nothing is killed. For work on the page.
+const PAGE: &str = "TANGELO_PAGE";
+
+/// What is to be read in the log, oldest first, without times.
+const TEXTS: &str = "[...document.querySelectorAll('#lines .text')].map(e => e.textContent)";
+const MEMBERS: &str =
+    "[...document.querySelectorAll('#members-list .name')].map(e => e.textContent)";
+const PHASE: &str = "document.getElementById('status').dataset.phase";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_people_chat_in_two_tabs() -> anyhow::Result<()> {
+    let Some(browser) = Browser::start().await? else {
+        ensure!(
+            env::var_os(REQUIRE_ALL).is_none_or(|value| value != "1"),
+            "chromium or chromedriver not found, and {REQUIRE_ALL}=1"
+        );
+        eprintln!("skipped: chromium not found");
+        return Ok(());
+    };
+    let served = env::var(PAGE).ok();
+    let mut cluster = match served {
+        Some(_) => None,
+        None => Some(Cluster::start("browser", Shape::new(2, 2)).await?),
+    };
+    let page = match (&served, &cluster) {
+        (Some(page), _) => page.clone(),
+        (None, Some(cluster)) => format!("http://{}", cluster.gate()),
+        (None, None) => anyhow::bail!("neither a page nor a cluster"),
+    };
+    let (alice, bob) = browser.two_tabs().await?;
+    let result = async {
+        a_name_is_taken_only_once(&page, &alice, &bob).await?;
+        they_talk(&alice, &bob).await?;
+        they_whisper(&alice, &bob).await?;
+        alice.screenshot("chat").await?;
+        one_leaves(&alice, &bob).await?;
+        if let Some(cluster) = &mut cluster {
+            a_lost_connector_is_replaced(cluster, &alice).await?;
+        }
+        the_page_speaks_chinese(&bob).await
+    }
+    .await;
+    if result.is_err() {
+        for (tab, name) in [(&alice, "failed-alice"), (&bob, "failed-bob")] {
+            let picture = tab.screenshot(name).await;
+            eprintln!("{name}: {picture:?}");
+        }
+    }
+    let closed = browser.close().await;
+    result.and(closed)
+}
+
+async fn enter(tab: &Tab<'_>, name: &str) -> anyhow::Result<()> {
+    tab.fill("#name", name).await?;
+    tab.click("#join-go").await
+}
+
+async fn send(tab: &Tab<'_>, text: &str) -> anyhow::Result<()> {
+    tab.fill("#draft", text).await?;
+    tab.click("#send").await
+}
+
+async fn a_name_is_taken_only_once(
+    page: &str,
+    alice: &Tab<'_>,
+    bob: &Tab<'_>,
+) -> anyhow::Result<()> {
+    alice.open(&format!("{page}/#browser")).await?;
+    enter(alice, "alice").await?;
+    alice.expect(PHASE, json!("online")).await?;
+    alice.expect(MEMBERS, json!(["alice"])).await?;
+
+    bob.open(&format!("{page}/#browser")).await?;
+    enter(bob, "two words").await?;
+    let error = "document.getElementById('name-error').textContent";
+    bob.expect(error, json!("A name has no spaces. Try _ or - instead.")).await?;
+    enter(bob, "alice").await?;
+    let taken = "That name is taken in this room. Please choose another.";
+    bob.expect(error, json!(taken)).await?;
+    bob.screenshot("taken").await?;
+
+    enter(bob, "bob").await?;
+    bob.expect(PHASE, json!("online")).await?;
+    bob.expect(MEMBERS, json!(["bob", "alice"])).await?;
+    alice.expect(MEMBERS, json!(["alice", "bob"])).await?;
+    let note = "document.querySelector('#lines .note:last-child').textContent";
+    alice.expect(note, json!("bob joined")).await
+}
+
+async fn they_talk(alice: &Tab<'_>, bob: &Tab<'_>) -> anyhow::Result<()> {
+    let hello = "Hello alice, 你好! See https://example.org/a?b=1.";
+    // Text that would do harm if it were ever more than text.
+    let markup = "<img src=x onerror=\"document.title='owned'\"> <b>plain</b> & so on";
+    send(bob, hello).await?;
+    alice.expect(TEXTS, json!([hello])).await?;
+    send(alice, markup).await?;
+    for tab in [alice, bob] {
+        tab.expect(TEXTS, json!([hello, markup])).await?;
+        tab.expect("document.querySelectorAll('#lines img, #lines b').length", json!(0)).await?;
+        tab.expect("document.querySelectorAll('#lines .own .bubble').length", json!(1)).await?;
+        tab.expect("document.getElementById('outbox').hidden", json!(true)).await?;
+        let link = "[...document.querySelectorAll('#lines a')].map(e => [e.href, e.rel])";
+        let rel = "noopener noreferrer nofollow";
+        tab.expect(link, json!([["https://example.org/a?b=1", rel]])).await?;
+    }
+    // Two lines by keyboard: Shift+Enter breaks the line, Enter sends. Beyond the BMP a driver
+    // cannot type; the page can.
+    let shift_enter = "one\u{e008}\u{e007}\u{e008}two\u{e007}";
+    bob.fill("#draft", shift_enter).await?;
+    alice.expect(&format!("{TEXTS}.at(-1)"), json!("one\ntwo")).await?;
+    let orange = "(() => { const field = document.getElementById('draft'); field.value = '🍊'; \
+                  field.dispatchEvent(new Event('input')); })()";
+    alice.value(orange).await?;
+    alice.click("#send").await?;
+    bob.expect(&format!("{TEXTS}.at(-1)"), json!("🍊")).await
+}
+
+async fn they_whisper(alice: &Tab<'_>, bob: &Tab<'_>) -> anyhow::Result<()> {
+    let whispers =
+        "[...document.querySelectorAll('#lines .whisper .text')].map(e => e.textContent)";
+    let tag = "document.querySelector('#lines .group:last-child .tag')?.textContent ?? ''";
+    alice.click("#members-list li[data-name=bob] button").await?;
+    alice
+        .expect("document.getElementById('whispering').textContent.trim()", json!("Whisper to bob"))
+        .await?;
+    send(alice, "only for you").await?;
+    bob.expect(whispers, json!(["only for you"])).await?;
+    bob.expect(tag, json!("whispers to you")).await?;
+    alice.expect(whispers, json!(["only for you"])).await?;
+    alice.expect(tag, json!("Whisper to bob")).await?;
+
+    send(bob, "/w alice understood").await?;
+    alice.expect(whispers, json!(["only for you", "understood"])).await?;
+    send(bob, "/w carol hi").await?;
+    let error = "document.getElementById('write-error').textContent";
+    bob.expect(error, json!("carol is not in this room.")).await?;
+    alice.click("#whisper-stop").await
+}
+
+async fn one_leaves(alice: &Tab<'_>, bob: &Tab<'_>) -> anyhow::Result<()> {
+    bob.click("#leave").await?;
+    bob.expect("document.getElementById('chat').hidden", json!(true)).await?;
+    bob.expect("document.getElementById('name').value", json!("bob")).await?;
+    alice.expect(MEMBERS, json!(["alice"])).await?;
+    let note = "document.querySelector('#lines .note:last-child').textContent";
+    alice.expect(note, json!("bob left")).await
+}
+
+/// Kills the connector that alice is on. Her page comes back through another, under her name, and
+/// sends what she wrote meanwhile.
+async fn a_lost_connector_is_replaced(
+    cluster: &mut Cluster,
+    alice: &Tab<'_>,
+) -> anyhow::Result<()> {
+    let answer = http::get(cluster.gate(), "/entry?uid=alice&rid=browser").await?;
+    let answer: Value = serde_json::from_str(&answer.body)?;
+    let port = answer["port"].as_u64().context("the gate names a port")?;
+    let connector = cluster
+        .of(model::Role::Connector)
+        .find(|node| u64::from(node.listen().port()) == port)
+        .context("the port is a connector's")?
+        .name()
+        .to_owned();
+    cluster.kill(&connector)?;
+    let gaps = "document.querySelectorAll('#lines .gap').length";
+    // It may be back before we look.
+    alice.expect(&format!("{PHASE} !== 'online' || {gaps} > 0"), json!(true)).await?;
+    send(alice, "written while away").await?;
+    alice.expect(PHASE, json!("online")).await?;
+    alice.expect(&format!("{TEXTS}.at(-1)"), json!("written while away")).await?;
+    alice.expect(gaps, json!(1)).await?;
+    alice.expect("document.getElementById('outbox').hidden", json!(true)).await?;
+    alice.screenshot("back").await?;
+    Ok(())
+}
+
+async fn the_page_speaks_chinese(bob: &Tab<'_>) -> anyhow::Result<()> {
+    bob.click(".door [data-language='zh-CN']").await?;
+    let label = "document.querySelector('label[for=name]').textContent";
+    bob.expect(label, json!("你的名字")).await?;
+    bob.expect("document.documentElement.lang", json!("zh-CN")).await?;
+    bob.click(".door [data-theme-choice=dark]").await?;
+    bob.expect("document.documentElement.dataset.theme", json!("dark")).await?;
+    bob.screenshot("door").await?;
+    Ok(())
+}

@@ -1,0 +1,188 @@
+//! A headless Chromium, driven through chromedriver.
+
+use std::{
+    env,
+    ffi::OsStr,
+    io::{BufRead as _, BufReader},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+};
+
+use anyhow::Context as _;
+use e2e::until;
+use fantoccini::{Client, ClientBuilder, Locator, elements::Element, wd::WindowHandle};
+use hyper_util::client::legacy::connect::HttpConnector;
+use serde_json::{Value, json};
+
+/// Where Debian and others put the browser.
+const BROWSERS: [&str; 3] = ["chromium", "chromium-browser", "google-chrome"];
+const WIDTH: u32 = 1200;
+const HEIGHT: u32 = 940;
+
+/// A browser with its driver; both end when it is dropped.
+pub(crate) struct Browser {
+    client: Client,
+    driver: Child,
+}
+
+/// One tab, with one person in front of it.
+pub(crate) struct Tab<'a> {
+    browser: &'a Browser,
+    window: WindowHandle,
+}
+
+impl Browser {
+    /// Starts a browser. `None` if there is none on this machine.
+    pub(crate) async fn start() -> anyhow::Result<Option<Self>> {
+        let Some(browser) = BROWSERS.iter().find_map(|name| find(name)) else {
+            return Ok(None);
+        };
+        let Some(driver) = find("chromedriver") else {
+            return Ok(None);
+        };
+        let mut driver = Command::new(driver)
+            .arg("--port=0")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .context("cannot start chromedriver")?;
+        match connect(&mut driver, &browser).await {
+            Ok(client) => Ok(Some(Self { client, driver })),
+            Err(error) => {
+                end(&mut driver);
+                Err(error)
+            }
+        }
+    }
+
+    /// The tab that is open, and a second one.
+    pub(crate) async fn two_tabs(&self) -> anyhow::Result<(Tab<'_>, Tab<'_>)> {
+        let first = self.client.window().await?;
+        let second = self.client.new_window(true).await?.handle;
+        Ok((Tab { browser: self, window: first }, Tab { browser: self, window: second }))
+    }
+
+    /// Ends the session in order, so that the browser's own processes go before their driver.
+    pub(crate) async fn close(self) -> anyhow::Result<()> {
+        self.client.clone().close().await?;
+        Ok(())
+    }
+}
+
+impl Drop for Browser {
+    fn drop(&mut self) {
+        end(&mut self.driver);
+    }
+}
+
+fn end(driver: &mut Child) {
+    // Both fail only if it has ended already.
+    let _ = driver.kill();
+    let _ = driver.wait();
+}
+
+fn find(program: &str) -> Option<PathBuf> {
+    let folders = env::var_os("PATH")?;
+    env::split_paths(&folders).map(|folder| folder.join(program)).find(|file| file.is_file())
+}
+
+/// Opens a session, at the port that the driver says it has taken.
+async fn connect(driver: &mut Child, browser: &Path) -> anyhow::Result<Client> {
+    let output = driver.stdout.take().context("its output is piped")?;
+    let mut lines = BufReader::new(output).lines();
+    let port = loop {
+        let line = lines.next().context("chromedriver ended before it listened")??;
+        if let Some((_, port)) = line.split_once("started successfully on port ") {
+            break port.trim_end_matches('.').to_owned();
+        }
+    };
+    let capabilities = json!({
+        "browserName": "chrome",
+        "goog:chromeOptions": {
+            "binary": browser,
+            "args": [
+                "--headless=new",
+                // CI is root in a container, where the browser's own sandbox cannot start.
+                "--no-sandbox",
+                "--disable-dev-shm-usage",
+                "--disable-gpu",
+                "--force-color-profile=srgb",
+                "--lang=en-US",
+                format!("--window-size={WIDTH},{HEIGHT}"),
+            ],
+            "prefs": { "intl.accept_languages": "en-US,en" },
+        },
+    });
+    let Value::Object(capabilities) = capabilities else {
+        anyhow::bail!("capabilities are an object");
+    };
+    ClientBuilder::new(HttpConnector::new())
+        .capabilities(capabilities.into_iter().collect())
+        .connect(&format!("http://127.0.0.1:{port}"))
+        .await
+        .context("chromedriver opens no session")
+}
+
+impl Tab<'_> {
+    /// The session, with this tab in front.
+    async fn front(&self) -> anyhow::Result<&Client> {
+        let client = &self.browser.client;
+        client.switch_to_window(self.window.clone()).await?;
+        Ok(client)
+    }
+
+    /// Opens an address.
+    pub(crate) async fn open(&self, address: &str) -> anyhow::Result<()> {
+        Ok(self.front().await?.goto(address).await?)
+    }
+
+    /// Types into the field of this selector, after emptying it.
+    pub(crate) async fn fill(&self, selector: &str, text: &str) -> anyhow::Result<()> {
+        let field = self.shown(selector).await?;
+        field.clear().await?;
+        Ok(field.send_keys(text).await?)
+    }
+
+    /// Clicks what this selector names, once it is to be seen.
+    pub(crate) async fn click(&self, selector: &str) -> anyhow::Result<()> {
+        Ok(self.shown(selector).await?.click().await?)
+    }
+
+    /// The element that this selector names, once it is to be seen.
+    async fn shown(&self, selector: &str) -> anyhow::Result<Element> {
+        let client = self.front().await?;
+        until(&format!("{selector} is shown"), async || {
+            let element = client.find(Locator::Css(selector)).await?;
+            anyhow::ensure!(element.is_displayed().await?, "it is hidden");
+            Ok(element)
+        })
+        .await
+    }
+
+    /// The value of an expression in the page.
+    pub(crate) async fn value(&self, expression: &str) -> anyhow::Result<Value> {
+        let client = self.front().await?;
+        Ok(client.execute(&format!("return {expression};"), Vec::new()).await?)
+    }
+
+    /// Waits until an expression in the page has this value.
+    pub(crate) async fn expect(&self, expression: &str, wanted: Value) -> anyhow::Result<()> {
+        until(&format!("{expression} is {wanted}"), async || {
+            let value = self.value(expression).await?;
+            anyhow::ensure!(value == wanted, "it is {value}");
+            Ok(())
+        })
+        .await
+    }
+
+    /// Saves what is to be seen.
+    pub(crate) async fn screenshot(&self, name: &str) -> anyhow::Result<PathBuf> {
+        let picture = self.front().await?.screenshot().await?;
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("browser");
+        std::fs::create_dir_all(&folder)?;
+        let file = folder.join(name).with_extension(OsStr::new("png"));
+        std::fs::write(&file, picture)?;
+        Ok(file)
+    }
+}
