@@ -78,9 +78,7 @@ impl Step {
                     .args(["clippy", "--workspace", "--all-targets", "--locked"])
                     .args(["--", "-D", "warnings"]),
             ),
-            Self::Build => {
-                execute(cargo().args(["build", "--workspace", "--all-targets", "--locked"]))
-            }
+            Self::Build => execute(&mut build()),
             Self::Test => test(),
             Self::Page => page(),
             Self::Docs => execute(
@@ -94,9 +92,24 @@ impl Step {
     }
 }
 
+fn build() -> Command {
+    let mut command = cargo();
+    command.args(["build", "--workspace", "--all-targets", "--locked"]);
+    command
+}
+
 /// Runs all tests. Those that start real processes run one at a time: they measure nothing, but
 /// two clusters on two cores would only wait for each other.
 fn test() -> anyhow::Result<()> {
+    // They start the binaries of this very build, so that none of them builds its own.
+    execute(&mut build())?;
+    let own = std::env::current_exe().context("where is this program?")?;
+    let binaries = own.parent().context("a program is in a folder")?;
+    let cargo = || {
+        let mut command = cargo();
+        command.env("TANGELO_BIN_DIR", binaries);
+        command
+    };
     if answers(cargo().args(["nextest", "--version"])) {
         // Groups and time limits are in `.config/nextest.toml`.
         execute(cargo().args(["nextest", "run", "--workspace", "--locked", "--no-fail-fast"]))?;
