@@ -1,1 +1,41 @@
-//! Placeholder.
+//! The clients' port of a gate or a connector: one listener for WebSocket, raw TCP and HTTP.
+//!
+//! ```text
+//! accept ─► admission ─► sniff ─┬─► raw TCP ───────────────┬─► connection ⇄ session::Session
+//!           (caps)              └─► HTTP ─┬─► WebSocket ───┘        │ calls     ▲ replies, pushes
+//!                                         └─► axum::Router          ▼           │
+//!                                                                 Handler    Outbound
+//! ```
+//!
+//! The first bytes say what a client speaks: a package type of the binary protocol (1 to 5), or
+//! the name of an HTTP method. What is neither is closed at once. Each client is one task, which
+//! drives its [`session::Session`]: it reads, applies effects in order, and writes.
+//!
+//! A role gives an [`Application`], which makes a [`Handler`] for each session. The handler is
+//! given the session's calls; replies and pushes come back through the session's [`Outbound`],
+//! from whatever task has them.
+//!
+//! - **Nobody waits for a client.** An [`Outbound`] never waits: a client that leaves more than
+//!   its budget unread is closed as a slow reader, and only that client notices.
+//! - **Silence ends.** Every stage has a time limit, a stalled write too; so has a close.
+//! - **Idle is cheap.** A raw TCP session has no read buffer, a WebSocket session one of
+//!   1 KiB; queues are allocated when something is in them.
+
+mod admission;
+mod application;
+mod connection;
+mod context;
+mod drain;
+mod frontend;
+mod http;
+mod meters;
+mod outbound;
+mod settings;
+mod sniff;
+mod transport;
+mod upgrade;
+
+pub use application::{Application, Client, Handler};
+pub use frontend::{Frontend, Handle};
+pub use outbound::Outbound;
+pub use settings::Settings;

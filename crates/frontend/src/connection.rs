@@ -1,0 +1,205 @@
+//! One client's task: drives its session between the socket, the role and the queue.
+
+use std::{collections::VecDeque, future::poll_fn, io, mem, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use model::{SessionId, limits};
+use session::{CloseReason, Effect, Event, Session};
+use tokio::{
+    pin, select,
+    time::{Instant, sleep, sleep_until, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    Handler,
+    context::Shared,
+    meters::Meters,
+    outbound::{Inbox, Item, Overflow},
+    transport::{Arrival, Transport},
+};
+
+/// Effects for which room is kept between events.
+const IDLE_EFFECTS_MAX: usize = 4;
+/// When the session has no time limit; it always has one until it is closed.
+const NEVER: Duration = Duration::from_secs(24 * 3600);
+
+/// One client.
+#[derive(Debug)]
+pub(crate) struct Connection<T, H> {
+    pub(crate) id: SessionId,
+    pub(crate) session: Session,
+    pub(crate) transport: T,
+    pub(crate) handler: H,
+    pub(crate) inbox: Inbox,
+    pub(crate) shared: Arc<Shared>,
+    /// Not yet applied.
+    pub(crate) effects: Vec<Effect>,
+    /// Not yet written.
+    pub(crate) output: VecDeque<Bytes>,
+}
+
+impl<T: Transport, H: Handler> Connection<T, H> {
+    /// Runs until the session is over, all is said and the connection closed. `first` was read
+    /// before it was clear who would want it.
+    pub(crate) async fn run(mut self, first: Vec<u8>, end: &CancellationToken) {
+        if !first.is_empty() {
+            self.received(first.len());
+            self.event(Event::Received(&first));
+        }
+        drop(first);
+        let reason = self.serve(end).await;
+        tracing::debug!(session = self.id.0, %reason, "closed");
+        self.finish(reason).await;
+    }
+
+    async fn serve(&mut self, end: &CancellationToken) -> CloseReason {
+        let shared = self.shared.clone();
+        let drained = shared.drain.reaches(self.id, end);
+        let alarm = sleep_until(self.timeout());
+        pin!(drained, alarm);
+        let mut batch = VecDeque::new();
+        loop {
+            if let Some(reason) = self.settle().await {
+                return reason;
+            }
+            self.inbox.written(&mut batch);
+            // The alarm is moved to an earlier moment only: most of the time something was heard
+            // before it rings, and then it is set anew.
+            if self.timeout() < alarm.deadline() {
+                alarm.as_mut().reset(self.timeout());
+            }
+            select! {
+                () = self.transport.ready() => self.read(),
+                taken = poll_fn(|context| self.inbox.poll_take(context, &mut batch)) => {
+                    match taken {
+                        Ok(()) => self.take(&mut batch),
+                        Err(Overflow) => self.event(Event::Close(CloseReason::SlowReader)),
+                    }
+                }
+                () = &mut alarm => {
+                    self.event(Event::Timeout);
+                    alarm.as_mut().reset(self.timeout());
+                }
+                () = &mut drained => self.event(Event::Drain),
+            }
+        }
+    }
+
+    fn timeout(&self) -> Instant {
+        let never = || Instant::now() + NEVER;
+        self.session.poll_timeout().map_or_else(never, |time| self.shared.instant(time))
+    }
+
+    fn event(&mut self, event: Event<'_>) {
+        self.session.handle(self.shared.now(), event, &mut self.effects);
+    }
+
+    fn received(&self, bytes: usize) {
+        self.shared.meters.frames_in.increment(1);
+        self.shared.meters.bytes_in.increment(bytes as u64);
+    }
+
+    fn read(&mut self) {
+        let (session, effects) = (&mut self.session, &mut self.effects);
+        let now = self.shared.now();
+        let arrival =
+            self.transport.read(&mut |bytes| session.handle(now, Event::Received(bytes), effects));
+        match arrival {
+            Arrival::Bytes(bytes) => self.received(bytes),
+            Arrival::Nothing => {}
+            Arrival::End(CloseReason::ClientLeft) => self.event(Event::Disconnected),
+            Arrival::End(reason) => self.event(Event::Close(reason)),
+        }
+    }
+
+    /// Takes what others have queued, in order: replies through the session, which knows how they
+    /// are wanted.
+    fn take(&mut self, batch: &mut VecDeque<Item>) {
+        for item in batch.drain(..) {
+            match item {
+                Item::Push(package) => self.effects.push(Effect::Transmit(package)),
+                Item::Reply(request, reply) => self.event(Event::Reply { request, reply }),
+                Item::Kick(reason) => self.event(Event::Kick { reason }),
+                Item::Close(reason) => self.event(Event::Close(reason)),
+            }
+        }
+    }
+
+    /// Applies all effects and writes what they transmit. Returns why the session is over, if it
+    /// is.
+    async fn settle(&mut self) -> Option<CloseReason> {
+        let mut over = None;
+        let mut effects = mem::take(&mut self.effects);
+        for effect in effects.drain(..) {
+            match effect {
+                Effect::Transmit(package) => self.output.push_back(package),
+                Effect::Call { key, call } => {
+                    self.handler.call(key, call, self.session.dialect()).await;
+                }
+                Effect::Count(oddity) => {
+                    tracing::debug!(session = self.id.0, %oddity, "odd");
+                    Meters::odd(oddity);
+                }
+                Effect::Close(reason) => over = Some(reason),
+            }
+        }
+        effects.shrink_to(IDLE_EFFECTS_MAX);
+        self.effects = effects;
+        if let Err(reason) = self.write().await {
+            return over.or(Some(reason));
+        }
+        over
+    }
+
+    async fn write(&mut self) -> Result<(), CloseReason> {
+        if self.output.is_empty() {
+            return Ok(());
+        }
+        let Self { output, transport, inbox, shared, .. } = self;
+        let (limit, meters) = (shared.settings.write_timeout, &shared.meters);
+        let mut bytes = 0;
+        let frames = output.len();
+        while let Some(package) = output.pop_front() {
+            bytes += package.len();
+            attempt(limit, inbox, transport.feed(package)).await?;
+        }
+        attempt(limit, inbox, transport.flush()).await?;
+        meters.frames_out.increment(frames as u64);
+        meters.bytes_out.increment(bytes as u64);
+        output.shrink_to(IDLE_EFFECTS_MAX);
+        Ok(())
+    }
+
+    /// Closes the connection, while the role notes that the session is over: neither waits for
+    /// the other.
+    async fn finish(self, reason: CloseReason) {
+        let Self { mut transport, mut handler, inbox, shared, .. } = self;
+        drop(inbox);
+        shared.closed(reason);
+        let close = async {
+            let closed = timeout(limits::CLOSE_TIMEOUT, transport.close(reason)).await;
+            if closed.is_err() {
+                // What the client has not read by now, the kernel need not keep for it.
+                let _ = transport.socket().set_zero_linger();
+            }
+        };
+        tokio::join!(handler.closed(&reason), close);
+    }
+}
+
+/// Waits for a write, but for no longer than a write may take, and not once the client has too
+/// much unread.
+async fn attempt(
+    limit: Duration,
+    inbox: &Inbox,
+    write: impl Future<Output = io::Result<()>>,
+) -> Result<(), CloseReason> {
+    select! {
+        // Most writes are done at once; the others are then never looked at.
+        biased;
+        written = write => written.map_err(|_| CloseReason::ConnectionLost),
+        Overflow = poll_fn(|context| inbox.poll_overflow(context)) => Err(CloseReason::SlowReader),
+        () = sleep(limit) => Err(CloseReason::SlowReader),
+    }
+}

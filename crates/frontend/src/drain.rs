@@ -1,0 +1,100 @@
+//! When each session is told that the node ends.
+
+use std::{sync::OnceLock, time::Duration};
+
+use model::SessionId;
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+/// Ends all sessions of a frontend, evenly over some time: clients that all came back at once
+/// would hit the other nodes like one wave.
+#[derive(Debug, Default)]
+pub(crate) struct Drain {
+    token: CancellationToken,
+    window: OnceLock<Window>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Window {
+    begun: Instant,
+    over: Duration,
+}
+
+impl Drain {
+    /// Begins. Only the first call counts.
+    pub(crate) fn begin(&self, over: Duration) {
+        // A second window is no error: the first stands.
+        let _ = self.window.set(Window { begun: Instant::now(), over });
+        self.token.cancel();
+    }
+
+    /// Waits for the beginning.
+    pub(crate) async fn begun(&self) {
+        self.token.cancelled().await;
+    }
+
+    /// Waits for the moment at which this session is to end: its share of the time, or at once
+    /// when `end` is cancelled.
+    pub(crate) async fn reaches(&self, session: SessionId, end: &CancellationToken) {
+        tokio::select! {
+            () = end.cancelled() => return,
+            () = self.begun() => {}
+        }
+        if let Some(Window { begun, over }) = self.window.get() {
+            let moment = *begun + over.mul_f64(share(session));
+            tokio::select! {
+                () = end.cancelled() => {}
+                () = sleep_until(moment) => {}
+            }
+        }
+    }
+}
+
+/// A number in 0..1 for each session. Any run of numbers is spread evenly: steps of the golden
+/// ratio never cluster.
+fn share(session: SessionId) -> f64 {
+    const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
+    let [high, low, ..] = session.0.wrapping_mul(GOLDEN).to_be_bytes();
+    f64::from(u16::from_be_bytes([high, low])) / 65536.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_run_of_sessions_is_spread_evenly() {
+        for first in [1, 1000, 123_456_789] {
+            let mut tenths = [0; 10];
+            for id in first..first + 1000 {
+                let share = share(SessionId(id));
+                let tenth = (0..10).rev().find(|tenth| share >= f64::from(*tenth) / 10.0);
+                tenths[usize::try_from(tenth.unwrap()).unwrap()] += 1;
+            }
+            assert!(tenths.iter().all(|count| (90..=110).contains(count)), "{tenths:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn sessions_end_within_the_window() {
+        let drain = Drain::default();
+        let end = CancellationToken::new();
+        drain.begin(Duration::from_secs(10));
+        let begun = Instant::now();
+        for id in 1..20 {
+            drain.reaches(SessionId(id), &end).await;
+            assert!(begun.elapsed() <= Duration::from_secs(10) + Duration::from_millis(1));
+        }
+        assert!(begun.elapsed() > Duration::from_secs(5));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_end_of_all_tasks_waits_for_no_window() {
+        let drain = Drain::default();
+        let end = CancellationToken::new();
+        end.cancel();
+        drain.reaches(SessionId(1), &end).await;
+        drain.begin(Duration::from_secs(10));
+        drain.reaches(SessionId(1), &end).await;
+    }
+}

@@ -1,0 +1,206 @@
+//! The listener.
+
+use std::{collections::VecDeque, io, net::SocketAddr, sync::Arc, time::Duration};
+
+use axum::Router;
+use daemon::Tasks;
+use session::{Session, Transport as Kind};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    time::sleep,
+};
+
+use crate::{
+    Application, Client, Outbound, Settings,
+    connection::Connection,
+    context::{Context, Shared},
+    http::{Opened, open},
+    meters::Meters,
+    transport::{Tcp, Transport, WebSocket},
+};
+
+/// First and longest pause after a failure to accept: the process is out of files or memory, and
+/// trying at once would fail at once. Connections wait in the kernel meanwhile.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
+const ACCEPT_PAUSE_MAX: Duration = Duration::from_secs(1);
+
+/// The clients' port: bound, and accepting once it [runs](Frontend::run).
+#[derive(Debug)]
+pub struct Frontend {
+    listener: TcpListener,
+    address: SocketAddr,
+    shared: Arc<Shared>,
+}
+
+/// Looks at a frontend and drains it, from wherever. Clones lead to the same one.
+#[derive(Clone, Debug)]
+pub struct Handle {
+    shared: Arc<Shared>,
+}
+
+impl Frontend {
+    /// Binds the port. Connections wait in the kernel until the frontend runs.
+    ///
+    /// # Errors
+    ///
+    /// If the address cannot be had; the text says what to do.
+    pub fn bind(address: SocketAddr, settings: Settings) -> io::Result<Self> {
+        let listener = daemon::net::bind(address, "--listen")?;
+        let address = listener.local_addr()?;
+        Ok(Self { listener, address, shared: Arc::new(Shared::new(settings)) })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub const fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// A handle to look at it and to drain it.
+    #[must_use]
+    pub fn handle(&self) -> Handle {
+        Handle { shared: self.shared.clone() }
+    }
+
+    /// Accepts connections until the frontend is drained or `tasks` end. Each becomes a task of
+    /// its own, called `client`.
+    ///
+    /// `http` answers requests that ask for no WebSocket; their peer's address is in
+    /// [`axum::extract::ConnectInfo`].
+    pub async fn run<A: Application>(self, app: A, http: Router, tasks: &Tasks) {
+        let Self { listener, shared, .. } = self;
+        let end = tasks.token();
+        let context = Arc::new(Context { shared: shared.clone(), app, http, end });
+        let mut pause = ACCEPT_PAUSE;
+        loop {
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                () = context.end.cancelled() => break,
+                () = shared.drain.begun() => break,
+            };
+            match accepted {
+                Ok((stream, peer)) => {
+                    pause = ACCEPT_PAUSE;
+                    admit(stream, peer, &context, tasks);
+                }
+                Err(error) if is_of_the_client(&error) => {}
+                Err(error) => {
+                    Meters::accept_failed();
+                    tracing::warn!(%error, "cannot accept a connection");
+                    sleep(pause).await;
+                    pause = (pause * 2).min(ACCEPT_PAUSE_MAX);
+                }
+            }
+        }
+        tracing::debug!("no more connections are accepted");
+    }
+}
+
+impl Handle {
+    /// Stops accepting, and ends the sessions evenly over this time, each with
+    /// [`session::CloseReason::Draining`]. When all tasks are told to end, those that are left end
+    /// at once.
+    pub fn drain(&self, over: Duration) {
+        self.shared.drain.begin(over);
+    }
+
+    /// How many sessions are open.
+    #[must_use]
+    pub fn sessions(&self) -> usize {
+        self.shared.sessions()
+    }
+
+    /// How many connections are open: sessions, those that will be or have been, and HTTP.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.shared.admission.total()
+    }
+}
+
+/// Whether the client gave up while it waited to be accepted.
+fn is_of_the_client(error: &io::Error) -> bool {
+    [io::ErrorKind::ConnectionAborted, io::ErrorKind::ConnectionReset, io::ErrorKind::Interrupted]
+        .contains(&error.kind())
+}
+
+fn admit<A: Application>(
+    stream: TcpStream,
+    peer: SocketAddr,
+    context: &Arc<Context<A>>,
+    tasks: &Tasks,
+) {
+    let permit = match context.shared.admission.admit(peer.ip()) {
+        Ok(permit) => permit,
+        Err(refusal) => {
+            tracing::debug!(%peer, cap = refusal.name(), "connection refused");
+            return Meters::refused(refusal);
+        }
+    };
+    let context = context.clone();
+    tasks.spawn("client", async move {
+        let _permit = permit;
+        welcome(stream, peer, &context).await;
+    });
+}
+
+async fn welcome<A: Application>(stream: TcpStream, peer: SocketAddr, context: &Context<A>) {
+    let Ok(local) = stream.local_addr() else {
+        return;
+    };
+    // Answers are small and awaited; what can wait is gathered before it is written.
+    if stream.set_nodelay(true).is_err() {
+        return;
+    }
+    // Boxed, since what comes before the session is large and soon over.
+    let Some(opened) = Box::pin(open(stream, peer, context)).await else {
+        return;
+    };
+    let greet = |kind, host| Greeting { kind, peer, local, host };
+    match opened {
+        Opened::Tcp(stream, first) => {
+            let greeting = greet(Kind::Tcp, None);
+            drive(context, greeting, Tcp::new(stream), first).await;
+        }
+        Opened::WebSocket(stream, rest, host) => {
+            let greeting = greet(Kind::WebSocket, host);
+            let bytes_max = context.shared.settings.session.limits.message_bytes_max;
+            let transport = WebSocket::new(stream, rest, bytes_max).await;
+            drive(context, greeting, transport, Vec::new()).await;
+        }
+    }
+}
+
+/// What is known of a client before it has a session.
+struct Greeting {
+    kind: Kind,
+    peer: SocketAddr,
+    local: SocketAddr,
+    host: Option<String>,
+}
+
+/// Opens a session and runs it.
+fn drive<'a, A: Application, T: Transport + 'a>(
+    context: &'a Context<A>,
+    greeting: Greeting,
+    transport: T,
+    first: Vec<u8>,
+) -> impl Future<Output = ()> + Send + 'a {
+    let shared = &context.shared;
+    let Greeting { kind, peer, local, host } = greeting;
+    let id = shared.opened();
+    tracing::debug!(session = id.0, %peer, transport = ?kind, "connected");
+    let settings = &shared.settings;
+    let (outbound, inbox) = Outbound::new(id, settings.queue_frames_max, settings.queue_bytes_max);
+    let client = Client { id, transport: kind, peer, local, host, outbound };
+    let connection = Connection {
+        id,
+        session: Session::new(shared.now(), settings.session.clone(), kind),
+        transport,
+        handler: context.app.accept(client),
+        inbox,
+        shared: shared.clone(),
+        effects: Vec::new(),
+        output: VecDeque::new(),
+    };
+    connection.run(first, &context.end)
+}

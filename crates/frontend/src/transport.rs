@@ -1,0 +1,76 @@
+//! Bytes in and out, without a meaning.
+
+mod tcp;
+mod websocket;
+
+use std::io;
+
+use bytes::Bytes;
+use session::CloseReason;
+use tokio::net::TcpStream;
+
+pub(crate) use tcp::Tcp;
+pub(crate) use websocket::WebSocket;
+
+/// A client's connection, as the task that owns it sees it.
+pub(crate) trait Transport: Send {
+    /// Waits until there is something to [read](Self::read).
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing is lost.
+    fn ready(&mut self) -> impl Future<Output = ()> + Send;
+
+    /// Reads one piece, if there is one, and hands it to `take`. Never waits.
+    fn read(&mut self, take: &mut dyn FnMut(&[u8])) -> Arrival;
+
+    /// Adds a finished package to what is to be written. May write some of it.
+    ///
+    /// # Errors
+    ///
+    /// If the connection is lost.
+    fn feed(&mut self, package: Bytes) -> impl Future<Output = io::Result<()>> + Send;
+
+    /// Writes what was fed.
+    ///
+    /// # Errors
+    ///
+    /// If the connection is lost.
+    fn flush(&mut self) -> impl Future<Output = io::Result<()>> + Send;
+
+    /// Says good-bye, ends our side and waits for the client to end its own: a connection closed
+    /// with bytes unread would be reset, and take with it what the client has not read yet.
+    ///
+    /// # Errors
+    ///
+    /// If the connection is lost.
+    fn close(&mut self, reason: CloseReason) -> impl Future<Output = io::Result<()>> + Send;
+
+    /// The socket itself.
+    fn socket(&self) -> &TcpStream;
+}
+
+/// What came of a read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Arrival {
+    /// So many bytes were taken.
+    Bytes(usize),
+    /// Nothing for the session.
+    Nothing,
+    /// Nothing will come any more.
+    End(CloseReason),
+}
+
+/// Reads and forgets until the client ends its side.
+async fn discard(stream: &TcpStream) -> io::Result<()> {
+    loop {
+        stream.readable().await?;
+        let mut scrap = [0; 4096];
+        match stream.try_read(&mut scrap) {
+            Ok(0) => return Ok(()),
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! WebSocket, after the handshake.
+
+use std::io;
+
+use bytes::Bytes;
+use futures_util::{SinkExt as _, StreamExt as _};
+use session::CloseReason;
+use tokio::{io::AsyncWriteExt as _, net::TcpStream};
+use tokio_tungstenite::{
+    WebSocketStream,
+    tungstenite::{
+        self, Message,
+        error::ProtocolError,
+        protocol::{CloseFrame, Role, WebSocketConfig},
+    },
+};
+
+use super::{Arrival, Transport, discard};
+
+/// Allocated for as long as the connection lives, and zeroed at each read. Requests are some 100
+/// bytes; a larger message makes it grow for a while.
+const READ_BUFFER_BYTES: usize = 1024;
+/// Written once so much has gathered: enough for some twenty packages in one system call, and no
+/// more, since the library keeps the memory.
+const WRITE_BUFFER_BYTES: usize = 4 * 1024;
+/// Most bytes gathered. Packages are fed one by one and each waits for room, so that only one
+/// package larger than this could meet the limit, and there is none: its length has 24 bits.
+const WRITE_BUFFER_BYTES_MAX: usize = (1 << 24) + 1024;
+/// How much larger a message may be than a package: one that is just too large is for the session
+/// to refuse, which knows a better reason.
+const MESSAGE_OVERHEAD_BYTES: usize = 16;
+/// A Close frame with the code 1000 and no text.
+const CLOSE_NORMAL: [u8; 4] = [0x88, 2, 0x03, 0xe8];
+
+/// Messages, each of one package or more.
+#[derive(Debug)]
+pub(crate) struct WebSocket {
+    stream: WebSocketStream<TcpStream>,
+    arrived: Option<Result<Message, tungstenite::Error>>,
+    end: End,
+}
+
+/// How far the close has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// Neither side has begun.
+    Open,
+    /// The client sent a Close frame with a code, which the library answers.
+    Asked,
+    /// The client sent a Close frame without a code.
+    AskedWithoutCode,
+    /// The client's side of the connection is gone.
+    Gone,
+}
+
+impl WebSocket {
+    /// A WebSocket that the client has been told of. `rest` is what it sent after its handshake.
+    pub(crate) async fn new(stream: TcpStream, rest: Vec<u8>, message_bytes_max: usize) -> Self {
+        let message_bytes_max = message_bytes_max + MESSAGE_OVERHEAD_BYTES;
+        let config = WebSocketConfig::default()
+            .read_buffer_size(READ_BUFFER_BYTES)
+            .write_buffer_size(WRITE_BUFFER_BYTES)
+            .max_write_buffer_size(WRITE_BUFFER_BYTES_MAX)
+            // Room for a whole frame is reserved as soon as its header is there.
+            .max_frame_size(Some(message_bytes_max))
+            .max_message_size(Some(message_bytes_max));
+        let stream =
+            WebSocketStream::from_partially_read(stream, rest, Role::Server, Some(config)).await;
+        Self { stream, arrived: None, end: End::Open }
+    }
+
+    fn fail(&mut self, error: &tungstenite::Error) -> Arrival {
+        Arrival::End(match error {
+            tungstenite::Error::Capacity(_) => CloseReason::TooLarge,
+            tungstenite::Error::Io(_) => {
+                self.end = End::Gone;
+                CloseReason::ConnectionLost
+            }
+            tungstenite::Error::Protocol(ProtocolError::ResetWithoutClosingHandshake)
+            | tungstenite::Error::ConnectionClosed
+            | tungstenite::Error::AlreadyClosed => {
+                self.end = End::Gone;
+                CloseReason::ClientLeft
+            }
+            tungstenite::Error::Protocol(_)
+            | tungstenite::Error::Utf8(_)
+            | tungstenite::Error::AttackAttempt
+            // What reading never says.
+            | tungstenite::Error::Tls(_)
+            | tungstenite::Error::WriteBufferFull(_)
+            | tungstenite::Error::Url(_)
+            | tungstenite::Error::Http(_)
+            | tungstenite::Error::HttpFormat(_) => CloseReason::Malformed,
+        })
+    }
+}
+
+impl Transport for WebSocket {
+    async fn ready(&mut self) {
+        if self.arrived.is_none() {
+            let next = self.stream.next().await;
+            self.arrived = Some(next.unwrap_or(Err(tungstenite::Error::ConnectionClosed)));
+        }
+    }
+
+    fn read(&mut self, take: &mut dyn FnMut(&[u8])) -> Arrival {
+        match self.arrived.take() {
+            None | Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => {
+                Arrival::Nothing
+            }
+            Some(Ok(Message::Binary(bytes))) => {
+                take(&bytes);
+                Arrival::Bytes(bytes.len())
+            }
+            Some(Ok(Message::Text(text))) => {
+                take(text.as_bytes());
+                Arrival::Bytes(text.len())
+            }
+            Some(Ok(Message::Close(frame))) => {
+                self.end = if frame.is_some() { End::Asked } else { End::AskedWithoutCode };
+                Arrival::End(CloseReason::ClientLeft)
+            }
+            Some(Err(error)) => self.fail(&error),
+        }
+    }
+
+    async fn feed(&mut self, package: Bytes) -> io::Result<()> {
+        self.stream.feed(Message::Binary(package)).await.map_err(io::Error::other)
+    }
+
+    async fn flush(&mut self) -> io::Result<()> {
+        self.stream.flush().await.map_err(io::Error::other)
+    }
+
+    async fn close(&mut self, reason: CloseReason) -> io::Result<()> {
+        match self.end {
+            End::Gone => return Ok(()),
+            End::Asked => self.flush().await?,
+            // The library would answer without a code, too; the original answers with 1000.
+            // Nothing else waits in the library: what was fed is flushed before each read.
+            End::AskedWithoutCode => self.stream.get_mut().write_all(&CLOSE_NORMAL).await?,
+            End::Open => {
+                let (code, text) = (reason.code().into(), reason.text().into());
+                let frame = CloseFrame { code, reason: text };
+                self.stream.feed(Message::Close(Some(frame))).await.map_err(io::Error::other)?;
+                self.flush().await?;
+            }
+        }
+        // The client need not wait for us: after both Close frames the server ends the stream.
+        self.stream.get_mut().shutdown().await?;
+        discard(self.stream.get_ref()).await
+    }
+
+    fn socket(&self) -> &TcpStream {
+        self.stream.get_ref()
+    }
+}
