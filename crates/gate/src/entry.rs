@@ -68,16 +68,15 @@ impl Entries {
 
 /// The host by which a client reached the gate: the one it asked for, or, when it did not say,
 /// the address that it connected to.
-pub(crate) fn reached_by(host: Option<&str>, local: Option<IpAddr>) -> String {
+pub(crate) fn reached_by(host: Option<&str>, local: IpAddr) -> String {
     let plausible = |host: &&str| {
         let allowed = |c: char| c.is_ascii_alphanumeric() || "-._:[]".contains(c);
         !host.is_empty() && host.len() <= 255 && host.chars().all(allowed)
     };
-    match (host.filter(plausible), local) {
-        (Some(host), _) => host.to_owned(),
+    match host.filter(plausible) {
+        Some(host) => host.to_owned(),
         // An IPv4 client of a socket for both has an address with a prefix that it cannot dial.
-        (None, Some(local)) => local.to_canonical().to_string(),
-        (None, None) => "127.0.0.1".to_owned(),
+        None => local.to_canonical().to_string(),
     }
 }
 
@@ -185,13 +184,13 @@ mod tests {
         let v4 = IpAddr::from(Ipv4Addr::new(10, 0, 0, 7));
         let mapped = IpAddr::from(Ipv4Addr::new(10, 0, 0, 7).to_ipv6_mapped());
         let v6 = IpAddr::from(Ipv6Addr::LOCALHOST);
-        assert_eq!(reached_by(Some("chat.example"), Some(v4)), "chat.example");
-        assert_eq!(reached_by(Some("[::1]"), Some(v4)), "[::1]");
-        assert_eq!(reached_by(None, Some(v4)), "10.0.0.7");
-        assert_eq!(reached_by(None, Some(mapped)), "10.0.0.7");
-        assert_eq!(reached_by(None, Some(v6)), "::1");
+        assert_eq!(reached_by(Some("chat.example"), v4), "chat.example");
+        assert_eq!(reached_by(Some("[::1]"), v4), "[::1]");
+        assert_eq!(reached_by(None, v4), "10.0.0.7");
+        assert_eq!(reached_by(None, mapped), "10.0.0.7");
+        assert_eq!(reached_by(None, v6), "::1");
         for odd in ["", "a b", "a\"b", "<script>", &"x".repeat(256)] {
-            assert_eq!(reached_by(Some(odd), Some(v4)), "10.0.0.7", "{odd}");
+            assert_eq!(reached_by(Some(odd), v4), "10.0.0.7", "{odd}");
         }
     }
 

@@ -1,12 +1,9 @@
 //! What the gate answers to plain HTTP: the page, and the entry without a WebSocket.
 
-use std::{
-    net::{IpAddr, SocketAddr},
-    sync::Arc,
-};
+use std::{net::IpAddr, sync::Arc};
 
 use axum::{
-    Extension, Router,
+    Router,
     extract::{Query, State},
     http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header},
     response::{IntoResponse, Response},
@@ -21,24 +18,20 @@ use crate::{
     page,
 };
 
-/// The address of the gate's that a client connected to; whoever serves [`router`] adds it to
-/// every request.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct LocalAddress(pub(crate) SocketAddr);
-
 #[derive(Clone)]
 struct Served {
     entries: Entries,
     names: Arc<NameRule>,
+    own: IpAddr,
 }
 
-/// `names` is the rule by which a room is one.
-pub(crate) fn router(entries: Entries, names: NameRule) -> Router {
+/// `names` is the rule by which a room is one; `own` is for clients that name no host.
+pub(crate) fn router(entries: Entries, names: NameRule, own: IpAddr) -> Router {
     Router::new()
         .route("/entry", get(answer_entry).options(preflight))
         .fallback(other)
         .method_not_allowed_fallback(wrong_method)
-        .with_state(Served { entries, names: Arc::new(names) })
+        .with_state(Served { entries, names: Arc::new(names), own })
 }
 
 /// What a client says when it asks where to go.
@@ -52,7 +45,6 @@ struct Asked {
 
 async fn answer_entry(
     State(served): State<Served>,
-    local: Option<Extension<LocalAddress>>,
     headers: HeaderMap,
     asked: Result<Query<Asked>, axum::extract::rejection::QueryRejection>,
 ) -> Response {
@@ -64,8 +56,7 @@ async fn answer_entry(
         return entry_response(StatusCode::BAD_REQUEST, None);
     }
     let host = headers.get(header::HOST).and_then(|value| value.to_str().ok()).map(entry::host_of);
-    let local: Option<IpAddr> = local.map(|Extension(LocalAddress(address))| address.ip());
-    let reached_by = entry::reached_by(host, local);
+    let reached_by = entry::reached_by(host, served.own);
     // A room against the rule counts as none; the connector refuses it with better words.
     let room = RoomId::parse(&asked.rid, &served.names).ok();
     match served.entries.place(Process::now(), &asked.uid, room.as_ref(), &reached_by) {

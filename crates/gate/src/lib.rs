@@ -4,6 +4,7 @@
 //! answers from the map it knows, also while the registry is silent.
 
 mod args;
+mod clients;
 mod count;
 mod entry;
 mod http;

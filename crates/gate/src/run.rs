@@ -1,19 +1,26 @@
 //! A gate from its start to its end.
 
+use std::time::Duration;
+
 use anyhow::Context as _;
 use cluster::Timing;
 use daemon::{Process, UsageError, net};
-use model::{NameRule, Role};
+use frontend::{Frontend, Settings};
+use model::Role;
 use registry::{ClusterToken, EmbeddedServer, Registry};
 use tokio::net::TcpListener;
 
 use crate::{
     args::{Args, RegistryChoice},
+    clients::Clients,
     count,
     entry::Entries,
     http,
     presence::Presence,
 };
+
+/// Over which time the clients that are connected are closed: they are few and soon gone.
+const DRAIN_WINDOW: Duration = Duration::from_millis(500);
 
 /// Arguments, checked.
 #[derive(Clone, Debug)]
@@ -43,17 +50,26 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let process = Process::start(Role::Gate, &args.common)?;
     count::describe();
 
-    let clients = net::bind(args.listen, "--listen")?;
+    let session = session::Config::gate();
+    let names = session.names.clone();
+    let frontend = Frontend::bind(args.listen, Settings::new(session))?;
     let registry = join_or_host(&process, &config)?;
+    process.announce("client", frontend.local_addr())?;
+
     let presence = Presence::start(&process, registry);
     let entries = Entries::new(presence.map.clone());
-    let router = http::router(entries, NameRule::default());
-    process.announce("client", clients.local_addr()?)?;
-    serve(&process, clients, router);
+    let own = net::loopback(frontend.local_addr()).ip();
+    let router = http::router(entries.clone(), names, own);
+    let handle = frontend.handle();
+    let tasks = process.tasks.clone();
+    process.tasks.spawn("frontend", async move {
+        frontend.run(Clients { entries }, router, &tasks).await;
+    });
     process.ready.started();
 
     process.stopped().await;
-    // Others are told first, so that nobody counts on this gate while it ends.
+    // Who has asked and not yet gone on loses nothing: a client asks again.
+    handle.drain(DRAIN_WINDOW);
     presence.leave().await;
     process.finish().await
 }
@@ -80,18 +96,6 @@ fn host(process: &Process, config: &Config, listener: TcpListener) {
     process.tasks.spawn("registry server", async move {
         if let Err(error) = server.serve(listener).await {
             stop.stop(daemon::Cause::Fatal(format!("the registry's port failed: {error}")));
-        }
-    });
-}
-
-fn serve(process: &Process, clients: TcpListener, router: axum::Router) {
-    let (stop, token) = (process.stop.clone(), process.tasks.token());
-    process.tasks.spawn("clients", async move {
-        tokio::select! {
-            result = axum::serve(clients, router) => if let Err(error) = result {
-                stop.stop(daemon::Cause::Fatal(format!("the client port failed: {error}")));
-            },
-            () = token.cancelled() => {}
         }
     });
 }

@@ -134,7 +134,8 @@ async fn a_gate_says_what_it_waits_for_and_then_sends_clients_on() {
     let gate = Gate::start("gate-7");
     let reasons = until(|| {
         let (status, text) = gate.get("admin", "/readyz");
-        (status == 503 && !text.contains("registry:")).then_some(text)
+        let waits = text.contains("start:") || text.contains("registry:");
+        (status == 503 && !waits).then_some(text)
     });
     assert!(reasons.contains("connectors: no connector has joined"), "{reasons}");
     assert!(reasons.contains("shards: no chat has joined"), "{reasons}");
@@ -151,17 +152,54 @@ async fn a_gate_says_what_it_waits_for_and_then_sends_clients_on() {
     let (status, text) = gate.get("client", "/entry?uid=alice&rid=room1");
     assert_eq!(status, 200);
     assert!(text.ends_with(r#"{"code":200,"host":"chat.example","port":3050}"#), "{text}");
-    assert!(text.contains("access-control-allow-origin: *"), "{text}");
-    assert!(text.contains("cache-control: no-store"), "{text}");
+    let head = text.to_lowercase();
+    assert!(head.contains("access-control-allow-origin: *"), "{head}");
+    assert!(head.contains("cache-control: no-store"), "{head}");
     for falsy in ["/entry", "/entry?uid=", "/entry?rid=room1"] {
         let (status, text) = gate.get("client", falsy);
         assert_eq!(status, 400);
         assert!(text.ends_with(r#"{"code":500}"#), "{text}");
     }
 
+    // An old client that names no host is sent to the address by which it came.
+    let answer = query_entry(&gate, r#"{"uid":"alice"}"#);
+    assert_eq!(answer, r#"{"code":200,"host":"127.0.0.1","port":3050}"#);
+    assert_eq!(query_entry(&gate, r#"{"uid":""}"#), r#"{"code":500}"#);
+
     connector.set_draining(true);
     until(|| (gate.get("client", "/entry?uid=alice").0 == 503).then_some(()));
+    assert_eq!(query_entry(&gate, r#"{"uid":"alice"}"#), r#"{"code":500}"#);
     tasks.drain(PATIENCE).await;
+}
+
+/// A package of the binary protocol.
+fn package(kind: u8, body: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(body.len()).unwrap().to_be_bytes();
+    [&[kind], &length[1..], body].concat()
+}
+
+fn read_package(stream: &mut TcpStream) -> (u8, Vec<u8>) {
+    let mut head = [0; 4];
+    stream.read_exact(&mut head).unwrap();
+    let length = u32::from_be_bytes([0, head[1], head[2], head[3]]);
+    let mut body = vec![0; usize::try_from(length).unwrap()];
+    stream.read_exact(&mut body).unwrap();
+    (head[0], body)
+}
+
+/// What an old client hears to `queryEntry` over raw TCP.
+fn query_entry(gate: &Gate, body: &str) -> String {
+    const ROUTE: &str = "gate.gateHandler.queryEntry";
+    let mut stream = TcpStream::connect(gate.address("client")).unwrap();
+    let hello = br#"{"sys":{"type":"test","version":"1.0.0"},"user":{}}"#;
+    stream.write_all(&package(1, hello)).unwrap();
+    assert_eq!(read_package(&mut stream).0, 1);
+    let length = u8::try_from(ROUTE.len()).unwrap();
+    let request = [&[0, 1, length], ROUTE.as_bytes(), body.as_bytes()].concat();
+    stream.write_all(&[package(2, b""), package(4, &request)].concat()).unwrap();
+    let (kind, answer) = read_package(&mut stream);
+    assert_eq!((kind, &answer[..2]), (4, &[4, 1][..]));
+    String::from_utf8(answer[2..].to_vec()).unwrap()
 }
 
 #[test]

@@ -1,0 +1,72 @@
+//! Clients that ask over a WebSocket or raw TCP.
+
+use daemon::Process;
+use frontend::{Application, Client, Handler, Outbound};
+use model::{Code, RoomId, SessionId};
+use session::{Call, CloseReason, RequestKey};
+use wire::{Dialect, Reply};
+
+use crate::{
+    count,
+    entry::{self, Entries, Entry},
+};
+
+/// The gate, as its frontend sees it.
+#[derive(Clone)]
+pub(crate) struct Clients {
+    pub(crate) entries: Entries,
+}
+
+impl Application for Clients {
+    type Handler = Asker;
+
+    fn accept(&self, client: Client) -> Asker {
+        Asker {
+            entries: self.entries.clone(),
+            id: client.id,
+            reached_by: entry::reached_by(client.host.as_deref(), client.local.ip()),
+            outbound: client.outbound,
+        }
+    }
+}
+
+/// One client.
+pub(crate) struct Asker {
+    entries: Entries,
+    id: SessionId,
+    reached_by: String,
+    outbound: Outbound,
+}
+
+impl Asker {
+    fn entry(&self, user: &str, room: Option<&RoomId>) -> Reply {
+        let entry = self.entries.place(Process::now(), user, room, &self.reached_by);
+        count::entry(if entry.is_some() { count::PLACED } else { count::NO_CONNECTOR });
+        match entry {
+            Some(Entry { host, port }) => {
+                tracing::debug!(session = %self.id, host, port, "entry given");
+                Reply::Entry { host, port }
+            }
+            None => {
+                tracing::debug!(session = %self.id, "no connector takes clients");
+                Reply::Refused { code: Code::NotApplied, error: false }
+            }
+        }
+    }
+}
+
+impl Handler for Asker {
+    async fn call(&mut self, key: RequestKey, call: Call, _: Dialect) {
+        let reply = match call {
+            Call::QueryEntry { uid, room } => self.entry(&uid, room.as_ref()),
+            // A session of a gate makes no such calls.
+            Call::Enter { .. } | Call::Say { .. } => {
+                Reply::Refused { code: Code::Absent, error: false }
+            }
+        };
+        // Refused only when the session is over: nobody waits for the reply then.
+        let _ = self.outbound.reply(key, reply);
+    }
+
+    async fn closed(&mut self, _: &CloseReason) {}
+}
