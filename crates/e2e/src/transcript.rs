@@ -8,10 +8,31 @@
 //! Whatever differs is a [`Difference`]. Some are meant; the test that replays knows which.
 
 mod compare;
+#[cfg(test)]
+mod mirror;
 mod play;
 mod record;
 mod socket;
 
+use std::{
+    env,
+    path::{Path, PathBuf},
+};
+
 pub use compare::Difference;
 pub use play::{Stage, replay};
 pub use record::Transcript;
+
+/// Where the transcripts are, if not in `shared/protocol/transcripts` beside the checkout.
+pub const FOLDER: &str = "TANGELO_TRANSCRIPTS";
+
+/// The folder of the transcripts, if there is one: they are not part of this repository.
+#[must_use]
+pub fn folder() -> Option<PathBuf> {
+    if let Some(folder) = env::var_os(FOLDER) {
+        return Some(folder.into());
+    }
+    let checkout = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let beside = checkout.join("../shared/protocol/transcripts");
+    beside.is_dir().then_some(beside)
+}

@@ -18,28 +18,17 @@ use std::{
 
 use e2e::{
     Cluster, Shape,
-    transcript::{Difference, Stage, Transcript, replay},
+    transcript::{Difference, FOLDER, Stage, Transcript, folder, replay},
 };
 use tokio::{sync::Semaphore, task::JoinSet};
 use transcripts::table;
 
-/// Where the transcripts are, if not beside the checkout.
-const TRANSCRIPTS: &str = "TANGELO_TRANSCRIPTS";
 /// Set where nothing may be skipped.
 const REQUIRE_ALL: &str = "TANGELO_REQUIRE_ALL";
 /// Set to write the table of differences anew.
 const UPDATE: &str = "TANGELO_UPDATE";
 /// Transcripts played at once.
 const AT_ONCE: usize = 8;
-
-fn folder() -> Option<PathBuf> {
-    if let Some(folder) = env::var_os(TRANSCRIPTS) {
-        return Some(folder.into());
-    }
-    let checkout = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    let beside = checkout.join("../shared/protocol/transcripts");
-    beside.is_dir().then_some(beside)
-}
 
 /// The transcripts of this dialect whose name begins so.
 fn read(folder: &Path, prefix: &str) -> Vec<Transcript> {
@@ -82,8 +71,8 @@ async fn play(
 #[tokio::test]
 async fn recorded_clients_get_the_bytes_of_the_original() {
     let Some(folder) = folder() else {
-        assert!(env::var_os(REQUIRE_ALL).is_none(), "no transcripts; set {TRANSCRIPTS}");
-        eprintln!("skipped: transcripts (no shared/protocol/transcripts; set {TRANSCRIPTS})");
+        assert!(env::var_os(REQUIRE_ALL).is_none(), "no transcripts; set {FOLDER}");
+        eprintln!("skipped: transcripts (no shared/protocol/transcripts; set {FOLDER})");
         return;
     };
     let mut shape = Shape::new(3, 3);

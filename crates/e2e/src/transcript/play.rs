@@ -22,7 +22,7 @@ const CONNECTOR_PORT: u16 = 3050;
 /// A recorded pause is shortened to this: what matters is the order.
 const PAUSE: Duration = Duration::from_millis(60);
 /// A recorded pause of at least this is kept: there it is time itself that matters.
-const LONG_PAUSE: Duration = Duration::from_secs(4);
+pub(super) const LONG_PAUSE: Duration = Duration::from_secs(4);
 /// How long to wait for what the original sent.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How long to wait for the server to end a connection: longer than any timeout it has.
@@ -99,6 +99,7 @@ pub async fn replay(
         known,
         connections: BTreeMap::new(),
         differences: Vec::new(),
+        given_up: BTreeSet::new(),
     };
     let mut before = Duration::ZERO;
     for at in 0..player.lines.len() {
@@ -121,6 +122,8 @@ struct Player<'a> {
     known: &'a BTreeSet<Difference>,
     connections: BTreeMap<String, Connection>,
     differences: Vec<Difference>,
+    /// What has been waited for in vain: once is enough.
+    given_up: BTreeSet<Difference>,
 }
 
 impl Player<'_> {
@@ -191,18 +194,22 @@ impl Player<'_> {
     }
 
     /// Waits until everything recorded so far has arrived, on every connection.
-    async fn arrive(&self) {
+    async fn arrive(&mut self) {
         let deadline = Instant::now() + PATIENCE;
         for (name, connection) in &self.connections {
             loop {
                 let changed = connection.socket.inbox.changed();
                 let actual = connection.actual();
                 let missing = connection.expected.missing(&actual);
-                let is_known = |item: &&Item| self.known.contains(&Difference::missing(name, item));
-                if missing.iter().all(is_known) || connection.ended() {
+                let missing = missing.into_iter().map(|item| Difference::missing(name, item));
+                let is_awaited =
+                    |it: &Difference| !self.known.contains(it) && !self.given_up.contains(it);
+                let awaited: Vec<Difference> = missing.filter(is_awaited).collect();
+                if awaited.is_empty() || connection.ended() {
                     break;
                 }
                 if timeout_at(deadline, changed).await.is_err() {
+                    self.given_up.extend(awaited);
                     break;
                 }
             }
@@ -251,8 +258,13 @@ impl Player<'_> {
             match (connection.socket.websocket, code) {
                 (true, Some(1006)) => connection.socket.abort().await,
                 (true, _) => self.close(name).await,
-                // Its FIN has done it.
-                (false, _) => {}
+                (false, _) => {
+                    let fin = |line: &Line| line.connection == name && line.what == What::Fin;
+                    // With a FIN of the server's, the client's came first and it has been played.
+                    if !self.lines.iter().any(fin) {
+                        connection.socket.abort().await;
+                    }
+                }
             }
         } else {
             let patience = if patient { END_PATIENCE } else { Duration::ZERO };
