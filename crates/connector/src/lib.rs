@@ -1,25 +1,59 @@
-//! Placeholder.
+//! The role `connector`: holds client sessions, and one relay for every room that has members here.
+//!
+//! ```text
+//! frontend (sockets, sessions) ─► client ─► worker (drives room::Relays for its shards) ─► link
+//! link (one task per chat) ─► worker ─► hub (session to queue, one encoding per dialect) ─► frontend
+//! ```
+//!
+//! A connector dials every live chat, and nobody dials a connector but clients. A shard belongs to
+//! one worker, so that a relay needs no lock.
 
 pub mod advertise;
+mod client;
+mod hub;
+mod link;
+mod worker;
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, sync::Arc, thread::available_parallelism, time::Duration};
 
-use daemon::{CommonArgs, Process};
-use model::Role;
+use advertise::{PublishedPorts, WHOAMI_PATH};
+use axum::{Router, http::StatusCode, routing::get};
+use cluster::{ClientAddress, ClusterMap, Node};
+use daemon::{Cause, CommonArgs, Process, Stop, Tasks, UsageError};
+use frontend::{Frontend, Settings};
+use model::{Incarnation, Role, Shard, Term};
+use registry::{ClusterToken, Lease, Membership, Registry};
+use room::RelayEvent;
+use rpc::link::Hello;
+use session::CloseReason;
+use tokio::sync::watch;
 
-/// What `tangelo-connector` is told.
+use crate::{
+    client::Clients,
+    worker::{Input, Workers},
+};
+
+/// How often the number of sessions is told to the registry.
+const LOAD_REPORTED: Duration = Duration::from_millis(250);
+
+const EXAMPLES: &str = "\
+Examples:
+  tangelo-connector                                 beside a gate on this machine
+  tangelo-connector --listen 0.0.0.0:3050 --registry http://10.0.0.5:3005 \\
+                    --advertise-host chat.example   on another machine, behind a name
+
+Clients find a connector by asking a gate. The address they are told is --advertise-host, or else
+the host by which they reached the gate, and --advertise-ports, or else the port listened on.";
+
+/// Holds client sessions and relays what happens in their rooms
 #[derive(Clone, Debug, clap::Parser)]
-#[command(name = "tangelo-connector", version)]
+#[command(name = "tangelo-connector", version, after_help = EXAMPLES)]
 pub struct Args {
-    /// Arguments that every process takes.
-    #[command(flatten)]
-    pub common: CommonArgs,
-
-    /// Where to listen
+    /// Where clients connect: WebSocket and raw TCP on one port
     #[arg(long, env = "TANGELO_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:3050")]
     pub listen: SocketAddr,
 
-    /// Where the registry is
+    /// The registry, hosted by a gate
     #[arg(
         long,
         env = "TANGELO_REGISTRY",
@@ -28,25 +62,212 @@ pub struct Args {
     )]
     pub registry: String,
 
-    /// Host to tell others [default: they find out]
+    /// Host that clients are sent to [default: the one by which they reached the gate]
     #[arg(long, env = "TANGELO_ADVERTISE_HOST", value_name = "HOST")]
     pub advertise_host: Option<String>,
 
-    /// Port to tell others [default: the one listened on]
-    #[arg(long, env = "TANGELO_ADVERTISE_PORT", value_name = "PORT")]
-    pub advertise_port: Option<u16>,
+    /// Port that clients are sent to, or a range of published ports among which this connector
+    /// finds its own [default: the port listened on]
+    #[arg(long, env = "TANGELO_ADVERTISE_PORTS", value_name = "PORTS", value_parser = ports)]
+    pub advertise_ports: Option<PublishedPorts>,
+
+    /// Where published ports answer, seen from here; used with a range of --advertise-ports
+    /// [default: the default gateway, then host.docker.internal]
+    #[arg(long, env = "TANGELO_PROBE_HOST", value_name = "HOST")]
+    pub probe_host: Option<String>,
+
+    /// Secret that all processes of the cluster show each other; best set by its variable, which
+    /// other users of the machine cannot see
+    #[arg(long, env = "TANGELO_CLUSTER_TOKEN", value_name = "SECRET", hide_env_values = true)]
+    pub cluster_token: Option<String>,
+
+    /// Tasks that drive rooms [default: one per processor, at most 4]
+    #[arg(long, env = "TANGELO_WORKERS", value_name = "COUNT")]
+    pub workers: Option<usize>,
+
+    /// Most sends per second of one session, sustained; twice as many at once after a pause
+    #[arg(long, env = "TANGELO_SENDS_PER_SECOND", value_name = "COUNT",
+          default_value_t = model::limits::SESSION_SENDS_PER_SECOND)]
+    pub sends_per_second: u32,
+
+    /// Allows any characters in user and room names, as the original server did
+    #[arg(long, env = "TANGELO_ANY_NAMES")]
+    pub any_names: bool,
+
+    /// Arguments that every process takes.
+    #[command(flatten)]
+    pub common: CommonArgs,
 }
 
-/// Runs a connector until it is asked to end. A stand-in: it listens and answers nobody.
+fn ports(text: &str) -> Result<PublishedPorts, advertise::BadPorts> {
+    text.parse()
+}
+
+/// Runs a connector until it is asked to end.
 ///
 /// # Errors
 ///
-/// If an address cannot be had.
+/// If an argument is wrong, an address cannot be had, or the registry gives the node up.
 pub async fn run(args: Args) -> anyhow::Result<()> {
     let process = Process::start(Role::Connector, &args.common)?;
-    let listener = daemon::net::bind(args.listen, "--listen")?;
-    process.announce("client", listener.local_addr()?)?;
+    process.ready.unmet("owners", "no owner of rooms is known yet");
+    let token = cluster_token(args.cluster_token.as_deref())?;
+    let config =
+        registry::Config { token: token.clone(), ..registry::Config::new(args.registry.as_str()) };
+    let registry =
+        Registry::new(&config).map_err(|error| UsageError(format!("--registry: {error}")))?;
+    let settings = settings(&args);
+    let options = Arc::clone(&settings.session.pomelo);
+    let frontend = Frontend::bind(args.listen, settings)?;
+    let address = frontend.local_addr();
+    process.announce("client", address)?;
+
+    let cores = available_parallelism().map_or(1, usize::from);
+    let count = args.workers.unwrap_or(cores.min(4));
+    let workers = Workers::start(count, process.incarnation, &options, &process.tasks);
+    let clients = Clients::new(workers.clone());
+    let whoami = process.incarnation.to_string();
+    let listening = process.tasks.clone();
+    let (app, http) = (clients.clone(), http(whoami.clone()));
+    process.tasks.spawn("frontend", async move { frontend.run(app, http, &listening).await });
+
+    let port = match &args.advertise_ports {
+        None => address.port(),
+        Some(ports) => {
+            let hosts = advertise::probe_hosts(args.probe_host.as_deref()).await;
+            tokio::select! {
+                port = advertise::discover(ports, &hosts, &whoami) => port,
+                () = process.stop.wait() => address.port(),
+            }
+        }
+    };
+    let host = args.advertise_host.filter(|host| !host.is_empty());
+    let node = Node {
+        id: process.name.clone(),
+        incarnation: process.incarnation,
+        role: Role::Connector,
+        link: None,
+        client: Some(ClientAddress { host, port }),
+        admin: Some(format!("http://{}", process.admin)),
+        load: 0,
+        draining: false,
+        ready: false,
+    };
+    let membership = registry.join(node, &process.tasks).await;
+    spawn_followers(&process, &membership, token, &workers, &clients);
     process.ready.started();
-    process.stopped().await;
+
+    if let Cause::Signal(_) | Cause::SupervisorGone = process.stopped().await {
+        membership.set_draining(true);
+    }
+    workers.all(|| Input::CloseAll(CloseReason::Draining)).await;
+    drained(&clients).await;
+    membership.leave().await;
     process.finish().await
+}
+
+/// Waits until the sessions that were told to close have left their rooms.
+async fn drained(clients: &Clients) {
+    let empty = async {
+        while clients.connected() > 0 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let _ = tokio::time::timeout(model::limits::CLOSE_TIMEOUT, empty).await;
+}
+
+fn settings(args: &Args) -> Settings {
+    let mut config = session::Config::connector();
+    config.names.anything = args.any_names;
+    config.limits.calls.per_second = args.sends_per_second;
+    config.limits.calls.burst = args.sends_per_second.saturating_mul(2);
+    Settings::new(config)
+}
+
+/// What plain HTTP requests get: an identity for those who look for this process, and a hint for
+/// people who open the wrong port.
+fn http(whoami: String) -> Router {
+    Router::new().route(WHOAMI_PATH, get(|| async move { whoami })).fallback(|| async {
+        let text = "This is a Tangelo connector: it speaks WebSocket and raw TCP.\n\
+                    Open the chat page at the gate instead, usually on port 3014.\n";
+        (StatusCode::NOT_FOUND, text)
+    })
+}
+
+/// Starts what follows the map and the lease.
+fn spawn_followers(
+    process: &Process,
+    membership: &Membership,
+    token: Option<ClusterToken>,
+    workers: &Workers,
+    clients: &Clients,
+) {
+    let tasks = &process.tasks;
+    let me = Hello { node: process.name.clone(), incarnation: process.incarnation };
+    let map = membership.map.clone();
+    let links = link::follow(me, token, map.clone(), workers.clone(), tasks.clone(), tasks.token());
+    tasks.spawn("links", links);
+    tasks.spawn(
+        "owners",
+        follow_owners(map, membership.clone(), workers.clone(), process.ready.clone()),
+    );
+    tasks.spawn("load", report_load(membership.clone(), clients.clone(), tasks.clone()));
+    tasks.spawn("lease watch", watch_lease(membership.clone(), process.stop.clone()));
+}
+
+/// Tells the workers who owns which shard, whenever that changes.
+async fn follow_owners(
+    mut map: watch::Receiver<Arc<ClusterMap>>,
+    membership: Membership,
+    workers: Workers,
+    ready: daemon::Readiness,
+) {
+    let mut told: Vec<(Option<Incarnation>, Term)> =
+        vec![(None, Term::default()); Shard::all().len()];
+    loop {
+        let current = Arc::clone(&map.borrow_and_update());
+        for (shard, told) in Shard::all().zip(&mut told) {
+            let ownership = current.ownership(shard);
+            let (owner, term) = (ownership.owner, ownership.term);
+            if *told != (owner, term) {
+                *told = (owner, term);
+                let event = RelayEvent::Owner { shard, owner, term };
+                workers.shard(shard, Input::Room(event)).await;
+            }
+        }
+        let known = current.shards.iter().any(|ownership| ownership.owner.is_some());
+        let state = if known { Ok(()) } else { Err("no owner of rooms is known yet".to_owned()) };
+        membership.set_ready(known);
+        ready.set("owners", state);
+        if map.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Tells the registry how many sessions there are, by which gates share out new ones.
+async fn report_load(membership: Membership, clients: Clients, tasks: Tasks) {
+    let token = tasks.token();
+    let mut tick = tokio::time::interval(LOAD_REPORTED);
+    loop {
+        tokio::select! {
+            _ = tick.tick() => membership.set_load(clients.connected()),
+            () = token.cancelled() => return,
+        }
+    }
+}
+
+/// A life that the registry has given up ends: its members have left their rooms by now, so its
+/// clients must come again, to the next life or elsewhere.
+async fn watch_lease(membership: Membership, stop: Stop) {
+    let mut lease = membership.lease.clone();
+    if lease.wait_for(|lease| *lease == Lease::Lost).await.is_ok() && !stop.is_stopping() {
+        let why = membership.gone().map_or_else(String::new, |gone| format!(": {gone}"));
+        stop.stop(Cause::Fatal(format!("the registry gave this node up{why}")));
+    }
+}
+
+fn cluster_token(text: Option<&str>) -> Result<Option<ClusterToken>, UsageError> {
+    let token = text.filter(|text| !text.is_empty()).map(ClusterToken::new).transpose();
+    token.map_err(|error| UsageError(format!("--cluster-token: {error}")))
 }

@@ -140,9 +140,6 @@ pub struct Snapshot {
     pub room: RoomId,
     /// The last event that it contains.
     pub position: Position,
-    /// A receiver at exactly this position of the earlier history has missed nothing; the default
-    /// position if there is no such place.
-    pub follows: Position,
     /// All members, in the room's order.
     pub members: Vec<Member>,
     /// For the receiver's own members: the highest number of their sends that is applied.

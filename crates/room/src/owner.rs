@@ -387,31 +387,20 @@ impl Group {
         let states = std::mem::take(states);
         self.phase = Phase::Open;
 
-        let resets = self.rebuild(now, complete, &states);
-        let rooms = self.rooms.len();
-        out.push(Effect::Opened { shard, term: self.term, rooms, reset: resets.len() });
-        let mut states = states;
-        for (connector, states) in &mut states {
-            for state in states.iter_mut().filter(|state| state.position != Position::default()) {
-                if let Some(follows) = resets.get(&state.room) {
-                    self.snapshot(shard, *connector, &state.room, *follows, out);
-                    let room = self.rooms.get(&state.room);
-                    state.position = room.map_or(state.position, Room::position);
-                }
-            }
-        }
+        let reset = self.rebuild(now, complete, &states);
+        out.push(Effect::Opened { shard, term: self.term, rooms: self.rooms.len(), reset });
         for (connector, states) in &states {
             self.attach(shard, *connector, states, out);
         }
     }
 
-    /// Rebuilds all rooms; returns those that start a new generation, and after which position.
+    /// Rebuilds all rooms; returns how many start a new generation.
     fn rebuild(
         &mut self,
         now: Time,
         complete: bool,
         states: &BTreeMap<Incarnation, Vec<RoomState>>,
-    ) -> BTreeMap<RoomId, Position> {
+    ) -> usize {
         let mut views: BTreeMap<&RoomId, Vec<(Incarnation, &RoomState)>> = BTreeMap::new();
         for (connector, rooms) in states {
             for state in rooms {
@@ -419,14 +408,12 @@ impl Group {
             }
         }
         let attached = states.keys().copied().collect();
-        let mut resets = BTreeMap::new();
+        let mut resets = 0;
         for (room, views) in views {
             let Some(rebuilt) = takeover::rebuild(self.term, complete, &attached, &views) else {
                 continue;
             };
-            if let Some(position) = rebuilt.reset_after {
-                resets.insert(room.clone(), position);
-            }
+            resets += usize::from(!rebuilt.continuous);
             let missing = rebuilt.room.members().groups().iter().map(|group| group.connector);
             for connector in missing.filter(|connector| !states.contains_key(connector)) {
                 self.absent.entry(connector).or_insert(now + limits::CONNECTOR_GRACE);
@@ -455,7 +442,7 @@ impl Group {
             // It has not seen the room; if its session is a member already, its join was applied
             // and the answer got lost.
             if self.rooms.get(&state.room).is_some_and(|r| r.members().group(connector).is_some()) {
-                self.snapshot(shard, connector, &state.room, Position::default(), out);
+                self.snapshot(shard, connector, &state.room, out);
             }
         }
         self.attached.insert(connector);
@@ -477,28 +464,20 @@ impl Group {
                 let message = ToRelay::Event { room: state.room.clone(), event };
                 Effect::Frame { to: connector, frame: Frame { shard, term, message } }
             })),
-            None => self.snapshot(shard, connector, &state.room, Position::default(), out),
+            None => self.snapshot(shard, connector, &state.room, out),
         }
         if empty {
             self.drop_room(&state.room);
         }
     }
 
-    fn snapshot(
-        &self,
-        shard: Shard,
-        connector: Incarnation,
-        room: &RoomId,
-        follows: Position,
-        out: &mut Vec<Effect>,
-    ) {
+    fn snapshot(&self, shard: Shard, connector: Incarnation, room: &RoomId, out: &mut Vec<Effect>) {
         let Some(known) = self.rooms.get(room) else {
             return;
         };
         let snapshot = Snapshot {
             room: room.clone(),
             position: known.position(),
-            follows,
             members: known.members().iter().collect(),
             applied: known.applied_of(connector),
         };
@@ -556,7 +535,6 @@ impl Group {
         let before = first_here.then(|| Snapshot {
             room: room.clone(),
             position: known.position(),
-            follows: Position::default(),
             members: known.members().iter().collect(),
             applied: Vec::new(),
         });

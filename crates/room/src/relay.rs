@@ -251,10 +251,9 @@ impl Relay {
 
     /// Replaces what the relay knew by the room as it stands.
     ///
-    /// If events were missed that cannot be had any more, the sessions that were members are
-    /// expelled: a client that cannot be told of the loss in words is told by the close.
+    /// Sessions that were members are expelled: events may be missing that cannot be had any more,
+    /// and a client that cannot be told of the loss in words is told by the close.
     pub(crate) fn replace(&mut self, snapshot: Snapshot, out: &mut Vec<Effect>) {
-        let missed = self.has_seen_the_room() && self.position != snapshot.follows;
         self.members = snapshot.members.into_iter().collect();
         self.position = snapshot.position;
         self.tail.clear();
@@ -269,15 +268,13 @@ impl Relay {
             .map(|group| group.sessions.iter().map(|(session, _)| *session).collect())
             .unwrap_or_default();
         self.own.retain(|session, own| {
-            let is_member = members.contains(session);
-            let lost = own.joined && (missed || !is_member);
-            if lost {
+            if own.joined {
                 out.push(Effect::Expel { session: *session });
+                if members.contains(session) {
+                    self.leaving.push(*session);
+                }
             }
-            if lost && is_member {
-                self.leaving.push(*session);
-            }
-            !lost
+            !own.joined
         });
         for session in members {
             if let Some(own) = self.own.get_mut(&session)

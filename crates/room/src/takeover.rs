@@ -17,9 +17,8 @@ use crate::{
 /// A rebuilt room, and whether its history goes on.
 pub(crate) struct Rebuilt {
     pub(crate) room: Room,
-    /// If continuity could not be proved, where the earlier history ends for all that is known:
-    /// the room starts a new generation after it.
-    pub(crate) reset_after: Option<Position>,
+    /// False if continuity could not be proved: the room starts a new generation.
+    pub(crate) continuous: bool,
 }
 
 /// Rebuilds one room at `term`.
@@ -61,8 +60,7 @@ pub(crate) fn rebuild(
     } else {
         Position { generation: term, seq: top.position.seq }
     };
-    let reset_after = (!continuous).then_some(top.position);
-    Some(Rebuilt { room: Room::restored(position, members, tail, &applied), reset_after })
+    Some(Rebuilt { room: Room::restored(position, members, tail, &applied), continuous })
 }
 
 /// All events by number; a whisper wins over its placeholder.

@@ -120,7 +120,6 @@ pub fn connector_frame(frame: Frame<ToRelay>) -> pb::ConnectorFrame {
         ToRelay::Snapshot(snapshot) => Message::Snapshot(pb::Snapshot {
             room: snapshot.room.to_string(),
             position: Some(position_to(snapshot.position)),
-            follows: Some(position_to(snapshot.follows)),
             members: snapshot.members.iter().map(member_to).collect(),
             applied: snapshot.applied.iter().map(own_member_to).collect(),
         }),
@@ -161,7 +160,6 @@ pub fn connector_frame_from(frame: pb::ConnectorFrame) -> Result<Frame<ToRelay>>
         Message::Snapshot(snapshot) => ToRelay::Snapshot(Snapshot {
             room: room(&snapshot.room)?,
             position: position_from(required(snapshot.position, "position")?),
-            follows: position_from(required(snapshot.follows, "position")?),
             members: all(snapshot.members, member_from)?,
             applied: snapshot.applied.into_iter().map(own_member_from).collect(),
         }),
@@ -369,7 +367,6 @@ mod tests {
         let snapshot = Snapshot {
             room: room.clone(),
             position: Position { generation: Term(3), seq: 5 },
-            follows: Position { generation: Term(2), seq: 5 },
             members: vec![member(1)],
             applied: vec![OwnMember { session, applied: SendNumber(2) }],
         };

@@ -169,11 +169,15 @@ impl World<'_> {
     pub(super) fn dial(&mut self, connector: usize, chat: usize) {
         let (connector_life, here) = self.life(Node::Connector(connector));
         let (chat_life, there) = self.life(Node::Chat(chat));
-        if !here || !there || self.stream_between(connector_life, chat_life).is_some() {
+        let between = |stream: &Stream| {
+            stream.connector_life == connector_life && stream.chat_life == chat_life
+        };
+        if !here || !there || self.streams.values().any(|s| between(s) && !s.mourned) {
             return;
         }
         let id = self.streams.len() as u64 + 1;
-        let stream = Stream { connector, connector_life, chat, chat_life, open: true };
+        let stream =
+            Stream { connector, connector_life, chat, chat_life, open: true, mourned: false };
         self.streams.insert(id, stream);
         let delay = self.random.delay();
         let channel = Channel::Stream { stream: id, up: true };
@@ -190,8 +194,9 @@ impl World<'_> {
     }
 
     pub(super) fn link_down(&mut self, id: u64) {
-        let Some(stream) = self.streams.get(&id).copied() else { return };
-        let Stream { connector, connector_life, chat, chat_life, .. } = stream;
+        let Some(stream) = self.streams.get_mut(&id) else { return };
+        stream.mourned = true;
+        let Stream { connector, connector_life, chat, chat_life, .. } = *stream;
         self.relay(connector, connector_life, RelayEvent::LinkDown(chat_life));
         let pause = self.random.span(ms(5), ms(400));
         self.agenda.at(self.now + pause, Item::Dial { connector, chat });

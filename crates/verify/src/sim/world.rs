@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use model::{Code, Incarnation, RoomId, SessionId, Shard, Term, Time};
+use model::{Code, Incarnation, RoomId, SendNumber, SessionId, Shard, Term, Time};
 use room::{
     LinkId, Owner, OwnerEffect, OwnerEvent, RelayEffect, RelayEvent, Relays,
     message::{Frame, ToOwner, ToRelay},
@@ -133,6 +133,8 @@ pub(super) struct Stream {
     pub(super) chat: usize,
     pub(super) chat_life: Incarnation,
     pub(super) open: bool,
+    /// Whether the connector knows that it is not; only then does it dial again.
+    pub(super) mourned: bool,
 }
 
 pub(super) struct World<'a> {
@@ -152,7 +154,8 @@ pub(super) struct World<'a> {
     arrivals: BTreeMap<SessionId, u64>,
     pub(super) seen_sends: BTreeSet<(SessionId, u64)>,
     pub(super) counters: Counters,
-    unanswered: u64,
+    /// Sends without an answer.
+    outstanding: BTreeSet<(SessionId, SendNumber)>,
     trace: u64,
     story: Vec<String>,
 }
@@ -182,7 +185,7 @@ impl<'a> World<'a> {
             arrivals: BTreeMap::new(),
             seen_sends: BTreeSet::new(),
             counters: Counters::default(),
-            unanswered: 0,
+            outstanding: BTreeSet::new(),
             trace: 0xcbf2_9ce4_8422_2325,
             story: Vec::new(),
         };
@@ -215,7 +218,9 @@ impl<'a> World<'a> {
             self.now = at;
             self.happen(item);
         }
-        self.counters.unanswered = self.unanswered;
+        let alive = |session| self.clients.of(session).is_some();
+        let unanswered = self.outstanding.iter().filter(|(session, _)| alive(*session)).count();
+        self.counters.unanswered = unanswered as u64;
         let mut history = History::new(self.clients.names, Presence::Announced);
         for log in self.clients.logs {
             self.counters.deliveries += log.deliveries();
@@ -376,9 +381,11 @@ impl<'a> World<'a> {
         if !alive {
             self.clients.all[number].connector = self.random.index(self.connectors.len());
         } else if let Some(action) = self.clients.act(number, &mut self.random) {
-            self.unanswered += u64::from(matches!(action, Action::Say { .. }));
             let client = &self.clients.all[number];
             let (session, room) = (client.session, client.room);
+            if let Action::Say { number, .. } = &action {
+                self.outstanding.insert((session, *number));
+            }
             let leaves = matches!(action, Action::Leave);
             let item = Item::Does { connector, life, session, room, action };
             let delay = self.random.delay();
@@ -478,8 +485,8 @@ impl<'a> World<'a> {
         }
     }
 
-    fn answer(&mut self, session: SessionId, number: model::SendNumber, code: Code) {
-        self.unanswered = self.unanswered.saturating_sub(1);
+    fn answer(&mut self, session: SessionId, number: SendNumber, code: Code) {
+        self.outstanding.remove(&(session, number));
         self.counters.acked += u64::from(code == Code::Ok);
         self.clients.answered(session, number, code);
     }
@@ -492,7 +499,7 @@ impl<'a> World<'a> {
             (ToOwner::Say { session, number, .. }, Some(Bug::ForgetNumbers)) => {
                 let arrived = self.arrivals.entry(*session).or_default();
                 *arrived += 1;
-                *number = model::SendNumber(*arrived);
+                *number = SendNumber(*arrived);
             }
             (ToOwner::Leave { .. }, Some(Bug::LoseLeaves)) => return,
             _ => {}

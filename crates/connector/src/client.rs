@@ -1,0 +1,95 @@
+//! Hands what a client asks to the worker of its room.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU32, Ordering},
+};
+
+use cluster::shard_of;
+use frontend::{Application, Client, Handler, Outbound};
+use model::{Code, SessionId};
+use session::{Call, CloseReason, RequestKey};
+use wire::{Dialect, Reply};
+
+use crate::worker::{Input, Place, Workers};
+
+/// Makes a handler for every client that connects.
+#[derive(Clone, Debug)]
+pub(crate) struct Clients {
+    workers: Workers,
+    connected: Arc<AtomicU32>,
+}
+
+impl Clients {
+    pub(crate) fn new(workers: Workers) -> Self {
+        Self { workers, connected: Arc::default() }
+    }
+
+    /// How many clients are connected, entered or not.
+    pub(crate) fn connected(&self) -> u32 {
+        self.connected.load(Ordering::Relaxed)
+    }
+}
+
+impl Application for Clients {
+    type Handler = Entrant;
+
+    fn accept(&self, client: Client) -> Entrant {
+        self.connected.fetch_add(1, Ordering::Relaxed);
+        Entrant {
+            clients: self.clone(),
+            session: client.id,
+            outbound: client.outbound,
+            place: None,
+        }
+    }
+}
+
+/// One connected client.
+#[derive(Debug)]
+pub(crate) struct Entrant {
+    clients: Clients,
+    session: SessionId,
+    outbound: Outbound,
+    /// The room that it is in or asked to enter last.
+    place: Option<Place>,
+}
+
+impl Handler for Entrant {
+    async fn call(&mut self, key: RequestKey, call: Call, dialect: Dialect) {
+        let session = self.session;
+        let (shard, input) = match (call, &self.place) {
+            (Call::Enter { user, room }, _) => {
+                let place = Place { shard: shard_of(&room), room };
+                self.place = Some(place.clone());
+                let shard = place.shard;
+                let outbound = self.outbound.clone();
+                (shard, Input::Enter { place, session, user, key, dialect, outbound })
+            }
+            (Call::Say { number, target, content }, Some(place)) => {
+                let place = place.clone();
+                let shard = place.shard;
+                (shard, Input::Say { place, session, number, target, content, key })
+            }
+            (Call::Say { .. }, None) => {
+                let reply = Reply::Refused { code: Code::Unauthorized, error: false };
+                self.outbound.reply(key, reply);
+                return;
+            }
+            (Call::QueryEntry { .. }, _) => {
+                let reply = Reply::Refused { code: Code::Absent, error: false };
+                self.outbound.reply(key, reply);
+                return;
+            }
+        };
+        self.clients.workers.shard(shard, input).await;
+    }
+
+    async fn closed(&mut self, _reason: &CloseReason) {
+        self.clients.connected.fetch_sub(1, Ordering::Relaxed);
+        if let Some(place) = self.place.take() {
+            let (shard, session) = (place.shard, self.session);
+            self.clients.workers.shard(shard, Input::Leave { place, session }).await;
+        }
+    }
+}

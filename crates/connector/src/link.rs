@@ -1,0 +1,130 @@
+//! One link per live chat: relay messages out, room messages in.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use cluster::ClusterMap;
+use daemon::Tasks;
+use metrics::{counter, gauge};
+use model::Incarnation;
+use room::RelayEvent;
+use rpc::{
+    link::{self, FromOwner, Hello},
+    token::ClusterToken,
+};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::worker::{Input, Workers};
+
+/// Pause before the first new try to reach a chat; doubles up to [`RETRY_MAX`].
+const RETRY_MIN: Duration = Duration::from_millis(20);
+/// Longest pause between tries. A live chat is in the map, so that tries are few and cheap.
+const RETRY_MAX: Duration = Duration::from_secs(1);
+
+/// Keeps a link to every live chat of the map until `token` is cancelled.
+pub(crate) async fn follow(
+    me: Hello,
+    secret: Option<ClusterToken>,
+    mut map: watch::Receiver<Arc<ClusterMap>>,
+    workers: Workers,
+    tasks: Tasks,
+    token: CancellationToken,
+) {
+    let mut kept: BTreeMap<Incarnation, CancellationToken> = BTreeMap::new();
+    loop {
+        let current = Arc::clone(&map.borrow_and_update());
+        kept.retain(|chat, kept| {
+            let live = current.nodes.contains_key(chat);
+            if !live {
+                kept.cancel();
+            }
+            live
+        });
+        for chat in current.chats() {
+            let Some(address) = chat.link.clone() else { continue };
+            kept.entry(chat.incarnation).or_insert_with(|| {
+                let token = token.child_token();
+                let link = Link {
+                    me: me.clone(),
+                    secret: secret.clone(),
+                    peer: Hello { node: chat.id.clone(), incarnation: chat.incarnation },
+                    address,
+                    workers: workers.clone(),
+                    token: token.clone(),
+                };
+                tasks.spawn("link", link.keep());
+                token
+            });
+        }
+        tokio::select! {
+            changed = map.changed() => if changed.is_err() { return },
+            () = token.cancelled() => return,
+        }
+    }
+}
+
+/// A link that is opened again whenever it breaks.
+struct Link {
+    me: Hello,
+    secret: Option<ClusterToken>,
+    peer: Hello,
+    address: String,
+    workers: Workers,
+    token: CancellationToken,
+}
+
+impl Link {
+    async fn keep(self) {
+        let token = self.token.clone();
+        let mut pause = RETRY_MIN;
+        while !token.is_cancelled() {
+            let opened = tokio::select! {
+                opened = link::dial(&self.address, self.me.clone(), self.secret.as_ref()) => opened,
+                () = token.cancelled() => return,
+            };
+            match opened {
+                Ok((sender, receiver, peer)) if peer.incarnation == self.peer.incarnation => {
+                    pause = RETRY_MIN;
+                    self.serve(sender, receiver).await;
+                }
+                Ok((_, _, peer)) => {
+                    tracing::debug!(chat = %peer.node, "another life of the chat answers there");
+                }
+                Err(error) => {
+                    tracing::debug!(chat = %self.peer.node, %error, "cannot reach the chat");
+                }
+            }
+            tokio::select! {
+                () = tokio::time::sleep(pause) => pause = (pause * 2).min(RETRY_MAX),
+                () = token.cancelled() => {}
+            }
+        }
+    }
+
+    async fn serve(&self, sender: link::Sender<room::message::ToOwner>, receiver: FromOwner) {
+        let peer = self.peer.incarnation;
+        let cut = self.token.child_token();
+        tracing::info!(chat = %self.peer.node, address = self.address, "link open");
+        gauge!("tangelo_connector_links").increment(1);
+        self.workers.all(|| Input::LinkUp { peer, sender: sender.clone(), cut: cut.clone() }).await;
+        drop(sender);
+        let ended = tokio::select! {
+            ended = self.receive(receiver) => ended,
+            () = cut.cancelled() => "cut at this end".to_owned(),
+        };
+        gauge!("tangelo_connector_links").decrement(1);
+        counter!("tangelo_connector_links_lost_total").increment(1);
+        tracing::info!(chat = %self.peer.node, reason = ended, "link closed");
+        self.workers.all(|| Input::Room(RelayEvent::LinkDown(peer))).await;
+    }
+
+    async fn receive(&self, mut receiver: FromOwner) -> String {
+        loop {
+            match receiver.receive().await {
+                Ok(Some(frames)) => self.workers.frames(self.peer.incarnation, frames).await,
+                Ok(None) => return "closed by the chat".to_owned(),
+                Err(error) => return error.to_string(),
+            }
+        }
+    }
+}

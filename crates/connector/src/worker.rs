@@ -1,0 +1,315 @@
+//! A fixed set of tasks, each of which drives the relays of its shards.
+//!
+//! A shard belongs to one worker for the life of the process, so that relays need no lock. Effects
+//! are applied in order before the next event; a worker never waits for a peer or a client.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use daemon::Tasks;
+use frontend::Outbound;
+use metrics::{counter, gauge};
+use model::{
+    Code, Content, Incarnation, RoomId, SendNumber, SessionId, Shard, Target, Time, UserName,
+    limits,
+};
+use room::{
+    Push, RelayEffect, RelayEvent, Relays,
+    message::{Frame, ToOwner, ToRelay},
+};
+use rpc::link::Sender;
+use session::{CloseReason, RequestKey};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, sleep_until},
+};
+use tokio_util::sync::CancellationToken;
+use wire::{Dialect, pomelo::Options};
+
+use crate::hub::Hub;
+
+/// Events taken from the queue at once.
+const BATCH: usize = 256;
+/// How often the gauges are brought up to date.
+const GAUGES: Duration = Duration::from_secs(1);
+
+/// A room and its shard, worked out once per session.
+#[derive(Clone, Debug)]
+pub(crate) struct Place {
+    pub(crate) shard: Shard,
+    pub(crate) room: RoomId,
+}
+
+/// What a worker hears.
+#[derive(Debug)]
+pub(crate) enum Input {
+    /// Something for the relays.
+    Room(RelayEvent),
+    /// A stream to a chat is open.
+    LinkUp { peer: Incarnation, sender: Sender<ToOwner>, cut: CancellationToken },
+    /// A batch from a chat, only frames of this worker's shards.
+    Frames { from: Incarnation, frames: Vec<Frame<ToRelay>> },
+    /// A client wants in.
+    Enter {
+        place: Place,
+        session: SessionId,
+        user: UserName,
+        key: RequestKey,
+        dialect: Dialect,
+        outbound: Outbound,
+    },
+    /// A client says something.
+    Say {
+        place: Place,
+        session: SessionId,
+        number: SendNumber,
+        target: Target,
+        content: Content,
+        key: RequestKey,
+    },
+    /// A client is gone.
+    Leave { place: Place, session: SessionId },
+    /// The node drains: sessions are closed with a reason.
+    CloseAll(CloseReason),
+}
+
+/// Queues into all workers.
+#[derive(Clone, Debug)]
+pub(crate) struct Workers {
+    queues: Arc<[mpsc::Sender<Input>]>,
+}
+
+impl Workers {
+    /// Starts `count` workers for this life of the node.
+    pub(crate) fn start(
+        count: usize,
+        me: Incarnation,
+        options: &Arc<Options>,
+        tasks: &Tasks,
+    ) -> Self {
+        let queues = (0..count.max(1)).map(|number| {
+            let (queue, inputs) = mpsc::channel(limits::WORKER_QUEUE_EVENTS_MAX);
+            let token = tasks.token();
+            let worker = Worker::new(number, me, Arc::clone(options));
+            tasks.spawn("worker", worker.run(inputs, token));
+            queue
+        });
+        Self { queues: queues.collect() }
+    }
+
+    fn of(&self, shard: Shard) -> usize {
+        shard.index() % self.queues.len()
+    }
+
+    /// Hands a shard's input to its worker. Waits while that worker's queue is full, which holds
+    /// back whoever fills it.
+    pub(crate) async fn shard(&self, shard: Shard, input: Input) {
+        // A closed queue means that the process ends.
+        let _ = self.queues[self.of(shard)].send(input).await;
+    }
+
+    /// Hands an input to every worker. Waits while a queue is full.
+    pub(crate) async fn all(&self, mut input: impl FnMut() -> Input) {
+        for queue in self.queues.iter() {
+            let _ = queue.send(input()).await;
+        }
+    }
+
+    /// Hands a batch of frames to the workers of their shards. Waits while a queue is full.
+    pub(crate) async fn frames(&self, from: Incarnation, frames: Vec<Frame<ToRelay>>) {
+        let mut parts: Vec<Vec<Frame<ToRelay>>> = Vec::new();
+        parts.resize_with(self.queues.len(), Vec::new);
+        for frame in frames {
+            parts[self.of(frame.shard)].push(frame);
+        }
+        for (queue, frames) in self.queues.iter().zip(parts) {
+            if !frames.is_empty() {
+                let _ = queue.send(Input::Frames { from, frames }).await;
+            }
+        }
+    }
+}
+
+struct Worker {
+    number: usize,
+    relays: Relays,
+    hub: Hub,
+    links: BTreeMap<Incarnation, (Sender<ToOwner>, CancellationToken)>,
+    effects: Vec<RelayEffect>,
+    start: Instant,
+}
+
+impl Worker {
+    fn new(number: usize, me: Incarnation, options: Arc<Options>) -> Self {
+        Self {
+            number,
+            relays: Relays::new(me),
+            hub: Hub::new(options),
+            links: BTreeMap::new(),
+            effects: Vec::new(),
+            start: Instant::now(),
+        }
+    }
+
+    async fn run(mut self, mut inputs: mpsc::Receiver<Input>, token: CancellationToken) {
+        let mut batch = Vec::with_capacity(BATCH);
+        let mut gauges = tokio::time::interval(GAUGES);
+        loop {
+            let timeout = self.relays.poll_timeout().map(|at| self.start + at.since_start());
+            tokio::select! {
+                taken = inputs.recv_many(&mut batch, BATCH) => {
+                    if taken == 0 {
+                        return;
+                    }
+                    for input in batch.drain(..) {
+                        self.take(input);
+                    }
+                }
+                () = sleep_until(timeout.unwrap_or_else(Instant::now)), if timeout.is_some() => {
+                    self.handle(RelayEvent::Timeout);
+                }
+                _ = gauges.tick() => self.gauges(),
+                () = token.cancelled() => return,
+            }
+        }
+    }
+
+    fn take(&mut self, input: Input) {
+        match input {
+            Input::Room(event) => {
+                if let RelayEvent::LinkDown(peer) = event {
+                    self.links.remove(&peer);
+                }
+                self.handle(event);
+            }
+            Input::LinkUp { peer, sender, cut } => {
+                self.links.insert(peer, (sender, cut));
+                self.handle(RelayEvent::LinkUp(peer));
+            }
+            Input::Frames { from, frames } => {
+                counter!("tangelo_connector_frames_in_total").increment(frames.len() as u64);
+                for frame in frames {
+                    if let ToRelay::Event { room, event } = &frame.message {
+                        tracing::debug!(
+                            %room, position = %event.position, send = ?event.send(), "event in"
+                        );
+                    }
+                    self.handle(RelayEvent::Frame { from, frame });
+                }
+            }
+            Input::Enter {
+                place: Place { shard, room },
+                session,
+                user,
+                key,
+                dialect,
+                outbound,
+            } => {
+                tracing::debug!(session = session.0, %room, %user, "enter");
+                self.hub.enter(session, outbound, dialect, key);
+                self.handle(RelayEvent::Enter { shard, room, session, user });
+            }
+            Input::Say { place: Place { shard, room }, session, number, target, content, key } => {
+                tracing::debug!(session = session.0, %room, number = number.0, "say");
+                self.hub.say(session, number, key);
+                self.handle(RelayEvent::Say { shard, room, session, number, target, content });
+            }
+            Input::Leave { place: Place { shard, room }, session } => {
+                tracing::debug!(session = session.0, %room, "leave");
+                self.hub.leave(session);
+                self.handle(RelayEvent::Leave { shard, room, session });
+            }
+            Input::CloseAll(reason) => self.hub.close_all(&reason),
+        }
+    }
+
+    fn handle(&mut self, event: RelayEvent) {
+        let now = Time::from_start(self.start.elapsed());
+        let mut effects = std::mem::take(&mut self.effects);
+        self.relays.handle(now, event, &mut effects);
+        for effect in effects.drain(..) {
+            self.apply(effect);
+        }
+        self.effects = effects;
+    }
+
+    fn apply(&mut self, effect: RelayEffect) {
+        match effect {
+            RelayEffect::Frame { to, frame } => self.send(to, frame),
+            RelayEffect::Push { sessions, except, push, answered } => {
+                self.push(&sessions, except, &push, answered);
+            }
+            RelayEffect::Said { session, number, position } => {
+                tracing::debug!(session = session.0, number = number.0, %position, "said");
+                self.hub.said(session, number, Code::Ok);
+            }
+            RelayEffect::SayRefused { session, number, code } => {
+                counter!("tangelo_connector_says_refused_total", "code" => code.to_string())
+                    .increment(1);
+                tracing::debug!(session = session.0, number = number.0, %code, "say refused");
+                self.hub.said(session, number, code);
+            }
+            RelayEffect::Entered { session, users } => {
+                counter!("tangelo_connector_entered_total").increment(1);
+                tracing::debug!(session = session.0, users = users.len(), "entered");
+                self.hub.entered(session, users);
+            }
+            RelayEffect::EnterRefused { session, code } => {
+                counter!("tangelo_connector_enters_refused_total", "code" => code.to_string())
+                    .increment(1);
+                tracing::debug!(session = session.0, %code, "enter refused");
+                self.hub.enter_refused(session, code);
+            }
+            RelayEffect::Expel { session } => {
+                tracing::info!(session = session.0, "session lost its place in the room");
+                self.hub.close(session, CloseReason::Expelled);
+            }
+            RelayEffect::CutLink(peer) => self.cut(peer, "an event is missing"),
+            RelayEffect::StaleFrame { shard, from, term } => {
+                counter!("tangelo_connector_stale_frames_total").increment(1);
+                tracing::debug!(%shard, %term, chat = %from, "frame of another term dropped");
+            }
+            RelayEffect::Attached { shard, owner, term } => {
+                counter!("tangelo_connector_attached_total").increment(1);
+                tracing::debug!(%shard, chat = %owner, %term, "attached");
+            }
+        }
+    }
+
+    fn push(
+        &mut self,
+        sessions: &[SessionId],
+        except: Option<SessionId>,
+        push: &Push,
+        answered: Option<(SessionId, SendNumber)>,
+    ) {
+        let told = self.hub.push(sessions, except, push, answered);
+        counter!("tangelo_connector_deliveries_total").increment(told as u64);
+    }
+
+    fn send(&mut self, to: Incarnation, frame: Frame<ToOwner>) {
+        let Some((sender, _)) = self.links.get(&to) else { return };
+        counter!("tangelo_connector_frames_out_total").increment(1);
+        if sender.send(frame).is_err() {
+            self.cut(to, "its queue is full");
+        }
+    }
+
+    /// Ends a link on which something is missing; the next one begins with an attach.
+    fn cut(&mut self, peer: Incarnation, reason: &str) {
+        if let Some((_, cut)) = self.links.get(&peer)
+            && !cut.is_cancelled()
+        {
+            counter!("tangelo_connector_links_cut_total").increment(1);
+            tracing::warn!(chat = %peer, reason, "cutting a link; it attaches anew");
+            cut.cancel();
+        }
+    }
+
+    fn gauges(&self) {
+        let worker = self.number.to_string();
+        #[expect(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
+        let set = |name, value: usize| gauge!(name, "worker" => worker.clone()).set(value as f64);
+        set("tangelo_connector_rooms", self.relays.rooms());
+        set("tangelo_connector_members", self.hub.len());
+    }
+}
