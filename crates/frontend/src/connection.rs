@@ -42,7 +42,10 @@ pub(crate) struct Connection<T, H> {
 impl<T: Transport, H: Handler> Connection<T, H> {
     /// Runs until the session is over, all is said and the connection closed. `first` was read
     /// before it was clear who would want it.
-    pub(crate) async fn run(mut self, first: Vec<u8>, end: &CancellationToken) {
+    ///
+    /// Borrows itself, here and below, so that the task holds it once: futures that own what they
+    /// are given keep a copy's room for each.
+    pub(crate) async fn run(&mut self, first: Vec<u8>, end: &CancellationToken) {
         if !first.is_empty() {
             self.received(first.len());
             self.event(Event::Received(&first));
@@ -173,9 +176,9 @@ impl<T: Transport, H: Handler> Connection<T, H> {
 
     /// Closes the connection, while the role notes that the session is over: neither waits for
     /// the other.
-    async fn finish(self, reason: CloseReason) {
-        let Self { mut transport, mut handler, inbox, shared, .. } = self;
-        drop(inbox);
+    async fn finish(&mut self, reason: CloseReason) {
+        let Self { transport, handler, inbox, shared, .. } = self;
+        inbox.end();
         shared.closed(reason);
         let close = async {
             let closed = timeout(limits::CLOSE_TIMEOUT, transport.close(reason)).await;

@@ -192,7 +192,7 @@ fn drive<'a, A: Application, T: Transport + 'a>(
     let settings = &shared.settings;
     let (outbound, inbox) = Outbound::new(id, settings.queue_frames_max, settings.queue_bytes_max);
     let client = Client { id, transport: kind, peer, local, host, outbound };
-    let connection = Connection {
+    let mut connection = Connection {
         id,
         session: Session::new(shared.now(), settings.session.clone(), kind),
         transport,
@@ -202,5 +202,5 @@ fn drive<'a, A: Application, T: Transport + 'a>(
         effects: Vec::new(),
         output: VecDeque::new(),
     };
-    connection.run(first, &context.end)
+    async move { connection.run(first, &context.end).await }
 }

@@ -207,10 +207,9 @@ impl Inbox {
             *batch = VecDeque::new();
         }
     }
-}
 
-impl Drop for Inbox {
-    fn drop(&mut self) {
+    /// Takes nothing more: the session is over.
+    pub(crate) fn end(&mut self) {
         let mut state = self.queue.lock();
         if state.phase == Phase::Open {
             state.phase = Phase::Ending;
@@ -218,6 +217,12 @@ impl Drop for Inbox {
         // Others may hold on to their end for a while.
         state.items = VecDeque::new();
         state.waker = None;
+    }
+}
+
+impl Drop for Inbox {
+    fn drop(&mut self) {
+        self.end();
     }
 }
 

@@ -21,6 +21,7 @@
 
 mod call;
 mod close;
+mod config;
 mod dialect;
 mod oddity;
 mod rate;
@@ -28,6 +29,7 @@ mod session;
 
 pub use call::Call;
 pub use close::CloseReason;
+pub use config::{Config, Limits};
 pub use oddity::Oddity;
 pub use rate::{Bucket, Rate};
-pub use session::{Config, Effect, Event, Limits, RequestKey, Session, Transport};
+pub use session::{Effect, Event, RequestKey, Session, Transport};

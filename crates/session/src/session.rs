@@ -1,20 +1,20 @@
 //! The machine: events in, effects out.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, sync::Arc};
 
 use bytes::Bytes;
-use model::{Content, NameRule, Role, SendNumber, Time, limits};
+use model::{Content, Role, SendNumber, Time, limits};
 use wire::{
     Dialect, Reply, RequestId, Route,
     pomelo::{
-        Hello, Options, PacketError, handshake,
+        Hello, PacketError, handshake,
         packet::{self, Decoder, Packet},
     },
     route,
 };
 
 use crate::{
-    Bucket, Call, CloseReason, Oddity, Rate, call,
+    Bucket, Call, CloseReason, Config, Oddity, call,
     dialect::{Stage, Step, step},
 };
 
@@ -92,84 +92,6 @@ pub enum Transport {
     Tcp,
     /// Messages, each of whole packages.
     WebSocket,
-}
-
-/// What all sessions of a frontend share.
-#[derive(Debug)]
-pub struct Config {
-    /// Gate or connector: which routes exist.
-    pub role: Role,
-    /// How to speak the binary protocol. Tells clients of `heartbeat`, or of none.
-    pub pomelo: Arc<Options>,
-    /// How often a client is to give a sign of life; it is closed after twice as long. Without
-    /// it heartbeats are not answered either, as at the original's gate.
-    pub heartbeat: Option<Duration>,
-    /// Which names clients may take.
-    pub names: NameRule,
-    /// What a client may cost.
-    pub limits: Limits,
-}
-
-impl Config {
-    /// The sessions of the original's gate, with our limits.
-    #[must_use]
-    pub fn gate() -> Self {
-        Self {
-            role: Role::Gate,
-            pomelo: Arc::new(Options::chat_gate()),
-            heartbeat: None,
-            names: NameRule::default(),
-            limits: Limits::default(),
-        }
-    }
-
-    /// The sessions of the original's connectors, with our limits.
-    #[must_use]
-    pub fn connector() -> Self {
-        Self {
-            role: Role::Connector,
-            pomelo: Arc::new(Options::chat_connector()),
-            heartbeat: Some(limits::POMELO_HEARTBEAT),
-            ..Self::gate()
-        }
-    }
-}
-
-/// What one client may cost, and how long it may take. The defaults are those of
-/// [`model::limits`].
-#[derive(Clone, Debug)]
-pub struct Limits {
-    /// Time to the handshake.
-    pub handshake_timeout: Duration,
-    /// Time from the handshake to a successful `enter`, at a connector.
-    pub login_timeout: Duration,
-    /// Longest silence, where there is no heartbeat.
-    pub idle_timeout: Duration,
-    /// Largest package, in bytes, header included.
-    pub message_bytes_max: usize,
-    /// Largest content of a `send`, in bytes.
-    pub text_bytes_max: usize,
-    /// Calls that reach the role.
-    pub calls: Rate,
-    /// Sends that the role has not answered yet.
-    pub unanswered_max: usize,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            handshake_timeout: limits::HANDSHAKE_TIMEOUT,
-            login_timeout: limits::LOGIN_TIMEOUT,
-            idle_timeout: limits::IDLE_TIMEOUT,
-            message_bytes_max: limits::MESSAGE_BYTES_MAX,
-            text_bytes_max: limits::TEXT_BYTES_MAX,
-            calls: Rate {
-                per_second: limits::SESSION_SENDS_PER_SECOND,
-                burst: limits::SESSION_SENDS_BURST,
-            },
-            unanswered_max: limits::SESSION_UNACKED_MAX,
-        }
-    }
 }
 
 /// One client, from its handshake to its close.
