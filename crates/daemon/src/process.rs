@@ -112,7 +112,7 @@ impl Process {
         let incarnation = Self::draw_incarnation()?;
         tracing::info!(
             role = role.name(),
-            incarnation = format!("{:x}", incarnation.0),
+            %incarnation,
             version = env!("CARGO_PKG_VERSION"),
             pid = std::process::id(),
             "starting"
