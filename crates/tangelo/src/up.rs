@@ -77,7 +77,10 @@ pub(crate) async fn run(args: UpArgs) -> anyhow::Result<()> {
             }
         }
         Ok(false) => Ok(()),
-        Err(error) => Err(error),
+        Err(error) => {
+            tracing::error!(error = format!("{error:#}"), "giving up, ending the cluster");
+            Err(error)
+        }
     };
     let ended = cluster.end(&mut signals).await;
     // They are wrong from now on.

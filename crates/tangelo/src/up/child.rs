@@ -28,6 +28,8 @@ const LAST_LINES: usize = 20;
 const END_TIMEOUT: Duration = limits::DRAIN_TIMEOUT.saturating_add(Duration::from_secs(2));
 /// How long output may still come after the process that wrote it has ended.
 const OUTPUT_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long the others wait for the process that should listen first.
+const FIRST_TIMEOUT: Duration = Duration::from_secs(3);
 /// How often a starting process is asked whether it is ready.
 const PROBE_INTERVAL: Duration = Duration::from_millis(100);
 
@@ -122,6 +124,12 @@ impl Keeper {
 
     /// Keeps it running.
     pub(super) async fn run(mut self) {
+        if let Some(first) = &self.spec.after {
+            // Not needed, since everybody tries again; it spares the log their complaints.
+            let end = self.orders.end.clone();
+            let listens = timeout(FIRST_TIMEOUT, probe::listens(first));
+            let _ = end.run_until_cancelled(listens).await;
+        }
         while !self.orders.end.is_cancelled() {
             let begun = Instant::now();
             let life = self.live().await;

@@ -23,6 +23,8 @@ pub(super) struct Spec {
     pub(super) ports: Vec<(SocketAddr, &'static str)>,
     /// Where it writes its addresses.
     pub(super) addresses: PathBuf,
+    /// Where the process writes its addresses that should listen before this one starts.
+    pub(super) after: Option<PathBuf>,
 }
 
 /// A whole cluster.
@@ -69,6 +71,11 @@ impl Plan {
             specs.push(spec);
         }
         check_ports(&specs)?;
+        // All others look for the registry, which the first gate hosts.
+        let first = specs.first().map(|spec| spec.addresses.clone());
+        for spec in specs.iter_mut().skip(1) {
+            spec.after.clone_from(&first);
+        }
         let gate = net::loopback(SocketAddr::new(args.host, args.gate_port));
         Ok(Self { specs, page: format!("http://{gate}/") })
     }
@@ -94,6 +101,7 @@ impl Spec {
             args: vec![role.name().to_owned()],
             ports: Vec::new(),
             addresses,
+            after: None,
         };
         spec.flag("--name", name);
         spec.flag("--admin", SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 0));

@@ -1,10 +1,14 @@
 //! Asks a process of ours whether it is ready.
 
-use std::{net::SocketAddr, path::Path};
+use std::{net::SocketAddr, path::Path, time::Duration};
 
 use daemon::net;
+use tokio::time::sleep;
 
 use crate::http;
+
+/// How often a file is looked at that somebody is waiting for.
+const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Asks the process `pid`, which writes where it listens to the file `addresses`.
 ///
@@ -20,6 +24,19 @@ pub(super) async fn ask(addresses: &Path, pid: Option<u32>) -> Result<(), String
         Ok((_, body)) => Err(body.trim().replace('\n', "; ")),
         Err(error) => Err(format!("its admin port {admin} does not answer: {error}")),
     }
+}
+
+/// Waits until a process has written its addresses, all of which it has then bound.
+pub(super) async fn listens(addresses: &Path) {
+    while !is_complete(&tokio::fs::read_to_string(addresses).await.unwrap_or_default()) {
+        sleep(LOOK_INTERVAL).await;
+    }
+}
+
+/// Whether the addresses are those of a process that serves clients: it says so last.
+fn is_complete(text: &str) -> bool {
+    let value = serde_json::from_str::<serde_json::Value>(text);
+    value.is_ok_and(|value| value.get("client").is_some())
 }
 
 /// The admin address that the process `pid` has written.
