@@ -22,6 +22,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const LOOK: Duration = Duration::from_millis(10);
 /// How often a child whose port was taken is started with another.
 const STARTS_MAX: usize = 5;
+/// How a child says that it did not get its port.
+const PORT_TAKEN: &str = "is in use";
 /// Lines of a log shown when something went wrong.
 const LINES_SHOWN: usize = 25;
 /// Filter for the children's logs.
@@ -172,21 +174,16 @@ impl Node {
     }
 
     /// Starts it on free ports; again on others if somebody was quicker.
-    async fn start(&mut self, patient: bool) -> anyhow::Result<()> {
+    async fn start(&mut self) -> anyhow::Result<()> {
         for _ in 0..STARTS_MAX {
             self.spawn()?;
             match self.ready().await {
-                Ok(()) => return Ok(()),
-                Err(error) if patient && self.log_tail().contains("in use") => {
+                Err(error) if format!("{error:#}").contains(PORT_TAKEN) => {
                     self.reap();
                     self.listen = ports::free()?;
                     self.admin = ports::free()?;
-                    if self.role == Role::Gate {
-                        self.registry = ports::free()?;
-                    }
-                    drop(error);
                 }
-                Err(error) => return Err(error),
+                started => return started,
             }
         }
         bail!("{} finds no free port", self.name)
@@ -256,31 +253,36 @@ impl Cluster {
         fs::create_dir_all(&folder)?;
         let (connectors, chats) = (shape.connectors, shape.chats);
         let mut cluster = Self { folder, shape, nodes: Vec::new() };
-        cluster.prepare(Role::Gate)?;
-        cluster.nodes[0].start(true).await?;
-        for _ in 0..chats {
-            cluster.prepare(Role::Chat)?;
-        }
-        for _ in 0..connectors {
-            cluster.prepare(Role::Connector)?;
-        }
-        // All at once: each waits for the others anyway.
-        for node in &mut cluster.nodes[1..] {
-            node.spawn()?;
-        }
-        for node in &mut cluster.nodes[1..] {
-            match node.ready().await {
-                Ok(()) => {}
-                Err(error) if node.log_tail().contains("in use") => {
-                    node.reap();
-                    node.listen = ports::free()?;
-                    node.admin = ports::free()?;
-                    node.start(true).await.context(error)?;
+        for _ in 0..STARTS_MAX {
+            cluster.prepare(Role::Gate)?;
+            for _ in 0..chats {
+                cluster.prepare(Role::Chat)?;
+            }
+            for _ in 0..connectors {
+                cluster.prepare(Role::Connector)?;
+            }
+            match cluster.come_up().await {
+                Ok(()) => return Ok(cluster),
+                // Somebody was quicker. All ports are new then, as all are told the registry's.
+                Err(error) if format!("{error:#}").contains(PORT_TAKEN) => {
+                    cluster.nodes.iter_mut().for_each(Node::reap);
+                    cluster.nodes.clear();
                 }
                 Err(error) => return Err(error),
             }
         }
-        Ok(cluster)
+        bail!("no free ports")
+    }
+
+    /// Starts all at once: each waits for the others anyway.
+    async fn come_up(&mut self) -> anyhow::Result<()> {
+        for node in &mut self.nodes {
+            node.spawn()?;
+        }
+        for node in &mut self.nodes {
+            node.ready().await?;
+        }
+        Ok(())
     }
 
     fn prepare(&mut self, role: Role) -> anyhow::Result<usize> {
@@ -315,7 +317,7 @@ impl Cluster {
     /// If it does not come up.
     pub async fn add(&mut self, role: Role) -> anyhow::Result<String> {
         let index = self.prepare(role)?;
-        self.nodes[index].start(true).await?;
+        self.nodes[index].start().await?;
         Ok(self.nodes[index].name.clone())
     }
 
@@ -434,7 +436,8 @@ impl Cluster {
         if node.child.is_some() {
             bail!("{name} runs");
         }
-        node.start(false).await
+        node.spawn()?;
+        node.ready().await
     }
 
     /// What a process says about itself, as Prometheus text.
