@@ -29,7 +29,7 @@ const KILL_AT: usize = 5;
 #[test]
 #[ignore = "needs a container engine and the image: cargo xtask image compose"]
 fn the_compose_file_brings_up_a_cluster_that_scales_and_survives() {
-    let Some(project) = Project::new() else {
+    let Some(project) = Project::new().unwrap() else {
         let required = std::env::var_os("TANGELO_REQUIRE_ALL").is_some_and(|value| value == "1");
         assert!(!required, "no Docker engine with compose answers, and TANGELO_REQUIRE_ALL=1");
         eprintln!("skipped: compose: no Docker engine with compose answers");

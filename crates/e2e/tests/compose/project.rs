@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeSet,
-    net::{IpAddr, SocketAddr, TcpListener},
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener},
     path::Path,
     process::Command,
     thread,
@@ -31,31 +31,24 @@ pub(crate) struct Project {
 }
 
 impl Project {
-    /// Prepares a project if there is an engine with compose.
-    pub(crate) fn new() -> Option<Self> {
+    /// Prepares a project; none if there is no engine with compose.
+    pub(crate) fn new() -> anyhow::Result<Option<Self>> {
         let answers = |words: &[&str]| output(Command::new(words[0]).args(&words[1..])).is_ok();
-        if !answers(&["docker", "version"]) {
-            return None;
-        }
-        let tool = if answers(&["docker", "compose", "version"]) {
-            vec!["docker", "compose"]
-        } else if answers(&["docker-compose", "version"]) {
-            vec!["docker-compose"]
-        } else {
-            return None;
+        let tool = match () {
+            () if !answers(&["docker", "version"]) => return Ok(None),
+            () if answers(&["docker", "compose", "version"]) => vec!["docker", "compose"],
+            () if answers(&["docker-compose", "version"]) => vec!["docker-compose"],
+            () => return Ok(None),
         };
-        let gateway = "{{range .IPAM.Config}}{{.Gateway}} {{end}}";
-        let bridge =
-            output(Command::new("docker").args(["network", "inspect", "bridge", "-f", gateway]));
-        let bridge: IpAddr = bridge.ok()?.split_whitespace().find_map(|ip| ip.parse().ok())?;
-        let gate_port = free_ports(bridge, CONNECTOR_PORTS + 1)?;
-        Some(Self {
+        let bridge = bridge()?;
+        let gate_port = free_ports(bridge, CONNECTOR_PORTS + 1).context("no free ports")?;
+        Ok(Some(Self {
             name: format!("tangelo-test-{}", std::process::id()),
             tool,
             bridge,
             gate_port,
             connector_ports: gate_port + 1,
-        })
+        }))
     }
 
     /// Where clients find the gate.
@@ -113,9 +106,9 @@ impl Project {
 
     /// SIGKILL, while others go on.
     pub(crate) async fn kill(&self, container: &str) -> anyhow::Result<()> {
-        let killed =
-            tokio::process::Command::new("docker").args(["kill", container]).status().await?;
-        ensure!(killed.success(), "docker kill: {killed}");
+        let mut kill = tokio::process::Command::new("docker");
+        let killed = kill.args(["kill", container]).output().await?;
+        ensure!(killed.status.success(), "docker kill: {}", killed.status);
         Ok(())
     }
 
@@ -192,6 +185,23 @@ fn output(command: &mut Command) -> anyhow::Result<String> {
         bail!("{command:?}: {}\n{said}", output.status);
     }
     Ok(text(&output.stdout))
+}
+
+/// This machine's address on the engine's default network.
+fn bridge() -> anyhow::Result<IpAddr> {
+    // An engine that has not used the network yet knows only its range; the host is its first.
+    let format = "{{range .IPAM.Config}}{{.Gateway}} {{.Subnet}} {{end}}";
+    let known =
+        output(Command::new("docker").args(["network", "inspect", "bridge", "-f", format]))?;
+    let first = |range: &str| -> Option<IpAddr> {
+        let network: Ipv4Addr = range.split_once('/')?.0.parse().ok()?;
+        Some(Ipv4Addr::from(u32::from(network) + 1).into())
+    };
+    let mut candidates =
+        known.split_whitespace().filter_map(|word| word.parse().ok().or(first(word)));
+    candidates
+        .find(|ip| TcpListener::bind((*ip, 0)).is_ok())
+        .with_context(|| format!("no address of this machine on the engine's bridge: {known:?}"))
 }
 
 /// The first of so many ports in a row that are free at this address, below those that the
