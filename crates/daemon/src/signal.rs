@@ -1,8 +1,16 @@
 //! Signals that ask a process to end.
 
-use std::{fmt, io};
+use std::{fmt, io, time::Duration};
 
-use tokio::signal::unix::{self, SignalKind};
+use tokio::{
+    signal::unix::{self, SignalKind},
+    time::Instant,
+};
+
+/// Within this time of a signal, another one is its echo and not a second wish: `timeout`, `make`
+/// and the like signal a process and then its whole group, which it is in. Nobody presses Ctrl-C
+/// twice as fast.
+const ECHO: Duration = Duration::from_millis(150);
 
 /// A signal that asks the process to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +52,7 @@ impl fmt::Display for Signal {
 pub struct Signals {
     interrupt: unix::Signal,
     terminate: unix::Signal,
+    last: Option<Instant>,
 }
 
 impl Signals {
@@ -56,18 +65,45 @@ impl Signals {
         Ok(Self {
             interrupt: unix::signal(SignalKind::interrupt())?,
             terminate: unix::signal(SignalKind::terminate())?,
+            last: None,
         })
     }
 
-    /// Waits for the next signal.
+    /// Waits for the next signal that is no echo of the last one.
     ///
     /// # Cancel safety
     ///
     /// No signal is lost when the future is dropped.
     pub async fn next(&mut self) -> Signal {
-        tokio::select! {
-            _ = self.interrupt.recv() => Signal::Interrupt,
-            _ = self.terminate.recv() => Signal::Terminate,
+        loop {
+            let signal = tokio::select! {
+                _ = self.interrupt.recv() => Signal::Interrupt,
+                _ = self.terminate.recv() => Signal::Terminate,
+            };
+            let now = Instant::now();
+            if !is_echo(self.last, now) {
+                self.last = Some(now);
+                return signal;
+            }
         }
+    }
+}
+
+/// Whether a signal at `now` belongs to the one at `last`.
+fn is_echo(last: Option<Instant>, now: Instant) -> bool {
+    last.is_some_and(|last| now.duration_since(last) < ECHO)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_follows_at_once_is_an_echo() {
+        let first = Instant::now();
+        assert!(!is_echo(None, first));
+        assert!(is_echo(Some(first), first));
+        assert!(is_echo(Some(first), first + ECHO / 2));
+        assert!(!is_echo(Some(first), first + ECHO));
     }
 }

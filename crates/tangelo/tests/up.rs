@@ -151,11 +151,15 @@ fn a_process_that_dies_is_reported_and_started_again_and_ctrl_c_ends_all() {
     let pids = up.pids();
     assert_eq!(pids.len(), NAMES.len());
     up.signal(Signal::INT);
+    // As `timeout` and `make` do: to the process, and again to its group.
+    up.signal(Signal::TERM);
     up.ended();
     are_gone(&pids);
     let gate = up.log("gate-1");
     assert!(gate.contains(" draining  cause=SIGTERM"), "{gate}");
-    assert!(up.output().contains("all processes have ended"));
+    let output = up.output();
+    assert!(output.contains("all processes have ended"), "{output}");
+    assert!(!output.contains("killing what is left"), "{output}");
 }
 
 #[test]
