@@ -208,6 +208,8 @@ function showStatus() {
   if (!inRoom || state.phase === 'idle') return;
   const count = t('members.count', { count: members.count });
   byId('status').dataset.phase = state.phase;
+  // For whoever asks where they are connected to; tests do.
+  byId('status').dataset.connector = client.connector;
   byId('status-text').textContent = statusText();
   byId('status-count').textContent = state.phase === 'online' ? `· ${count}` : '';
 }

@@ -64,6 +64,8 @@ export class Client extends EventTarget {
     this.base = new URL(base);
     this.name = '';
     this.room = '';
+    /** `host:port` of the connector that we are on, or were. */
+    this.connector = '';
     this.phase = 'idle';
     this.outgoing = [];
     this.#resetLife();
@@ -176,6 +178,7 @@ export class Client extends EventTarget {
       const entry = await this.#askGate(abort.signal);
       const { link, users, start } = await this.#enter(entry, abort.signal);
       if (abort.signal.aborted) return;
+      this.connector = `${entry.host}:${entry.port}`;
       this.#inside(link, users, start);
     } catch (error) {
       if (!abort.signal.aborted) this.#failed(error);
