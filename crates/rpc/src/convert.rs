@@ -1,4 +1,4 @@
-//! Translates the types of module [`pb`](crate::pb) into those of crate `room` and back.
+//! Translates the types of module [`pb`] into those of crate `room` and back.
 
 use std::sync::Arc;
 
