@@ -4,6 +4,7 @@ use std::{
     env,
     ffi::OsStr,
     io::{BufRead as _, BufReader},
+    os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
 };
@@ -12,6 +13,7 @@ use anyhow::Context as _;
 use e2e::until;
 use fantoccini::{Client, ClientBuilder, Locator, elements::Element, wd::WindowHandle};
 use hyper_util::client::legacy::connect::HttpConnector;
+use rustix::process::{Pid, Signal, kill_process_group};
 use serde_json::{Value, json};
 
 /// Where Debian and others put the browser.
@@ -45,6 +47,8 @@ impl Browser {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
+            // The browser joins its driver's group, so that both can be ended together.
+            .process_group(0)
             .spawn()
             .context("cannot start chromedriver")?;
         match connect(&mut driver, &browser).await {
@@ -76,9 +80,12 @@ impl Drop for Browser {
     }
 }
 
+/// Ends the driver, and its browser if no session was closed in order.
 fn end(driver: &mut Child) {
-    // Both fail only if it has ended already.
-    let _ = driver.kill();
+    // Both fail only if they have ended already.
+    if let Some(group) = i32::try_from(driver.id()).ok().and_then(Pid::from_raw) {
+        let _ = kill_process_group(group, Signal::KILL);
+    }
     let _ = driver.wait();
 }
 
