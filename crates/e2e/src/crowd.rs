@@ -55,8 +55,9 @@ struct Records {
 struct Inner {
     names: Names,
     logs: Vec<Log>,
-    /// Sends without an answer.
+    /// Sends without an answer, from the order on.
     unanswered: usize,
+    acked: u64,
     refused: Vec<String>,
     /// Users whose connection ended without their doing, and how.
     lost: Vec<String>,
@@ -142,7 +143,12 @@ impl Crowd {
     /// If it is gone.
     pub async fn say(&self, user: UserKey, target: &str) -> anyhow::Result<()> {
         let order = Order::Say { target: target.to_owned() };
-        self.users[user.0].send(order).await.context("it is gone")
+        self.records.lock().unanswered += 1;
+        let sent = self.users[user.0].send(order).await;
+        if sent.is_err() {
+            self.records.lock().unanswered -= 1;
+        }
+        sent.context("it is gone")
     }
 
     /// Lets a user leave, and waits until the server has closed the connection.
@@ -164,7 +170,7 @@ impl Crowd {
     /// How many messages have been acknowledged so far.
     #[must_use]
     pub fn acked(&self) -> u64 {
-        self.report().acked
+        self.records.lock().acked
     }
 
     /// How many messages have arrived so far.
@@ -253,11 +259,11 @@ impl Member {
             tokio::select! {
                 event = self.client.next() => match event {
                     Ok(event) => self.hear(event),
-                    Err(error) => return self.lost(&error),
+                    Err(error) => return self.lost(&error, &mut orders),
                 },
                 order = orders.recv() => match order {
                     Some(Order::Say { target }) => self.say(&target),
-                    Some(Order::Leave { done }) => return self.leave(done).await,
+                    Some(Order::Leave { done }) => return self.leave(done, &mut orders).await,
                     // The crowd is gone.
                     None => return,
                 },
@@ -270,6 +276,7 @@ impl Member {
                 },
                 () = sleep_until(next), if every.is_some() && self.entered.is_none() => {
                     next += every.unwrap_or_default();
+                    self.records.lock().unanswered += 1;
                     self.say("*");
                 },
             }
@@ -278,7 +285,7 @@ impl Member {
 
     fn hear(&mut self, event: Event) {
         let mut inner = self.records.lock();
-        let Inner { names, logs, unanswered, refused, .. } = &mut *inner;
+        let Inner { names, logs, unanswered, acked, refused, .. } = &mut *inner;
         let log = &mut logs[self.key];
         match event {
             Event::Push(Push::Add { user }) => log.saw_add(names.intern(&user)),
@@ -307,7 +314,10 @@ impl Member {
                 *unanswered = unanswered.saturating_sub(1);
                 let number = self.sends.remove(&id).unwrap_or(0);
                 match result {
-                    Ok(_) => log.acked(number),
+                    Ok(_) => {
+                        *acked += 1;
+                        log.acked(number);
+                    }
                     Err(error) => refused.push(format!("m:{}:{number}: {error}", self.key)),
                 }
             }
@@ -323,29 +333,36 @@ impl Member {
         let number = inner.logs[self.key].sent(to);
         let sender = SessionKey(u32::try_from(self.key).unwrap_or(u32::MAX));
         let text = TextId { sender, number }.to_string();
-        // If the connection is broken, the next look at it says so.
-        if let Ok(id) = self.client.begin_send(target, &text) {
-            inner.unanswered += 1;
-            self.sends.insert(id, number);
+        match self.client.begin_send(target, &text) {
+            Ok(id) => drop(self.sends.insert(id, number)),
+            // The connection is broken; the next look at it says so.
+            Err(_) => inner.unanswered -= 1,
         }
     }
 
-    fn lost(&mut self, error: &Error) {
-        let mut inner = self.records.lock();
-        inner.unanswered -= self.sends.len().min(inner.unanswered);
-        inner.logs[self.key].gone();
-        inner.lost.push(format!("user {}: {error}", self.key));
+    fn lost(&mut self, error: &Error, orders: &mut mpsc::Receiver<Order>) {
+        self.records.lock().lost.push(format!("user {}: {error}", self.key));
+        self.gone(orders);
     }
 
-    async fn leave(self, done: oneshot::Sender<()>) {
-        let closed = self.client.close().await;
-        let mut inner = self.records.lock();
-        inner.unanswered -= self.sends.len().min(inner.unanswered);
-        inner.logs[self.key].gone();
-        if let Err(error) = closed {
-            inner.lost.push(format!("user {}: {error}", self.key));
+    async fn leave(mut self, done: oneshot::Sender<()>, orders: &mut mpsc::Receiver<Order>) {
+        self.gone(orders);
+        if let Err(error) = self.client.close().await {
+            self.records.lock().lost.push(format!("user {}: {error}", self.key));
         }
         // Whoever asked may have gone away.
         let _ = done.send(());
+    }
+
+    /// From now on it is no member; what it was to do or to hear does not count.
+    fn gone(&mut self, orders: &mut mpsc::Receiver<Order>) {
+        orders.close();
+        let mut dropped = self.sends.len();
+        while let Ok(order) = orders.try_recv() {
+            dropped += usize::from(matches!(order, Order::Say { .. }));
+        }
+        let mut inner = self.records.lock();
+        inner.unanswered -= dropped;
+        inner.logs[self.key].gone();
     }
 }

@@ -21,6 +21,8 @@ async fn users_on_all_connectors_share_a_room() {
         }
         crowd.say(users[0], "u1").await.unwrap();
         crowd.say(users[4], "u4").await.unwrap();
+        let report = crowd.verdict().await;
+        assert!(report.is_clean(), "{report}");
         crowd.leave(users[2]).await.unwrap();
         crowd.say(users[0], "*").await.unwrap();
         let report = crowd.verdict().await;
