@@ -115,7 +115,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         role: Role::Chat,
         link: Some(format!("http://{host}:{}", address.port())),
         client: None,
-        admin: Some(format!("http://{}", process.admin)),
+        admin: Some(process.admin_url()),
         load: 0,
         draining: false,
         ready: true,

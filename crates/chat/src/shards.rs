@@ -25,6 +25,7 @@ pub(crate) struct Keeper {
     ready: Readiness,
     tasks: Tasks,
     connectors: BTreeSet<Incarnation>,
+    owned: usize,
     answers: mpsc::Sender<Event>,
 }
 
@@ -45,6 +46,7 @@ impl Keeper {
             ready,
             tasks,
             connectors: BTreeSet::new(),
+            owned: 0,
             answers,
         };
         let token = keeper.tasks.token();
@@ -102,10 +104,11 @@ impl Keeper {
             }
         }
         if owned + disowned > 0 {
-            tracing::info!(owned, disowned, held = self.shards.held(), "shards changed hands");
+            self.owned = (self.owned + owned).saturating_sub(disowned);
+            tracing::info!(owned, disowned, now = self.owned, "shards changed hands");
+            let some = if self.owned > 0 { Ok(()) } else { Err("owns no shard yet".to_owned()) };
+            self.ready.set("shards", some);
         }
-        let settled = if self.shards.held() > 0 { Ok(()) } else { Err("owns no shard yet".into()) };
-        self.ready.set("shards", settled);
     }
 
     fn claim(&self, shards: Vec<(Shard, Term)>) {

@@ -101,7 +101,7 @@ struct Worker {
     start: Instant,
 }
 
-/// Shards opened by one batch of events, told in one line.
+/// Shards opened since the last tick, told in one line.
 #[derive(Debug, Default)]
 struct Opened {
     shards: usize,
@@ -138,10 +138,12 @@ impl Worker {
                 () = sleep_until(timeout.unwrap_or_else(Instant::now)), if timeout.is_some() => {
                     self.handle(OwnerEvent::Timeout);
                 }
-                _ = gauges.tick() => self.gauges(),
+                _ = gauges.tick() => {
+                    self.tell_opened();
+                    self.gauges();
+                }
                 () = token.cancelled() => return,
             }
-            self.tell_opened();
         }
     }
 
@@ -237,7 +239,6 @@ impl Worker {
         } else {
             tracing::info!(shards, rooms, "serving");
         }
-        self.gauges();
     }
 
     fn gauges(&self) {

@@ -134,6 +134,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let port = match &args.advertise_ports {
         None => address.port(),
         Some(ports) => {
+            process.ready.unmet("address", "looking for the published port that leads here");
             let hosts = advertise::probe_hosts(args.probe_host.as_deref()).await;
             tokio::select! {
                 port = advertise::discover(ports, &hosts, &whoami) => port,
@@ -141,6 +142,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
             }
         }
     };
+    process.ready.met("address");
     let host = args.advertise_host.filter(|host| !host.is_empty());
     let node = Node {
         id: process.name.clone(),
@@ -148,7 +150,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         role: Role::Connector,
         link: None,
         client: Some(ClientAddress { host, port }),
-        admin: Some(format!("http://{}", process.admin)),
+        admin: Some(process.admin_url()),
         load: 0,
         draining: false,
         ready: false,

@@ -7,6 +7,7 @@
 //! event by event: [`Outcome::trace`] is a hash over all of them.
 
 mod clients;
+mod item;
 mod network;
 mod random;
 mod trouble;

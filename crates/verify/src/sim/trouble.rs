@@ -10,8 +10,9 @@ use room::{
 
 use super::{
     Bug,
+    item::{Fault, Item, Node, Stream},
     network::Channel,
-    world::{Fault, Item, LEASE, Node, STREAM_PATIENCE, Stream, World, ms},
+    world::{LEASE, STREAM_PATIENCE, World, ms},
 };
 
 impl World<'_> {

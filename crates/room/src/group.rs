@@ -1,0 +1,365 @@
+//! One shard in the hands of its owner: opens it, orders its rooms, fans out.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use model::{Code, Incarnation, MemberId, Position, RoomId, Shard, Term, Time, limits};
+
+use crate::{
+    message::{self, Frame, Member, RoomState, Snapshot, ToOwner, ToRelay},
+    owner::Effect,
+    room::Room,
+    takeover,
+};
+
+/// One owned shard.
+#[derive(Debug)]
+pub(crate) struct Group {
+    pub(crate) term: Term,
+    pub(crate) phase: Phase,
+    pub(crate) rooms: BTreeMap<RoomId, Room>,
+    /// Connectors that are in step: who gets events.
+    pub(crate) attached: BTreeSet<Incarnation>,
+    /// Connectors with members here that are not in step, and when their members leave.
+    pub(crate) absent: BTreeMap<Incarnation, Time>,
+    /// States of a connector that has not said `Attached` yet.
+    pub(crate) arriving: BTreeMap<Incarnation, Vec<RoomState>>,
+    /// A room that emptied and comes back goes on after this number, so that no position is used
+    /// twice.
+    pub(crate) floor: u64,
+}
+
+#[derive(Debug)]
+pub(crate) enum Phase {
+    /// Waits for the connectors that were live at the claim.
+    Opening {
+        waiting: BTreeSet<Incarnation>,
+        states: BTreeMap<Incarnation, Vec<RoomState>>,
+        deadline: Time,
+    },
+    Open,
+}
+
+impl Group {
+    /// A shard just won: opens when the connectors that were live at the claim have attached, or
+    /// at `deadline`.
+    pub(crate) fn new(term: Term, connectors: Vec<Incarnation>, deadline: Time) -> Self {
+        let waiting = connectors.into_iter().collect();
+        Self {
+            term,
+            phase: Phase::Opening { waiting, states: BTreeMap::new(), deadline },
+            rooms: BTreeMap::new(),
+            attached: BTreeSet::new(),
+            absent: BTreeMap::new(),
+            arriving: BTreeMap::new(),
+            floor: 0,
+        }
+    }
+
+    fn to(&self, shard: Shard, to: Incarnation, message: ToRelay) -> Effect {
+        Effect::Frame { to, frame: Frame { shard, term: self.term, message } }
+    }
+
+    /// Takes what a connector says at this term.
+    pub(crate) fn hear(
+        &mut self,
+        now: Time,
+        shard: Shard,
+        from: Incarnation,
+        message: ToOwner,
+        out: &mut Vec<Effect>,
+    ) {
+        match message {
+            ToOwner::State(state) => self.arriving.entry(from).or_default().push(state),
+            ToOwner::Attached { rooms } => {
+                let arrived = self.arriving.remove(&from).unwrap_or_default();
+                if arrived.len() != rooms {
+                    // Some came before the answer to the claim did, and were dropped.
+                    out.push(self.to(shard, from, ToRelay::NotOwner));
+                } else if let Phase::Opening { waiting, states, .. } = &mut self.phase {
+                    waiting.remove(&from);
+                    states.insert(from, arrived);
+                    self.open_if_complete(now, shard, false, out);
+                } else {
+                    self.attach(shard, from, &arrived, out);
+                }
+            }
+            // A connector talks only after it attached; the state that it sends then says it all.
+            ToOwner::Join { .. } | ToOwner::Leave { .. } | ToOwner::Say { .. }
+                if !self.attached.contains(&from) =>
+            {
+                out.push(Effect::StaleFrame { shard, from, term: self.term });
+            }
+            ToOwner::Join { room, session, user } => {
+                let id = MemberId { connector: from, session };
+                self.join(shard, room, Member { id, user }, out);
+            }
+            ToOwner::Leave { room, session } => {
+                self.leave(shard, &room, MemberId { connector: from, session }, out);
+            }
+            ToOwner::Say { room, session, number, target, content } => {
+                let id = MemberId { connector: from, session };
+                let said = match self.rooms.get_mut(&room) {
+                    Some(known) => known.say(id, number, &target, content),
+                    None => Err(Code::Unauthorized),
+                };
+                match said {
+                    Ok(Some(event)) => self.broadcast(shard, &room, &event, out),
+                    Ok(None) => {}
+                    Err(code) => {
+                        let message = ToRelay::SayRefused { room, session, number, code };
+                        out.push(self.to(shard, from, message));
+                    }
+                }
+            }
+        }
+    }
+
+    /// A connector that will never attach is not waited for.
+    pub(crate) fn connector_gone(
+        &mut self,
+        now: Time,
+        shard: Shard,
+        connector: Incarnation,
+        out: &mut Vec<Effect>,
+    ) {
+        if let Phase::Opening { waiting, .. } = &mut self.phase
+            && waiting.remove(&connector)
+        {
+            self.open_if_complete(now, shard, false, out);
+        }
+    }
+
+    /// Opens the shard if nobody is waited for, or `anyway`: rebuilds its rooms, then brings every
+    /// connector that attached into step.
+    pub(crate) fn open_if_complete(
+        &mut self,
+        now: Time,
+        shard: Shard,
+        anyway: bool,
+        out: &mut Vec<Effect>,
+    ) {
+        let Phase::Opening { waiting, states, .. } = &mut self.phase else {
+            return;
+        };
+        if !waiting.is_empty() && !anyway {
+            return;
+        }
+        let complete = waiting.is_empty();
+        let states = std::mem::take(states);
+        self.phase = Phase::Open;
+
+        let reset = self.rebuild(now, complete, &states);
+        out.push(Effect::Opened { shard, term: self.term, rooms: self.rooms.len(), reset });
+        for (connector, states) in &states {
+            self.attach(shard, *connector, states, out);
+        }
+    }
+
+    /// Rebuilds all rooms; returns how many start a new generation.
+    fn rebuild(
+        &mut self,
+        now: Time,
+        complete: bool,
+        states: &BTreeMap<Incarnation, Vec<RoomState>>,
+    ) -> usize {
+        let mut views: BTreeMap<&RoomId, Vec<(Incarnation, &RoomState)>> = BTreeMap::new();
+        for (connector, rooms) in states {
+            for state in rooms {
+                views.entry(&state.room).or_default().push((*connector, state));
+            }
+        }
+        let attached = states.keys().copied().collect();
+        let mut resets = 0;
+        for (room, views) in views {
+            let Some(rebuilt) = takeover::rebuild(self.term, complete, &attached, &views) else {
+                continue;
+            };
+            resets += usize::from(!rebuilt.continuous);
+            let missing = rebuilt.room.members().groups().iter().map(|group| group.connector);
+            for connector in missing.filter(|connector| !states.contains_key(connector)) {
+                self.absent.entry(connector).or_insert(now + limits::CONNECTOR_GRACE);
+            }
+            self.rooms.insert(room.clone(), rebuilt.room);
+        }
+        resets
+    }
+
+    /// Brings a connector into step: its members are those it says it has, and it gets what it
+    /// has not seen of each room.
+    fn attach(
+        &mut self,
+        shard: Shard,
+        connector: Incarnation,
+        states: &[RoomState],
+        out: &mut Vec<Effect>,
+    ) {
+        self.absent.remove(&connector);
+        self.attached.remove(&connector);
+        self.remove_members_not_in(shard, connector, states, out);
+        for state in states.iter().filter(|state| state.position != Position::default()) {
+            self.bring_up(shard, connector, state, out);
+        }
+        for state in states.iter().filter(|state| state.position == Position::default()) {
+            // It has not seen the room; if its session is a member already, its join was applied
+            // and the answer got lost.
+            if self.rooms.get(&state.room).is_some_and(|r| r.members().group(connector).is_some()) {
+                self.snapshot(shard, connector, &state.room, out);
+            }
+        }
+        self.attached.insert(connector);
+        out.push(self.to(shard, connector, ToRelay::Opened));
+    }
+
+    fn bring_up(
+        &mut self,
+        shard: Shard,
+        connector: Incarnation,
+        state: &RoomState,
+        out: &mut Vec<Effect>,
+    ) {
+        let position = self.first_position();
+        let room = self.rooms.entry(state.room.clone()).or_insert_with(|| Room::new(position));
+        let (term, empty) = (self.term, room.members().is_empty());
+        match room.repair(connector, state.position) {
+            Some(events) => out.extend(events.into_iter().map(|event| {
+                let message = ToRelay::Event { room: state.room.clone(), event };
+                Effect::Frame { to: connector, frame: Frame { shard, term, message } }
+            })),
+            None => self.snapshot(shard, connector, &state.room, out),
+        }
+        if empty {
+            self.drop_room(&state.room);
+        }
+    }
+
+    fn snapshot(&self, shard: Shard, connector: Incarnation, room: &RoomId, out: &mut Vec<Effect>) {
+        let Some(known) = self.rooms.get(room) else {
+            return;
+        };
+        let snapshot = Snapshot {
+            room: room.clone(),
+            position: known.position(),
+            members: known.members().iter().collect(),
+            applied: known.applied_of(connector),
+        };
+        out.push(self.to(shard, connector, ToRelay::Snapshot(snapshot)));
+    }
+
+    /// Members of a connector that it does not list any more have left while it was away.
+    fn remove_members_not_in(
+        &mut self,
+        shard: Shard,
+        connector: Incarnation,
+        states: &[RoomState],
+        out: &mut Vec<Effect>,
+    ) {
+        let listed: BTreeSet<(&RoomId, MemberId)> = states
+            .iter()
+            .flat_map(|state| {
+                state
+                    .own
+                    .iter()
+                    .map(|own| (&state.room, MemberId { connector, session: own.session }))
+            })
+            .collect();
+        let gone: Vec<(RoomId, MemberId)> = self
+            .members_of(connector)
+            .filter(|(room, id)| !listed.contains(&(room, *id)))
+            .collect();
+        for (room, id) in gone {
+            self.leave(shard, &room, id, out);
+        }
+    }
+
+    pub(crate) fn remove_members_of(
+        &mut self,
+        shard: Shard,
+        connector: Incarnation,
+        out: &mut Vec<Effect>,
+    ) {
+        let gone: Vec<(RoomId, MemberId)> = self.members_of(connector).collect();
+        for (room, id) in gone {
+            self.leave(shard, &room, id, out);
+        }
+    }
+
+    fn members_of(&self, connector: Incarnation) -> impl Iterator<Item = (RoomId, MemberId)> {
+        self.rooms.iter().flat_map(move |(room, known)| {
+            let group = known.members().group(connector);
+            let sessions = group.map(|group| group.sessions.as_slice()).unwrap_or_default();
+            sessions
+                .iter()
+                .map(move |(session, _)| (room.clone(), MemberId { connector, session: *session }))
+        })
+    }
+
+    fn join(&mut self, shard: Shard, room: RoomId, member: Member, out: &mut Vec<Effect>) {
+        let MemberId { connector, session } = member.id;
+        let position = self.first_position();
+        let known = self.rooms.entry(room.clone()).or_insert_with(|| Room::new(position));
+        let first_here = known.members().group(connector).is_none();
+        let before = first_here.then(|| Snapshot {
+            room: room.clone(),
+            position: known.position(),
+            members: known.members().iter().collect(),
+            applied: Vec::new(),
+        });
+        match known.join(member) {
+            Ok(Some(event)) => {
+                if let Some(snapshot) = before {
+                    out.push(self.to(shard, connector, ToRelay::Snapshot(snapshot)));
+                }
+                self.broadcast(shard, &room, &event, out);
+            }
+            Ok(None) => {}
+            Err(code) => {
+                out.push(self.to(shard, connector, ToRelay::JoinRefused { room, session, code }));
+            }
+        }
+    }
+
+    fn leave(&mut self, shard: Shard, room: &RoomId, id: MemberId, out: &mut Vec<Effect>) {
+        let Some(known) = self.rooms.get_mut(room) else {
+            return;
+        };
+        let Some(event) = known.leave(id) else { return };
+        if known.members().is_empty() {
+            self.drop_room(room);
+        } else {
+            self.broadcast(shard, room, &event, out);
+        }
+    }
+
+    /// Sends an event once to every connector that has members in the room and is in step.
+    fn broadcast(
+        &self,
+        shard: Shard,
+        room: &RoomId,
+        event: &Arc<message::Event>,
+        out: &mut Vec<Effect>,
+    ) {
+        let Some(known) = self.rooms.get(room) else {
+            return;
+        };
+        for group in known.members().groups() {
+            if self.attached.contains(&group.connector) {
+                let event = event.seen_by(group.connector);
+                let message = ToRelay::Event { room: room.clone(), event };
+                out.push(self.to(shard, group.connector, message));
+            }
+        }
+    }
+
+    fn first_position(&self) -> Position {
+        Position { generation: self.term, seq: self.floor }
+    }
+
+    fn drop_room(&mut self, room: &RoomId) {
+        if let Some(known) = self.rooms.remove(room) {
+            self.floor = self.floor.max(known.position().seq);
+        }
+    }
+}
