@@ -106,7 +106,8 @@ async fn serve(listener: TcpListener, transport: Transport) {
         }
     }
     if let Socket::WebSocket(stream) = &mut socket {
-        let _ = stream.close(None).await;
+        // Not `stream.close`: with all features of the workspace that is another trait's.
+        let _ = WebSocketStream::close(stream, None).await;
     }
 }
 

@@ -90,10 +90,10 @@ impl fmt::Display for Item {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (kind, body) = match self.bytes.split_at_checked(HEADER) {
             Some((header, body)) if header[0] < 6 => (header[0], body),
-            Some(_) | None => return write!(f, "{:?}", String::from_utf8_lossy(&self.bytes)),
+            Some(_) | None => return self.show_text(f),
         };
         let text = |bytes: &[u8]| {
-            let text = String::from_utf8_lossy(bytes);
+            let text = readable(bytes);
             let mut short: String = text.chars().take(120).collect();
             if short.len() < text.len() {
                 short.push('…');
@@ -119,6 +119,35 @@ impl fmt::Display for Item {
     }
 }
 
+impl Item {
+    /// Whether something stands in its place: another answer to the same request. Nothing need
+    /// stand in the place of what is no answer.
+    pub(super) fn is_replaced_in(&self, actual: &[Self]) -> bool {
+        self.answers.is_none() || actual.iter().any(|item| item.answers == self.answers)
+    }
+
+    /// What is no package. Of an HTTP answer to what was never answered, the status is enough.
+    fn show_text(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = String::from_utf8_lossy(&self.bytes);
+        match text.split_once("\r\n") {
+            Some((status, _)) if status.starts_with("HTTP/") && !status.contains(" 101 ") => {
+                write!(f, "{status:?}")
+            }
+            Some(_) | None => write!(f, "{text:?}"),
+        }
+    }
+}
+
+/// Text as it is; what is none, as `\xff`.
+fn readable(bytes: &[u8]) -> String {
+    let mut text = String::new();
+    for chunk in bytes.utf8_chunks() {
+        text.push_str(chunk.valid());
+        text.extend(chunk.invalid().escape_ascii().map(char::from));
+    }
+    text
+}
+
 /// The three strings of an `onChat`.
 fn chat(mut body: &[u8]) -> Option<String> {
     let mut fields = Vec::new();
@@ -126,11 +155,11 @@ fn chat(mut body: &[u8]) -> Option<String> {
         let rest = body.strip_prefix(&[tag])?;
         let (length, rest) = leb128(rest)?;
         let (text, rest) = rest.split_at_checked(usize::try_from(length).ok()?)?;
-        fields.push(String::from_utf8_lossy(text).into_owned());
+        fields.push(readable(text));
         body = rest;
     }
     let [text, from, target] = <[String; 3]>::try_from(fields).ok()?;
-    Some(format!("{text:?} from {from:?} to {target:?}"))
+    Some(format!("\"{text}\" from \"{from}\" to \"{target}\""))
 }
 
 /// One thing that our server did otherwise than the original.
@@ -147,6 +176,16 @@ impl Difference {
         Self { connection: connection.to_owned(), what: format!("does not send {item}") }
     }
 
+    pub(super) fn unanswered(connection: &str, id: u64) -> Self {
+        let what = format!("leaves request {id} unanswered too");
+        Self { connection: connection.to_owned(), what }
+    }
+
+    /// Whether the server sends something that the original did not.
+    pub(super) fn is_more(&self) -> bool {
+        self.what.starts_with(SENDS)
+    }
+
     /// Whether it only refuses what the original never answered: what design asks for everywhere.
     #[must_use]
     pub fn is_refusal_instead_of_silence(&self) -> bool {
@@ -158,6 +197,7 @@ impl Difference {
     }
 }
 
+const SENDS: &str = "sends ";
 const ANSWERS: &str = "sends answer ";
 const INSTEAD: &str = " instead of nothing";
 
@@ -173,6 +213,8 @@ pub(super) struct Expected {
     pub(super) items: Vec<Item>,
     /// Requests that the original never answered.
     pub(super) silent: BTreeSet<u64>,
+    /// The original closed the connection, so that it could not.
+    pub(super) closed: bool,
     /// Requests whose answer is not in the transcript.
     pub(super) withheld: BTreeSet<u64>,
 }
@@ -203,10 +245,13 @@ impl Expected {
             } else {
                 ""
             };
-            differences.push(Difference {
-                connection: connection.to_owned(),
-                what: format!("sends {item}{instead}"),
-            });
+            let what = format!("{SENDS}{item}{instead}");
+            differences.push(Difference { connection: connection.to_owned(), what });
+        }
+        for id in self.silent.iter().filter(|_| !self.closed) {
+            if !actual.iter().any(|item| item.answers == Some(*id)) {
+                differences.push(Difference::unanswered(connection, *id));
+            }
         }
         differences
     }
@@ -294,6 +339,7 @@ mod tests {
     fn an_answer_instead_of_silence_is_told_apart() {
         let mut expected = expected(PUSH);
         expected.silent.insert(7);
+        assert_eq!(told(&expected, PUSH), ["leaves request 7 unanswered too"]);
         let ours = [PUSH, &answer(7, r#"{"code":500}"#)].concat();
         let differences = expected.differences("c", &items(&ours, false));
         assert_eq!(differences.len(), 1);

@@ -25,7 +25,8 @@ const PAUSE: Duration = Duration::from_millis(60);
 pub(super) const LONG_PAUSE: Duration = Duration::from_secs(4);
 /// How long to wait for what the original sent.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// How long to wait for the server to end a connection: longer than any timeout it has.
+/// How long to wait for the server to end a connection, beyond the recorded time: longer than any
+/// timeout it has.
 const END_PATIENCE: Duration = Duration::from_secs(15);
 
 /// Where ours are.
@@ -130,8 +131,11 @@ impl Player<'_> {
     async fn play(&mut self, at: usize, pause: Duration) -> anyhow::Result<()> {
         let line = &self.lines[at];
         let name = line.connection.as_str();
-        if matches!(line.what, What::Open { .. } | What::Send(_) | What::Closed { .. }) {
+        if matches!(line.what, What::Open { .. } | What::Send(_) | What::Fin | What::Closed { .. })
+        {
             self.arrive().await;
+        }
+        if matches!(line.what, What::Open { .. } | What::Send(_)) {
             // The recording's own pauses are part of it.
             sleep(if pause < LONG_PAUSE { pause.min(PAUSE) } else { pause }).await;
         }
@@ -161,7 +165,7 @@ impl Player<'_> {
                 }
             }
             What::Fin => self.fin(at).await,
-            What::Closed { by_client, code } => self.closed(name, *by_client, *code).await,
+            What::Closed { by_client, code } => self.closed(name, *by_client, *code, pause).await,
             What::NoResponse(id) => {
                 if let Some(connection) = self.connections.get_mut(name) {
                     connection.expected.silent.insert(*id);
@@ -173,9 +177,13 @@ impl Player<'_> {
                 }
             }
             What::StillOpen => {
-                sleep(pause).await;
-                if self.connections.get(name).is_some_and(Connection::ended) {
-                    self.differ(name, "closes, where the original keeps it open");
+                const CLOSES: &str = "closes, where the original keeps it open";
+                let known = self.is_known(name, CLOSES);
+                let patience = if known { END_PATIENCE } else { pause.min(END_PATIENCE) };
+                if let Some(connection) = self.connections.get(name)
+                    && connection.end(Instant::now() + patience).await
+                {
+                    self.differ(name, CLOSES);
                 }
             }
             What::Remark => {}
@@ -200,11 +208,15 @@ impl Player<'_> {
             loop {
                 let changed = connection.socket.inbox.changed();
                 let actual = connection.actual();
-                let missing = connection.expected.missing(&actual);
-                let missing = missing.into_iter().map(|item| Difference::missing(name, item));
-                let is_awaited =
-                    |it: &Difference| !self.known.contains(it) && !self.given_up.contains(it);
-                let awaited: Vec<Difference> = missing.filter(is_awaited).collect();
+                let missing = connection.expected.missing(&actual).into_iter();
+                // What is known to be missing is not awaited; but if it is an answer, ours is.
+                let is_known = |it: &Difference| self.known.contains(it);
+                let missing = missing.filter(|item| {
+                    !is_known(&Difference::missing(name, item)) || !item.is_replaced_in(&actual)
+                });
+                let missing = missing.map(|item| Difference::missing(name, item));
+                let awaited: Vec<Difference> =
+                    missing.filter(|it| !self.given_up.contains(it)).collect();
                 if awaited.is_empty() || connection.ended() {
                     break;
                 }
@@ -212,6 +224,33 @@ impl Player<'_> {
                     self.given_up.extend(awaited);
                     break;
                 }
+            }
+        }
+    }
+
+    /// Waits until what the server sends beyond the original has arrived: what is known of it, and
+    /// answers to what the original never answered.
+    async fn arrive_more(&self, name: &str) {
+        let Some(connection) = self.connections.get(name) else {
+            return;
+        };
+        let deadline = Instant::now() + PATIENCE;
+        let known = self.known.iter().filter(|it| it.connection == name && it.is_more());
+        let known: Vec<&Difference> = known.collect();
+        loop {
+            let changed = connection.socket.inbox.changed();
+            let actual = connection.actual();
+            let differences = connection.expected.differences(name, &actual);
+            let is_silent = connection.expected.silent.iter().any(|id| {
+                let still = Difference::unanswered(name, *id);
+                differences.contains(&still) && !self.known.contains(&still)
+            });
+            let is_all = known.iter().all(|it| differences.contains(it));
+            if (is_all && !is_silent) || connection.ended() {
+                return;
+            }
+            if timeout_at(deadline, changed).await.is_err() {
+                return;
             }
         }
     }
@@ -235,6 +274,7 @@ impl Player<'_> {
     async fn close(&mut self, name: &str) {
         const EARLY: &str = "closes before the client does";
         const NEVER: &str = "does not answer the client's close";
+        self.arrive_more(name).await;
         let Some(connection) = self.connections.get_mut(name) else {
             return;
         };
@@ -248,7 +288,7 @@ impl Player<'_> {
         }
     }
 
-    async fn closed(&mut self, name: &str, by_client: bool, code: Option<u16>) {
+    async fn closed(&mut self, name: &str, by_client: bool, code: Option<u16>, pause: Duration) {
         const NEVER: &str = "does not close";
         let patient = !self.is_known(name, NEVER);
         let Some(connection) = self.connections.get_mut(name) else {
@@ -267,7 +307,8 @@ impl Player<'_> {
                 }
             }
         } else {
-            let patience = if patient { END_PATIENCE } else { Duration::ZERO };
+            connection.expected.closed = true;
+            let patience = if patient { pause + END_PATIENCE } else { Duration::ZERO };
             if !connection.end(Instant::now() + patience).await {
                 self.differ(name, NEVER);
                 return;
@@ -286,6 +327,9 @@ impl Player<'_> {
     /// Closes what is still open and compares.
     async fn finish(&mut self) {
         self.arrive().await;
+        for name in self.connections.keys() {
+            self.arrive_more(name).await;
+        }
         for connection in self.connections.values_mut() {
             if !connection.ended() {
                 connection.socket.close().await;

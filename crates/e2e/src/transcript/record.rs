@@ -66,6 +66,12 @@ impl Transcript {
         let lines = lines.with_context(|| file.display().to_string())?;
         Ok(Self { name: name.to_owned(), lines })
     }
+
+    /// Whether it holds anything that a client sent, and not only what came of it.
+    #[must_use]
+    pub fn can_be_played(&self) -> bool {
+        self.lines.iter().any(|line| matches!(line.what, What::Send(_)))
+    }
 }
 
 impl Line {
