@@ -20,6 +20,7 @@ const TOP: [&str; 10] = [
     "README.md",
     "crates",
     "deploy",
+    "docs",
     "docker-compose.yml",
     "proto",
 ];
