@@ -11,7 +11,7 @@ use anyhow::{Context as _, bail};
 use crate::step::top;
 
 /// What may stand at the top of the repository, beside dotfiles.
-const TOP: [&str; 10] = [
+const TOP: [&str; 11] = [
     "ARCHITECTURE.md",
     "CHANGELOG.md",
     "Cargo.lock",
