@@ -92,10 +92,17 @@ impl Workers {
     }
 }
 
+/// This end of a connector's stream.
+struct Link {
+    link: LinkId,
+    sender: Sender<ToRelay>,
+    cut: CancellationToken,
+}
+
 struct Worker {
     number: usize,
     owner: Owner,
-    links: BTreeMap<Incarnation, (Sender<ToRelay>, CancellationToken)>,
+    links: BTreeMap<Incarnation, Link>,
     effects: Vec<OwnerEffect>,
     opened: Opened,
     start: Instant,
@@ -156,10 +163,7 @@ impl Worker {
                 self.handle(event);
             }
             Input::LinkUp { connector, link, sender, cut } => {
-                if let Some((_, cut)) = self.links.insert(connector, (sender, cut)) {
-                    cut.cancel();
-                }
-                self.handle(OwnerEvent::LinkUp { connector, link });
+                self.link_up(connector, link, sender, cut);
             }
             Input::Frames { connector, link, frames } => {
                 counter!("tangelo_chat_frames_in_total").increment(frames.len() as u64);
@@ -174,9 +178,27 @@ impl Worker {
         }
     }
 
+    /// A later stream replaces an earlier one; one that was overtaken on its way here is ended.
+    fn link_up(
+        &mut self,
+        connector: Incarnation,
+        link: LinkId,
+        sender: Sender<ToRelay>,
+        cut: CancellationToken,
+    ) {
+        if self.links.get(&connector).is_some_and(|known| known.link > link) {
+            cut.cancel();
+            return;
+        }
+        if let Some(earlier) = self.links.insert(connector, Link { link, sender, cut }) {
+            earlier.cut.cancel();
+        }
+        self.handle(OwnerEvent::LinkUp { connector, link });
+    }
+
     /// A stream that ended drops its half; a newer one of the same connector stays.
     fn forget_closed(&mut self, connector: Incarnation) {
-        if self.links.get(&connector).is_some_and(|(_, cut)| cut.is_cancelled()) {
+        if self.links.get(&connector).is_some_and(|link| link.cut.is_cancelled()) {
             self.links.remove(&connector);
         }
     }
@@ -194,6 +216,12 @@ impl Worker {
     fn apply(&mut self, effect: OwnerEffect) {
         match effect {
             OwnerEffect::Frame { to, frame } => self.send(to, frame),
+            OwnerEffect::CutLink(connector) => {
+                if let Some(link) = self.links.get(&connector) {
+                    tracing::info!(%connector, "cutting the link of a connector that is gone");
+                    link.cut.cancel();
+                }
+            }
             OwnerEffect::Opened { shard, term, rooms, reset } => {
                 tracing::debug!(%shard, %term, rooms, reset, "shard opened");
                 self.opened.shards += 1;
@@ -208,7 +236,7 @@ impl Worker {
     }
 
     fn send(&mut self, to: Incarnation, frame: Frame<ToRelay>) {
-        let Some((sender, cut)) = self.links.get(&to) else { return };
+        let Some(Link { sender, cut, .. }) = self.links.get(&to) else { return };
         if cut.is_cancelled() {
             return;
         }

@@ -35,6 +35,9 @@ pub(crate) struct Group {
 pub(crate) enum Phase {
     /// Waits for the connectors that were live at the claim.
     Opening {
+        /// The connectors that were live at the claim.
+        live: BTreeSet<Incarnation>,
+        /// Those of them that have neither attached nor gone.
         waiting: BTreeSet<Incarnation>,
         states: BTreeMap<Incarnation, Vec<RoomState>>,
         deadline: Time,
@@ -46,10 +49,11 @@ impl Group {
     /// A shard just won: opens when the connectors that were live at the claim have attached, or
     /// at `deadline`.
     pub(crate) fn new(term: Term, connectors: Vec<Incarnation>, deadline: Time) -> Self {
-        let waiting = connectors.into_iter().collect();
+        let live: BTreeSet<Incarnation> = connectors.into_iter().collect();
+        let waiting = live.clone();
         Self {
             term,
-            phase: Phase::Opening { waiting, states: BTreeMap::new(), deadline },
+            phase: Phase::Opening { live, waiting, states: BTreeMap::new(), deadline },
             rooms: BTreeMap::new(),
             attached: BTreeSet::new(),
             absent: BTreeMap::new(),

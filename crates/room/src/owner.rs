@@ -81,6 +81,9 @@ pub enum Effect {
         /// Those of them that had to start a new generation.
         reset: usize,
     },
+    /// End a connector's stream. The map says that the connector is gone, and nothing is heard
+    /// from it any more; if it lives after all it dials again and attaches anew.
+    CutLink(Incarnation),
     /// A frame of another term was dropped.
     StaleFrame {
         /// The shard.
@@ -135,8 +138,10 @@ impl Owner {
                 self.shards.remove(&shard);
             }
             Event::LinkUp { connector, link } => {
-                self.unlink(now, connector);
-                self.links.insert(connector, link);
+                if self.links.get(&connector).is_none_or(|known| *known < link) {
+                    self.unlink(now, connector);
+                    self.links.insert(connector, link);
+                }
             }
             Event::LinkDown { connector, link } => {
                 if self.links.get(&connector) == Some(&link) {
@@ -144,6 +149,9 @@ impl Owner {
                 }
             }
             Event::ConnectorGone(connector) => {
+                if self.links.contains_key(&connector) {
+                    out.push(Effect::CutLink(connector));
+                }
                 self.unlink(now, connector);
                 for (shard, group) in &mut self.shards {
                     group.connector_gone(now, *shard, connector, out);
@@ -182,8 +190,9 @@ impl Owner {
         let until = now + limits::CONNECTOR_GRACE;
         for group in self.shards.values_mut() {
             group.arriving.remove(&connector);
-            if let Phase::Opening { waiting, states, .. } = &mut group.phase
+            if let Phase::Opening { live, waiting, states, .. } = &mut group.phase
                 && states.remove(&connector).is_some()
+                && live.contains(&connector)
             {
                 waiting.insert(connector);
             }

@@ -190,7 +190,7 @@ impl Relay {
 
     /// Gives up on everything not answered yet: there is no owner. What was sent may have been
     /// applied by the last one, hence `Unknown`; a membership is kept.
-    pub(crate) fn give_up(&mut self, out: &mut Vec<Effect>) {
+    pub(crate) fn give_up(&mut self, attaching: bool, out: &mut Vec<Effect>) {
         for (session, own) in &mut self.own {
             for say in own.unanswered.drain(..) {
                 out.push(Effect::SayRefused {
@@ -204,6 +204,10 @@ impl Relay {
             self.own.iter().filter(|(_, own)| !own.joined).map(|(id, _)| *id).collect();
         for session in waiting {
             self.own.remove(&session);
+            if attaching {
+                // Its join may have been applied by the last owner, and the state lists it.
+                self.leaving.push(session);
+            }
             out.push(Effect::EnterRefused { session, code: Code::NotApplied });
         }
     }

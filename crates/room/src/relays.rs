@@ -447,10 +447,14 @@ impl Relays {
                 State::Attaching { give_up } => (None, give_up),
             };
             if give_up <= now {
-                for relay in group.rooms.values_mut() {
-                    relay.give_up(out);
+                let attaching = matches!(group.state, State::Attaching { .. });
+                for (room, relay) in &mut group.rooms {
+                    relay.give_up(attaching, out);
+                    if let Some(at) = relay.check_idle(now) {
+                        self.idle.insert((at, *shard, room.clone()));
+                        wake_at(&mut self.timeout, at);
+                    }
                 }
-                group.rooms.retain(|_, relay| relay.check_idle(now).is_none_or(|at| at > now));
                 let next = now + limits::OWNER_TIMEOUT;
                 group.state = match group.state {
                     State::Attaching { .. } => State::Attaching { give_up: next },

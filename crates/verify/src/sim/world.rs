@@ -430,6 +430,11 @@ impl<'a> World<'a> {
                     self.counters.takeovers += u64::from(rooms > 0);
                     self.counters.resets += reset as u64;
                 }
+                OwnerEffect::CutLink(connector) => {
+                    if let Some(id) = self.stream_between(connector, life) {
+                        self.cut(id);
+                    }
+                }
                 OwnerEffect::StaleFrame { .. } => self.counters.stale_frames += 1,
             }
         }
