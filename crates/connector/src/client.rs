@@ -58,6 +58,10 @@ pub(crate) struct Entrant {
 impl Handler for Entrant {
     async fn call(&mut self, key: RequestKey, call: Call, dialect: Dialect) {
         let session = self.session;
+        if matches!(call, Call::Enter { .. }) {
+            // A session enters again only if it was refused; its first place must forget it.
+            self.leave().await;
+        }
         let (shard, input) = match (call, &self.place) {
             (Call::Enter { user, room }, _) => {
                 let place = Place { shard: shard_of(&room), room };
@@ -86,7 +90,13 @@ impl Handler for Entrant {
     }
 
     async fn closed(&mut self, _reason: &CloseReason) {
+        self.leave().await;
         self.clients.connected.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Entrant {
+    async fn leave(&mut self) {
         if let Some(place) = self.place.take() {
             let (shard, session) = (place.shard, self.session);
             self.clients.workers.shard(shard, Input::Leave { place, session }).await;

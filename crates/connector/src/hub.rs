@@ -101,13 +101,6 @@ impl Hub {
         }
     }
 
-    /// Closes all sessions.
-    pub(crate) fn close_all(&mut self, reason: &CloseReason) {
-        for (_, client) in self.sessions.drain() {
-            client.outbound.close(*reason);
-        }
-    }
-
     /// Tells members something; `answered` gets the reply to its send beside it, in the order
     /// that its dialect wants. Returns how many were told.
     pub(crate) fn push(

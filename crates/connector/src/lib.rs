@@ -21,11 +21,10 @@ use axum::{Router, http::StatusCode, routing::get};
 use cluster::{ClientAddress, ClusterMap, Node};
 use daemon::{Cause, CommonArgs, Process, Stop, Tasks, UsageError};
 use frontend::{Frontend, Settings};
-use model::{Incarnation, Role, Shard, Term};
+use model::{Incarnation, Role, Shard, Term, limits};
 use registry::{ClusterToken, Lease, Membership, Registry};
 use room::RelayEvent;
 use rpc::link::Hello;
-use session::CloseReason;
 use tokio::sync::watch;
 
 use crate::{
@@ -35,6 +34,10 @@ use crate::{
 
 /// How often the number of sessions is told to the registry.
 const LOAD_REPORTED: Duration = Duration::from_millis(250);
+
+/// Over how long a draining connector spreads the ends of its sessions: all their clients come
+/// back elsewhere.
+const DRAIN_WINDOW: Duration = Duration::from_secs(2);
 
 const EXAMPLES: &str = "\
 Examples:
@@ -120,6 +123,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let options = Arc::clone(&settings.session.pomelo);
     let frontend = Frontend::bind(args.listen, settings)?;
     let address = frontend.local_addr();
+    let sockets = frontend.handle();
     process.announce("client", address)?;
 
     let cores = available_parallelism().map_or(1, usize::from);
@@ -162,7 +166,8 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     if let Cause::Signal(_) | Cause::SupervisorGone = process.stopped().await {
         membership.set_draining(true);
     }
-    workers.all(|| Input::CloseAll(CloseReason::Draining)).await;
+    // Nobody new comes in, and those who are here leave their rooms before the links go.
+    sockets.drain(DRAIN_WINDOW);
     drained(&clients).await;
     membership.leave().await;
     process.finish().await
@@ -175,7 +180,9 @@ async fn drained(clients: &Clients) {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    let _ = tokio::time::timeout(model::limits::CLOSE_TIMEOUT, empty).await;
+    let _ = tokio::time::timeout(DRAIN_WINDOW + limits::CLOSE_TIMEOUT, empty).await;
+    // The last leaves are on their way from the workers to the links.
+    tokio::time::sleep(Duration::from_millis(50)).await;
 }
 
 fn settings(args: &Args) -> Settings {

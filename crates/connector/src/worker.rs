@@ -68,8 +68,6 @@ pub(crate) enum Input {
     },
     /// A client is gone.
     Leave { place: Place, session: SessionId },
-    /// The node drains: sessions are closed with a reason.
-    CloseAll(CloseReason),
 }
 
 /// Queues into all workers.
@@ -218,7 +216,6 @@ impl Worker {
                 self.hub.leave(session);
                 self.handle(RelayEvent::Leave { shard, room, session });
             }
-            Input::CloseAll(reason) => self.hub.close_all(&reason),
         }
     }
 
@@ -287,7 +284,11 @@ impl Worker {
     }
 
     fn send(&mut self, to: Incarnation, frame: Frame<ToOwner>) {
-        let Some((sender, _)) = self.links.get(&to) else { return };
+        let Some((sender, cut)) = self.links.get(&to) else { return };
+        if cut.is_cancelled() {
+            // Something is missing on it already: what follows must not overtake the attach.
+            return;
+        }
         counter!("tangelo_connector_frames_out_total").increment(1);
         if sender.send(frame).is_err() {
             self.cut(to, "its queue is full");

@@ -3,6 +3,7 @@
 use std::{collections::VecDeque, future::poll_fn, io, mem, sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use futures_util::FutureExt as _;
 use model::{SessionId, limits};
 use session::{CloseReason, Effect, Event, Session};
 use tokio::{
@@ -81,6 +82,10 @@ impl<T: Transport, H: Handler> Connection<T, H> {
                     }
                 }
                 () = &mut alarm => {
+                    // What the client sent while this task was busy counts before the clock does.
+                    if self.transport.ready().now_or_never().is_some() {
+                        self.read();
+                    }
                     self.event(Event::Timeout);
                     alarm.as_mut().reset(self.timeout());
                 }
