@@ -96,8 +96,9 @@ pub const ATTACH_RETRY: Duration = Duration::from_millis(50);
 pub const LINK_MESSAGE_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Frames put into one gRPC message at most.
 pub const LINK_BATCH_FRAMES_MAX: usize = 256;
-/// Frames waiting for one link; past it the link is cut and attaches again.
-pub const LINK_QUEUE_FRAMES_MAX: usize = 65_536;
+/// Frames waiting for one link; past it the link is cut and attaches again. An attach queues one
+/// frame per room at once, so this also bounds the rooms of one connector at one chat.
+pub const LINK_QUEUE_FRAMES_MAX: usize = 262_144;
 /// Idle time after which an HTTP/2 ping is sent on a link.
 pub const LINK_KEEPALIVE: Duration = Duration::from_millis(500);
 /// How long that ping may stay unanswered before the peer is taken for dead.
