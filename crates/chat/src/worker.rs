@@ -241,8 +241,11 @@ impl Worker {
             return;
         }
         if let ToRelay::Event { room, event } = &frame.message {
+            let send = event.send();
             tracing::debug!(
-                %room, position = %event.position, connector = %to, send = ?event.send(), "event out"
+                %room, position = %event.position, to = %to,
+                session = send.map(|(from, _)| from.session.0), number = send.map(|(_, n)| n.0),
+                "event out"
             );
         }
         counter!("tangelo_chat_frames_out_total").increment(1);

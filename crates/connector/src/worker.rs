@@ -187,8 +187,11 @@ impl Worker {
                 counter!("tangelo_connector_frames_in_total").increment(frames.len() as u64);
                 for frame in frames {
                     if let ToRelay::Event { room, event } = &frame.message {
+                        let send = event.send();
                         tracing::debug!(
-                            %room, position = %event.position, send = ?event.send(), "event in"
+                            %room, position = %event.position,
+                            session = send.map(|(from, _)| from.session.0),
+                            number = send.map(|(_, n)| n.0), "event in"
                         );
                     }
                     self.handle(RelayEvent::Frame { from, frame });
