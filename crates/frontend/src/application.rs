@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use model::SessionId;
-use session::{Call, CloseReason, RequestKey, Transport};
+use session::{Call, CloseReason, Protocol, RequestKey, Transport};
 use wire::Dialect;
 
 use crate::Outbound;
@@ -41,7 +41,9 @@ pub trait Handler: Send + 'static {
 pub struct Client {
     /// The number of its session; never used twice by one frontend.
     pub id: SessionId,
-    /// What carries its bytes.
+    /// What it speaks.
+    pub protocol: Protocol,
+    /// What carries its bytes, at first.
     pub transport: Transport,
     /// Its address.
     pub peer: SocketAddr,

@@ -1,12 +1,13 @@
 //! One client's task: drives its session between the socket, the role and the queue.
 
-use std::{collections::VecDeque, future::poll_fn, io, mem, sync::Arc, time::Duration};
+use std::{collections::VecDeque, future::poll_fn, mem, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use model::{SessionId, limits};
 use session::{CloseReason, Effect, Event, Session};
 use tokio::{
+    net::TcpStream,
     pin, select,
     time::{Instant, sleep, sleep_until, timeout},
 };
@@ -47,6 +48,7 @@ impl<T: Transport, H: Handler> Connection<T, H> {
     /// Borrows itself, here and below, so that the task holds it once: futures that own what they
     /// are given keep a copy's room for each.
     pub(crate) async fn run(&mut self, first: Vec<u8>, end: &CancellationToken) {
+        self.event(Event::Connected);
         if !first.is_empty() {
             self.received(first.len());
             self.event(Event::Received(&first));
@@ -111,8 +113,7 @@ impl<T: Transport, H: Handler> Connection<T, H> {
     fn read(&mut self) {
         let (session, effects) = (&mut self.session, &mut self.effects);
         let now = self.shared.now();
-        let arrival =
-            self.transport.read(&mut |bytes| session.handle(now, Event::Received(bytes), effects));
+        let arrival = self.transport.read(&mut |event| session.handle(now, event, effects));
         match arrival {
             Arrival::Bytes(bytes) => self.received(bytes),
             Arrival::Nothing => {}
@@ -161,9 +162,10 @@ impl<T: Transport, H: Handler> Connection<T, H> {
     }
 
     async fn write(&mut self) -> Result<(), CloseReason> {
-        if self.output.is_empty() {
+        if self.output.is_empty() && !self.transport.is_unflushed() {
             return Ok(());
         }
+        self.session.dialect().join(&mut self.output);
         let Self { output, transport, inbox, shared, .. } = self;
         let (limit, meters) = (shared.settings.write_timeout, &shared.meters);
         let mut bytes = 0;
@@ -189,7 +191,7 @@ impl<T: Transport, H: Handler> Connection<T, H> {
             let closed = timeout(limits::CLOSE_TIMEOUT, transport.close(reason)).await;
             if closed.is_err() {
                 // What the client has not read by now, the kernel need not keep for it.
-                let _ = transport.socket().set_zero_linger();
+                let _ = transport.socket().map(TcpStream::set_zero_linger);
             }
         };
         tokio::join!(handler.closed(&reason), close);
@@ -201,12 +203,12 @@ impl<T: Transport, H: Handler> Connection<T, H> {
 async fn attempt(
     limit: Duration,
     inbox: &Inbox,
-    write: impl Future<Output = io::Result<()>>,
+    write: impl Future<Output = Result<(), CloseReason>>,
 ) -> Result<(), CloseReason> {
     select! {
         // Most writes are done at once; the others are then never looked at.
         biased;
-        written = write => written.map_err(|_| CloseReason::ConnectionLost),
+        written = write => written,
         Overflow = poll_fn(|context| inbox.poll_overflow(context)) => Err(CloseReason::SlowReader),
         () = sleep(limit) => Err(CloseReason::SlowReader),
     }

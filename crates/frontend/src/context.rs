@@ -6,12 +6,13 @@ use std::sync::{
 };
 
 use axum::Router;
+use daemon::Tasks;
 use model::{SessionId, Time};
 use session::CloseReason;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::{Settings, admission::Admission, drain::Drain, meters::Meters};
+use crate::{Settings, admission::Admission, drain::Drain, meters::Meters, socketio::Directory};
 
 /// What a frontend and its handles share with all connections.
 #[derive(Debug)]
@@ -20,6 +21,8 @@ pub(crate) struct Shared {
     pub(crate) admission: Arc<Admission>,
     pub(crate) meters: Meters,
     pub(crate) drain: Drain,
+    /// Which sessions of Socket.IO requests can reach.
+    pub(crate) directory: Arc<Directory>,
     start: Instant,
     last_id: AtomicU64,
     sessions: AtomicUsize,
@@ -31,6 +34,8 @@ pub(crate) struct Context<A> {
     pub(crate) shared: Arc<Shared>,
     pub(crate) app: A,
     pub(crate) http: Router,
+    /// Where the tasks of sessions belong that no connection of their own has.
+    pub(crate) tasks: Tasks,
     /// Cancelled when every task must end.
     pub(crate) end: CancellationToken,
 }
@@ -42,6 +47,7 @@ impl Shared {
             admission: Admission::new(total, per_address),
             meters: Meters::new(),
             drain: Drain::default(),
+            directory: Arc::default(),
             start: Instant::now(),
             last_id: AtomicU64::new(0),
             sessions: AtomicUsize::new(0),

@@ -1,12 +1,14 @@
 //! The listener.
 
-use std::{collections::VecDeque, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::Router;
+use bytes::Bytes;
 use daemon::Tasks;
-use session::{Session, Transport as Kind};
+use session::{Protocol, Session, Transport as Kind};
 use tokio::{
     net::{TcpListener, TcpStream},
+    sync::mpsc,
     time::sleep,
 };
 
@@ -14,9 +16,10 @@ use crate::{
     Application, Client, Outbound, Settings,
     connection::Connection,
     context::{Context, Shared},
-    http::{Opened, open},
+    http::{Handshaken, Opened, open},
     meters::Meters,
-    transport::{Tcp, Transport, WebSocket},
+    socketio::Registration,
+    transport::{Polling, Request, Tcp, Transport, WebSocket},
 };
 
 /// First and longest pause after a failure to accept: the process is out of files or memory, and
@@ -70,7 +73,8 @@ impl Frontend {
     pub async fn run<A: Application>(self, app: A, http: Router, tasks: &Tasks) {
         let Self { listener, shared, .. } = self;
         let end = tasks.token();
-        let context = Arc::new(Context { shared: shared.clone(), app, http, end });
+        let (shared_too, tasks_too) = (shared.clone(), tasks.clone());
+        let context = Arc::new(Context { shared: shared_too, app, http, tasks: tasks_too, end });
         let mut pause = ACCEPT_PAUSE;
         loop {
             let accepted = tokio::select! {
@@ -143,7 +147,7 @@ fn admit<A: Application>(
     });
 }
 
-async fn welcome<A: Application>(stream: TcpStream, peer: SocketAddr, context: &Context<A>) {
+async fn welcome<A: Application>(stream: TcpStream, peer: SocketAddr, context: &Arc<Context<A>>) {
     let Ok(local) = stream.local_addr() else {
         return;
     };
@@ -152,30 +156,59 @@ async fn welcome<A: Application>(stream: TcpStream, peer: SocketAddr, context: &
         return;
     }
     // Boxed, since what comes before the session is large and soon over.
-    let Some(opened) = Box::pin(open(stream, peer, context)).await else {
+    let Some(opened) = Box::pin(open(stream, peer, local, context)).await else {
         return;
     };
-    let greet = |kind, host| Greeting { kind, peer, local, host };
+    let protocol = opened.protocol();
+    let greet = |kind, host, opening| Greeting { protocol, kind, peer, local, host, opening };
     match opened {
         Opened::Tcp(stream, first) => {
-            let greeting = greet(Kind::Tcp, None);
+            let greeting = greet(Kind::Tcp, None, None);
             drive(context, greeting, Tcp::new(stream), first).await;
         }
-        Opened::WebSocket(stream, rest, host) => {
-            let greeting = greet(Kind::WebSocket, host);
+        Opened::WebSocket(handshaken) => {
+            let Handshaken { stream, rest, host, opening, .. } = handshaken;
+            let greeting = greet(Kind::WebSocket, host, opening);
             let bytes_max = context.shared.settings.session.limits.message_bytes_max;
-            let transport = WebSocket::new(stream, rest, bytes_max).await;
+            let transport = WebSocket::new(stream, rest, protocol, bytes_max).await;
             drive(context, greeting, transport, Vec::new()).await;
         }
     }
 }
 
 /// What is known of a client before it has a session.
-struct Greeting {
-    kind: Kind,
-    peer: SocketAddr,
-    local: SocketAddr,
-    host: Option<String>,
+pub(crate) struct Greeting {
+    pub(crate) protocol: Protocol,
+    pub(crate) kind: Kind,
+    pub(crate) peer: SocketAddr,
+    pub(crate) local: SocketAddr,
+    pub(crate) host: Option<String>,
+    /// What is said before the session says anything.
+    pub(crate) opening: Option<Bytes>,
+}
+
+/// Starts a session that is reached by requests. False if there are too many connections: such a
+/// session counts as one.
+pub(crate) fn welcome_polling<A: Application>(
+    context: &Arc<Context<A>>,
+    greeting: Greeting,
+    requests: mpsc::Receiver<Request>,
+    registration: Registration,
+) -> bool {
+    let permit = match context.shared.admission.admit(greeting.peer.ip()) {
+        Ok(permit) => permit,
+        Err(refusal) => {
+            Meters::refused(refusal);
+            return false;
+        }
+    };
+    let transport = Polling::new(&context.shared, greeting.protocol, requests, registration);
+    let owned = context.clone();
+    context.tasks.spawn("client", async move {
+        let _permit = permit;
+        drive(&owned, greeting, transport, Vec::new()).await;
+    });
+    true
 }
 
 /// Opens a session and runs it.
@@ -186,21 +219,22 @@ fn drive<'a, A: Application, T: Transport + 'a>(
     first: Vec<u8>,
 ) -> impl Future<Output = ()> + Send + 'a {
     let shared = &context.shared;
-    let Greeting { kind, peer, local, host } = greeting;
+    let Greeting { protocol, kind, peer, local, host, opening } = greeting;
     let id = shared.opened();
-    tracing::debug!(session = id.0, %peer, transport = ?kind, "connected");
+    let (spoken, carried) = (protocol.name(), kind.name());
+    tracing::debug!(session = id.0, %peer, protocol = spoken, transport = carried, "connected");
     let settings = &shared.settings;
     let (outbound, inbox) = Outbound::new(id, settings.queue_frames_max, settings.queue_bytes_max);
-    let client = Client { id, transport: kind, peer, local, host, outbound };
+    let client = Client { id, protocol, transport: kind, peer, local, host, outbound };
     let mut connection = Connection {
         id,
-        session: Session::new(shared.now(), settings.session.clone(), kind),
+        session: Session::new(shared.now(), settings.session.clone(), protocol, kind),
         transport,
         handler: context.app.accept(client),
         inbox,
         shared: shared.clone(),
         effects: Vec::new(),
-        output: VecDeque::new(),
+        output: opening.into_iter().collect(),
     };
     async move { connection.run(first, &context.end).await }
 }

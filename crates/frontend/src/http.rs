@@ -9,24 +9,30 @@ use std::{
     task::{self, Poll},
 };
 
-use axum::{Router, body::Body, extract::ConnectInfo};
+use axum::{body::Body, extract::ConnectInfo};
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, StatusCode, header};
 use hyper::{body::Incoming, service::service_fn, upgrade::OnUpgrade};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use model::limits;
+use session::Protocol;
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf},
     net::TcpStream,
-    time::timeout,
+    sync::mpsc,
+    time::{Instant, timeout},
 };
 use tokio_tungstenite::tungstenite::handshake::{machine::TryParse as _, server};
 use tower::ServiceExt as _;
+use wire::socketio::v1::HttpError;
 
 use crate::{
+    Application,
     context::Context,
     meters::{Failure, Meters},
     sniff::{Sniffed, sniff},
+    socketio::{self, Asked},
+    transport::WebSocket,
     upgrade::{self, Accepted},
 };
 
@@ -38,16 +44,39 @@ const HEAD_CHUNK_BYTES: usize = 1024;
 pub(crate) enum Opened {
     /// It speaks the binary protocol, and began with these bytes.
     Tcp(TcpStream, Vec<u8>),
-    /// It has been told that this is a WebSocket now; these bytes came after its handshake.
-    WebSocket(TcpStream, Vec<u8>, Option<String>),
+    /// It has been told that this is a WebSocket now.
+    WebSocket(Handshaken),
+}
+
+/// A WebSocket whose client has been told.
+#[derive(Debug)]
+pub(crate) struct Handshaken {
+    pub(crate) stream: TcpStream,
+    /// What came after the client's handshake.
+    pub(crate) rest: Vec<u8>,
+    pub(crate) host: Option<String>,
+    pub(crate) protocol: Protocol,
+    /// What is said before the session says anything.
+    pub(crate) opening: Option<Bytes>,
+}
+
+impl Opened {
+    /// What the client speaks.
+    pub(crate) const fn protocol(&self) -> Protocol {
+        match self {
+            Self::Tcp(..) => Protocol::Pomelo,
+            Self::WebSocket(handshaken) => handshaken.protocol,
+        }
+    }
 }
 
 /// Hears a client until it is clear what it wants. `None` if it wants no session, or nothing that
 /// can be had here: then all has been said.
-pub(crate) async fn open<A>(
+pub(crate) async fn open<A: Application>(
     mut stream: TcpStream,
     peer: SocketAddr,
-    context: &Context<A>,
+    local: SocketAddr,
+    context: &Arc<Context<A>>,
 ) -> Option<Opened> {
     let head = tokio::select! {
         head = timeout(context.shared.settings.head_timeout, read_head(&mut stream)) => head,
@@ -56,7 +85,10 @@ pub(crate) async fn open<A>(
     };
     let failure = match head {
         Ok(Ok(Head::Packages(first))) => return Some(Opened::Tcp(stream, first)),
-        Ok(Ok(Head::Http(head))) => return answer(stream, head, peer, context).await,
+        Ok(Ok(Head::Http(head))) => {
+            let asked = Asked { context, peer, local };
+            return answer(stream, head, &asked).await.map(Opened::WebSocket);
+        }
         Ok(Ok(Head::Nothing) | Err(_)) => return None,
         Ok(Ok(Head::Unknown)) => Failure::Garbage,
         Err(_) => Failure::Timeout,
@@ -106,58 +138,124 @@ fn has_end(head: &[u8], seen: usize) -> bool {
 }
 
 /// Answers an upgrade by ourselves, to the letter; leaves all else to the HTTP library.
-async fn answer<A>(
+async fn answer<A: Application>(
     mut stream: TcpStream,
     head: Vec<u8>,
-    peer: SocketAddr,
-    context: &Context<A>,
-) -> Option<Opened> {
-    let origins = context.shared.settings.origins.as_deref();
+    asked: &Asked<'_, A>,
+) -> Option<Handshaken> {
+    let origins = asked.context.shared.settings.origins.as_deref();
     // What cannot be parsed here is for the library to refuse.
     let parsed = server::Request::try_parse(&head).ok().flatten();
     let Some((length, request)) = parsed.filter(|(_, it)| upgrade::is_asked(it.headers())) else {
-        return serve(stream, head, peer, context).await;
+        return serve(stream, head, asked).await;
     };
-    match upgrade::check(request.method(), request.headers(), origins) {
-        Ok(accepted) => {
-            // Some 200 bytes into an empty socket: this does not wait.
-            stream.write_all(&accepted.response()).await.ok()?;
-            Some(Opened::WebSocket(stream, head[length..].to_vec(), accepted.host))
-        }
+    let accepted = match upgrade::check(request.method(), request.headers(), origins) {
+        Ok(accepted) => accepted,
         Err(failure) => {
-            tracing::debug!(%peer, ?failure, "no handshake");
+            tracing::debug!(peer = %asked.peer, ?failure, "no handshake");
             Meters::failed(failure);
-            // Lost or not, it ends here.
-            let _ = stream.write_all(upgrade::refusal(failure)).await;
-            let _ = stream.shutdown().await;
-            None
+            say_and_end(stream, upgrade::refusal(failure)).await;
+            return None;
+        }
+    };
+    let directed = match Directed::of(request.uri(), asked.context) {
+        Ok(directed) => directed,
+        Err(error) => {
+            Meters::failed(Failure::UnknownSession);
+            say_and_end(stream, &socketio::refusal_of_upgrade(error)).await;
+            return None;
+        }
+    };
+    // Some 200 bytes into an empty socket: this does not wait.
+    stream.write_all(&accepted.response()).await.ok()?;
+    directed.admit(stream, head[length..].to_vec(), accepted.host, asked.context).await
+}
+
+/// Says the last there is to say. Lost or not, the connection ends here.
+async fn say_and_end(mut stream: TcpStream, words: &[u8]) {
+    let _ = stream.write_all(words).await;
+    let _ = stream.shutdown().await;
+}
+
+/// Whom a WebSocket is for.
+#[derive(Debug)]
+enum Directed {
+    Session(Protocol, Option<Bytes>),
+    /// For a session that polls, and may move to it.
+    Polling(mpsc::Sender<socketio::Request>),
+    /// For a session of Socket.IO 0.9 that does not exist.
+    Nobody,
+}
+
+impl Directed {
+    fn of<A>(uri: &http::Uri, context: &Context<A>) -> Result<Self, HttpError> {
+        let directory = &context.shared.directory;
+        let now = Instant::now();
+        match socketio::Upgrade::of(uri) {
+            None => Ok(Self::Session(Protocol::Pomelo, None)),
+            Some(socketio::Upgrade::V09 { id }) if directory.take(now, &id) => {
+                Ok(Self::Session(Protocol::SocketIo09, None))
+            }
+            Some(socketio::Upgrade::V09 { .. }) => Ok(Self::Nobody),
+            Some(socketio::Upgrade::V1 { id: None }) => {
+                let beats = &context.shared.settings.session.socketio;
+                let open = socketio::open_packet(&socketio::new_id(), &[], beats);
+                Ok(Self::Session(Protocol::SocketIo1, Some(open)))
+            }
+            Some(socketio::Upgrade::V1 { id: Some(id) }) => match directory.find(now, &id) {
+                socketio::Found::Open(requests) => Ok(Self::Polling(requests)),
+                socketio::Found::Nothing | socketio::Found::Given => Err(HttpError::UnknownSession),
+            },
+        }
+    }
+
+    /// Hands the WebSocket over, or gives it back for a session of its own.
+    async fn admit<A>(
+        self,
+        stream: TcpStream,
+        rest: Vec<u8>,
+        host: Option<String>,
+        context: &Context<A>,
+    ) -> Option<Handshaken> {
+        match self {
+            Self::Session(protocol, opening) => {
+                Some(Handshaken { stream, rest, host, protocol, opening })
+            }
+            Self::Polling(requests) => {
+                let bytes_max = context.shared.settings.session.limits.message_bytes_max;
+                let socket = WebSocket::new(stream, rest, Protocol::SocketIo1, bytes_max).await;
+                let _ = requests.send(socketio::Request::Probe(Box::new(socket))).await;
+                None
+            }
+            Self::Nobody => {
+                Meters::failed(Failure::UnknownSession);
+                say_and_end(stream, socketio::UNKNOWN_SESSION_FRAME).await;
+                None
+            }
         }
     }
 }
 
 /// An upgrade that comes on a connection that has carried other requests before: a reverse proxy
-/// may do that. Filled by the service, read once the library has let go of the connection.
-type Upgrade = Arc<Mutex<Option<(OnUpgrade, Option<String>)>>>;
+/// may do that, and browsers that poll. Filled by the service, read once the library has let go of
+/// the connection.
+type Upgrade = Arc<Mutex<Option<(OnUpgrade, Option<String>, Directed)>>>;
 
 /// Serves requests until the connection ends or becomes a WebSocket.
-async fn serve<A>(
+async fn serve<A: Application>(
     stream: TcpStream,
     head: Vec<u8>,
-    peer: SocketAddr,
-    context: &Context<A>,
-) -> Option<Opened> {
-    let settings = &context.shared.settings;
+    asked: &Asked<'_, A>,
+) -> Option<Handshaken> {
+    let context = asked.context;
     let upgrade = Upgrade::default();
-    let service = service_fn(|request: Request<Incoming>| {
-        let (http, origins) = (context.http.clone(), settings.origins.as_deref());
-        respond(request, peer, http, origins, upgrade.clone())
-    });
+    let service = service_fn(|request: Request<Incoming>| respond(request, asked, upgrade.clone()));
     let io = TokioIo::new(Rewound { head: head.into(), stream });
     let mut builder = hyper::server::conn::http1::Builder::new();
     builder
         .timer(TokioTimer::new())
         // Also the time to the next request on a kept connection.
-        .header_read_timeout(settings.head_timeout)
+        .header_read_timeout(context.shared.settings.head_timeout)
         .max_buf_size(limits::HTTP_HEAD_BYTES_MAX)
         .title_case_headers(true);
     let mut connection = pin!(builder.serve_connection(io, service).with_upgrades());
@@ -170,13 +268,13 @@ async fn serve<A>(
         }
     };
     if let Err(error) = served {
-        tracing::debug!(%peer, %error, "http");
+        tracing::debug!(peer = %asked.peer, %error, "http");
     }
     let upgrade = upgrade.lock().unwrap_or_else(PoisonError::into_inner).take();
-    let (upgraded, host) = upgrade?;
+    let (upgraded, host, directed) = upgrade?;
     let parts = upgraded.await.ok()?.downcast::<TokioIo<Rewound>>().ok()?;
     let Rewound { stream, head } = parts.io.into_inner();
-    Some(Opened::WebSocket(stream, [parts.read_buf, head].concat(), host))
+    directed.admit(stream, [parts.read_buf, head].concat(), host, context).await
 }
 
 async fn ending<A>(context: &Context<A>) {
@@ -186,33 +284,51 @@ async fn ending<A>(context: &Context<A>) {
     }
 }
 
-async fn respond(
-    mut request: Request<Incoming>,
-    peer: SocketAddr,
-    http: Router,
-    origins: Option<&[String]>,
+async fn respond<A: Application>(
+    request: Request<Incoming>,
+    asked: &Asked<'_, A>,
     upgrade: Upgrade,
 ) -> Result<Response<Body>, Infallible> {
     if upgrade::is_asked(request.headers()) {
-        return Ok(match upgrade::check(request.method(), request.headers(), origins) {
-            Ok(accepted) => {
-                let response = switching(&accepted);
-                let pending = (hyper::upgrade::on(&mut request), accepted.host);
-                *upgrade.lock().unwrap_or_else(PoisonError::into_inner) = Some(pending);
-                response
-            }
-            Err(failure) => {
-                Meters::failed(failure);
-                status(StatusCode::BAD_REQUEST)
-            }
-        });
+        return Ok(upgrade_later(request, asked, &upgrade));
     }
-    request.extensions_mut().insert(ConnectInfo(peer));
-    let response = http.oneshot(request.map(Body::new));
+    // Polls hang for longer than other requests may take.
+    let mut request = match socketio::serve(asked, request).await {
+        Ok(response) => return Ok(response),
+        Err(request) => request,
+    };
+    request.extensions_mut().insert(ConnectInfo(asked.peer));
+    let response = asked.context.http.clone().oneshot(request.map(Body::new));
     Ok(match timeout(limits::HTTP_REQUEST_TIMEOUT, response).await {
         Ok(Ok(response)) => response,
         Err(_) => status(StatusCode::REQUEST_TIMEOUT),
     })
+}
+
+fn upgrade_later<A: Application>(
+    mut request: Request<Incoming>,
+    asked: &Asked<'_, A>,
+    upgrade: &Upgrade,
+) -> Response<Body> {
+    let origins = asked.context.shared.settings.origins.as_deref();
+    let accepted = upgrade::check(request.method(), request.headers(), origins);
+    let directed = Directed::of(request.uri(), asked.context);
+    match (accepted, directed) {
+        (Ok(accepted), Ok(directed)) => {
+            let response = switching(&accepted);
+            let pending = (hyper::upgrade::on(&mut request), accepted.host, directed);
+            *upgrade.lock().unwrap_or_else(PoisonError::into_inner) = Some(pending);
+            response
+        }
+        (Err(failure), _) => {
+            Meters::failed(failure);
+            status(StatusCode::BAD_REQUEST)
+        }
+        (_, Err(_)) => {
+            Meters::failed(Failure::UnknownSession);
+            status(StatusCode::BAD_REQUEST)
+        }
+    }
 }
 
 fn switching(accepted: &Accepted) -> Response<Body> {

@@ -3,6 +3,7 @@
 //! ```text
 //! accept ─► admission ─► sniff ─┬─► raw TCP ───────────────┬─► connection ⇄ session::Session
 //!           (caps)              └─► HTTP ─┬─► WebSocket ───┘        │ calls     ▲ replies, pushes
+//!                                         ├─► Socket.IO, by polls and posts
 //!                                         └─► axum::Router          ▼           │
 //!                                                                 Handler    Outbound
 //! ```
@@ -32,6 +33,7 @@ mod meters;
 mod outbound;
 mod settings;
 mod sniff;
+mod socketio;
 mod transport;
 mod upgrade;
 

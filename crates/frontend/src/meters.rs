@@ -36,6 +36,8 @@ pub(crate) enum Failure {
     BadUpgrade,
     /// The page that asked for a WebSocket is not on the list.
     Origin,
+    /// It asked for a WebSocket for a session of Socket.IO that does not exist.
+    UnknownSession,
 }
 
 impl Failure {
@@ -45,6 +47,7 @@ impl Failure {
             Self::Garbage => "garbage",
             Self::BadUpgrade => "bad-upgrade",
             Self::Origin => "origin",
+            Self::UnknownSession => "unknown-session",
         }
     }
 }

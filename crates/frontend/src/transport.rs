@@ -1,14 +1,16 @@
 //! Bytes in and out, without a meaning.
 
+mod polling;
 mod tcp;
 mod websocket;
 
 use std::io;
 
 use bytes::Bytes;
-use session::CloseReason;
+use session::{CloseReason, Event};
 use tokio::net::TcpStream;
 
+pub(crate) use polling::{Polling, Request};
 pub(crate) use tcp::Tcp;
 pub(crate) use websocket::WebSocket;
 
@@ -22,21 +24,26 @@ pub(crate) trait Transport: Send {
     fn ready(&mut self) -> impl Future<Output = ()> + Send;
 
     /// Reads one piece, if there is one, and hands it to `take`. Never waits.
-    fn read(&mut self, take: &mut dyn FnMut(&[u8])) -> Arrival;
+    fn read(&mut self, take: &mut dyn FnMut(Event<'_>)) -> Arrival;
 
-    /// Adds a finished package to what is to be written. May write some of it.
+    /// Adds a finished unit to what is to be written. May write some of it.
     ///
     /// # Errors
     ///
-    /// If the connection is lost.
-    fn feed(&mut self, package: Bytes) -> impl Future<Output = io::Result<()>> + Send;
+    /// If the connection is lost, or its client does not come for what waits.
+    fn feed(&mut self, unit: Bytes) -> impl Future<Output = Result<(), CloseReason>> + Send;
 
     /// Writes what was fed.
     ///
     /// # Errors
     ///
     /// If the connection is lost.
-    fn flush(&mut self) -> impl Future<Output = io::Result<()>> + Send;
+    fn flush(&mut self) -> impl Future<Output = Result<(), CloseReason>> + Send;
+
+    /// Whether there is something to flush that nobody fed.
+    fn is_unflushed(&self) -> bool {
+        false
+    }
 
     /// Says good-bye, ends our side and waits for the client to end its own: a connection closed
     /// with bytes unread would be reset, and take with it what the client has not read yet.
@@ -46,8 +53,8 @@ pub(crate) trait Transport: Send {
     /// If the connection is lost.
     fn close(&mut self, reason: CloseReason) -> impl Future<Output = io::Result<()>> + Send;
 
-    /// The socket itself.
-    fn socket(&self) -> &TcpStream;
+    /// The socket itself, if there is one of its own.
+    fn socket(&self) -> Option<&TcpStream>;
 }
 
 /// What came of a read.

@@ -39,13 +39,19 @@ pub(crate) fn check(
     else {
         return Err(Failure::BadUpgrade);
     };
-    if let (Some(origins), Some(origin)) = (origins, headers.get(ORIGIN))
-        && !origins.iter().any(|allowed| origin.as_bytes().eq_ignore_ascii_case(allowed.as_bytes()))
-    {
+    if !is_allowed(headers, origins) {
         return Err(Failure::Origin);
     }
     let key = derive_accept_key(key.as_bytes());
     Ok(Accepted { key, protocol: first_protocol(headers), host: host(headers) })
+}
+
+/// Whether the page that asks may speak to us. Clients that are no pages name no origin.
+pub(crate) fn is_allowed(headers: &HeaderMap, origins: Option<&[String]>) -> bool {
+    let (Some(origins), Some(origin)) = (origins, headers.get(ORIGIN)) else {
+        return true;
+    };
+    origins.iter().any(|allowed| origin.as_bytes().eq_ignore_ascii_case(allowed.as_bytes()))
 }
 
 impl Accepted {
@@ -68,7 +74,7 @@ impl Accepted {
 pub(crate) const fn refusal(failure: Failure) -> &'static [u8] {
     match failure {
         Failure::Origin => b"HTTP/1.1 403 Forbidden\r\nContent-type: text/html\r\n\r\n",
-        Failure::BadUpgrade | Failure::Garbage | Failure::Timeout => {
+        Failure::BadUpgrade | Failure::Garbage | Failure::Timeout | Failure::UnknownSession => {
             b"HTTP/1.1 400 Bad Request\r\nContent-type: text/html\r\n\r\n"
         }
     }

@@ -35,6 +35,26 @@ pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 pub const LOGIN_TIMEOUT: Duration = Duration::from_secs(10);
 /// Heartbeat interval told to Pomelo binary clients: the original's 3 s.
 pub const POMELO_HEARTBEAT: Duration = Duration::from_secs(3);
+/// Heartbeat interval of Socket.IO, the original's: how often clients of 1.x and 2.x ping, and
+/// how long a 0.9 client is left alone before it is asked for a sign of life.
+pub const SOCKETIO_HEARTBEAT: Duration = Duration::from_secs(25);
+/// How long after that a client of Socket.IO may stay silent before it is closed: the original's.
+pub const SOCKETIO_PATIENCE: Duration = Duration::from_secs(60);
+/// How long a poll of Socket.IO 0.9 hangs with nothing to say: the original's.
+pub const SOCKETIO_POLL: Duration = Duration::from_secs(20);
+/// How long a session id that was given out waits for its client to use it: what the handshake of
+/// Socket.IO 0.9 announces as the close timeout.
+pub const SOCKETIO_HANDSHAKE_EXPIRY: Duration = Duration::from_secs(60);
+/// Session ids given out and not used yet, at some 100 bytes each; past it handshakes are refused.
+pub const SOCKETIO_HANDSHAKES_MAX: usize = 65_536;
+/// How long a WebSocket that a polling session tries may take until the session moves to it.
+pub const SOCKETIO_UPGRADE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Largest body of a post that carries packets, in bytes: some messages, encoded twice.
+pub const SOCKETIO_POST_BYTES_MAX: usize = 4 * MESSAGE_BYTES_MAX;
+/// Packets in one post. A page that was offline for a moment posts a handful at once.
+pub const SOCKETIO_POST_PACKETS_MAX: usize = 256;
+/// Requests of one polling session that wait for its task; a further one waits too.
+pub const SOCKETIO_REQUESTS_MAX: usize = 8;
 /// Silence after which a session that has no heartbeat is closed: the original's limit for TCP.
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(90);
 /// How long one write to a client may make no progress. Nothing is read from it meanwhile, so it

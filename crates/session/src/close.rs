@@ -1,4 +1,6 @@
-//! Why sessions end.
+//! Why sessions end, and how clients are told.
+
+use crate::Protocol;
 
 /// Why a session ended: for the client, the log and the metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -126,6 +128,17 @@ impl CloseReason {
         }
     }
 
+    /// How a WebSocket of this protocol is closed.
+    #[must_use]
+    pub const fn farewell(self, protocol: Protocol) -> Farewell {
+        match (protocol, self) {
+            (Protocol::Pomelo, _) => Farewell::Frame,
+            (Protocol::SocketIo09, _) => Farewell::Cut,
+            (Protocol::SocketIo1, Self::ClientLeft | Self::Attack | Self::Kicked) => Farewell::Wait,
+            (Protocol::SocketIo1, _) => Farewell::Frame,
+        }
+    }
+
     /// Whether the client may come back at once and expect to fare better.
     #[must_use]
     pub const fn may_reconnect(self) -> bool {
@@ -147,6 +160,17 @@ impl CloseReason {
             | Self::Draining => true,
         }
     }
+}
+
+/// How the server's side of a WebSocket ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Farewell {
+    /// With a Close frame.
+    Frame,
+    /// With the end of the stream and no Close frame: how Socket.IO 0.9 always did it.
+    Cut,
+    /// By waiting for the client, who knows and closes by itself; with a Close frame if it does not.
+    Wait,
 }
 
 impl std::fmt::Display for CloseReason {

@@ -17,6 +17,8 @@ pub struct Config {
     /// How often a client is to give a sign of life; it is closed after twice as long. Without
     /// it heartbeats are not answered either, as at the original's gate.
     pub heartbeat: Option<Duration>,
+    /// The heartbeats of Socket.IO, which has them at gates too.
+    pub socketio: SocketIoBeats,
     /// Which names clients may take.
     pub names: NameRule,
     /// What a client may cost.
@@ -31,6 +33,7 @@ impl Config {
             role: Role::Gate,
             pomelo: Arc::new(Options::chat_gate()),
             heartbeat: None,
+            socketio: SocketIoBeats::default(),
             names: NameRule::default(),
             limits: Limits::default(),
         }
@@ -44,6 +47,29 @@ impl Config {
             pomelo: Arc::new(Options::chat_connector()),
             heartbeat: Some(limits::POMELO_HEARTBEAT),
             ..Self::gate()
+        }
+    }
+}
+
+/// How often clients of Socket.IO give signs of life, and how long they may take. The defaults are
+/// the original's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SocketIoBeats {
+    /// From one sign of life to the next: of generation 0.9 the server asks for it, later ones
+    /// send it by themselves.
+    pub interval: Duration,
+    /// How long after that it may stay out.
+    pub patience: Duration,
+    /// How long a poll of generation 0.9 hangs when there is nothing to say.
+    pub poll: Duration,
+}
+
+impl Default for SocketIoBeats {
+    fn default() -> Self {
+        Self {
+            interval: limits::SOCKETIO_HEARTBEAT,
+            patience: limits::SOCKETIO_PATIENCE,
+            poll: limits::SOCKETIO_POLL,
         }
     }
 }

@@ -13,6 +13,9 @@
 //! 3. *working*: DATA packages carry its requests, and a HEARTBEAT is answered with one;
 //! 4. *closed*: nothing is emitted any more, whatever happens.
 //!
+//! A client of Socket.IO is *working* as soon as it is connected. One of generation 0.9 is asked for
+//! signs of life by the server, later ones send them by themselves.
+//!
 //! What is out of place is ignored, as in the original. Where the original threw an exception, and
 //! hung or went deaf, a request is answered with `{"code":500}` (`enter`: `"error":true` beside
 //! it) and the session goes on. Every request is answered exactly once; a notify never.
@@ -20,16 +23,21 @@
 //! Nothing here does I/O or reads a clock: a shell does, the crate `frontend`.
 
 mod call;
+mod client;
 mod close;
 mod config;
 mod dialect;
 mod oddity;
+mod polls;
 mod rate;
 mod session;
+mod socketio;
 
 pub use call::Call;
-pub use close::CloseReason;
-pub use config::{Config, Limits};
+pub use close::{CloseReason, Farewell};
+pub use config::{Config, Limits, SocketIoBeats};
+pub use dialect::{Protocol, Transport};
 pub use oddity::Oddity;
+pub use polls::{Answer, Polls};
 pub use rate::{Bucket, Rate};
-pub use session::{Effect, Event, RequestKey, Session, Transport};
+pub use session::{Effect, Event, RequestKey, Session};

@@ -6,13 +6,14 @@ use std::{sync::Arc, time::Duration};
 
 use model::{Code, SendNumber, Time};
 use proptest::prelude::*;
-use session::{Call, CloseReason, Config, Effect, Event, RequestKey, Session, Transport};
+use session::{Call, CloseReason, Config, Effect, Event, Protocol, RequestKey, Session, Transport};
 use wire::{
     Reply, RequestId,
     pomelo::{
         Message, RouteName,
         packet::{self, Kind},
     },
+    socketio::{request::Request, v1, v09},
 };
 
 #[derive(Clone, Debug)]
@@ -79,6 +80,48 @@ fn act() -> impl Strategy<Value = Act> {
     ]
 }
 
+/// Frames or packets of one generation of Socket.IO, most of them requests.
+fn unit(protocol: Protocol) -> impl Strategy<Value = Vec<u8>> {
+    let route = prop_oneof![
+        "[a-z.]{0,12}",
+        Just("gate.gateHandler.queryEntry".to_owned()),
+        Just("connector.entryHandler.enter".to_owned()),
+        Just("chat.chatHandler.send".to_owned()),
+        Just("a.b.constructor".to_owned()),
+    ];
+    let body = prop_oneof![
+        Just(r#"{"username":"alice","rid":"r","uid":"a"}"#.to_owned()),
+        Just(r#"{"content":"hi","target":"*"}"#.to_owned()),
+        "[\\[{\"a-z:,}\\]]{0,20}",
+    ];
+    let request = (0_u64..4, route, body).prop_map(move |(id, route, json)| {
+        let request = Request { id: RequestId(id), route: &route, json: &json };
+        let unit = match protocol {
+            Protocol::SocketIo09 => v09::encode_request(&request),
+            Protocol::SocketIo1 | Protocol::Pomelo => v1::encode_request(&request),
+        };
+        unit.unwrap().to_vec()
+    });
+    prop_oneof![
+        6 => request,
+        2 => "[0-9:]{0,5}[a-z\\[\"\\]/,+]{0,9}".prop_map(String::into_bytes),
+        1 => any::<Vec<u8>>(),
+    ]
+}
+
+/// What clients of Socket.IO do, and the role.
+fn acts_of_socketio() -> impl Strategy<Value = (Protocol, Transport, Vec<Act>)> {
+    let protocol = prop_oneof![Just(Protocol::SocketIo09), Just(Protocol::SocketIo1)];
+    let transport = prop_oneof![Just(Transport::WebSocket), Just(Transport::Polling)];
+    (protocol, transport).prop_flat_map(|(protocol, transport)| {
+        let act = prop_oneof![
+            12 => unit(protocol).prop_map(Act::Receive),
+            12 => act().prop_filter("no packages", |it| !matches!(it, Act::Receive(_))),
+        ];
+        (Just(protocol), Just(transport), prop::collection::vec(act, 0..60))
+    })
+}
+
 fn config(connector: bool) -> Arc<Config> {
     let mut config = if connector { Config::connector() } else { Config::gate() };
     // Small, so that the limits are met.
@@ -108,37 +151,15 @@ proptest! {
         acts in acts(),
     ) {
         let transport = if stream { Transport::Tcp } else { Transport::WebSocket };
-        let mut session = Session::new(Time::ZERO, config(connector), transport);
-        let mut watch = Watch::default();
-        let mut now = Time::ZERO;
-        for act in acts {
-            let mut effects = Vec::new();
-            let mut most = 2;
-            match act {
-                Act::Receive(bytes) => {
-                    most += 2 * (bytes.len() / 4 + 1);
-                    session.handle(now, Event::Received(&bytes), &mut effects);
-                }
-                Act::Answer(which, reply) => {
-                    let Some(request) = watch.answer(which) else { continue };
-                    session.handle(now, Event::Reply { request, reply }, &mut effects);
-                }
-                Act::Wait(millis) => {
-                    now = now + Duration::from_millis(millis);
-                    if session.poll_timeout().is_some_and(|at| at <= now) {
-                        session.handle(now, Event::Timeout, &mut effects);
-                        // The moment is over: a shell that sleeps until the next is not woken at once.
-                        prop_assert!(session.poll_timeout().is_none_or(|at| at > now));
-                    }
-                }
-                Act::Kick(reason) => session.handle(now, Event::Kick { reason }, &mut effects),
-                Act::Drain => session.handle(now, Event::Drain, &mut effects),
-                Act::Disconnect => session.handle(now, Event::Disconnected, &mut effects),
-            }
-            prop_assert!(effects.len() <= most, "{} effects", effects.len());
-            watch.see(&effects)?;
-            prop_assert_eq!(session.poll_timeout().is_none(), watch.closed.is_some());
-        }
+        keeps_its_promises(connector, Protocol::Pomelo, transport, acts)?;
+    }
+
+    #[test]
+    fn a_session_of_socketio_keeps_them_too(
+        connector: bool,
+        (protocol, transport, acts) in acts_of_socketio(),
+    ) {
+        keeps_its_promises(connector, protocol, transport, acts)?;
     }
 
     #[test]
@@ -153,9 +174,9 @@ proptest! {
         ends.sort_unstable();
         let (mut whole, mut pieces) = (Vec::new(), Vec::new());
         let config = config(true);
-        let mut session = Session::new(Time::ZERO, config.clone(), Transport::Tcp);
+        let mut session = Session::new(Time::ZERO, config.clone(), Protocol::Pomelo, Transport::Tcp);
         session.handle(Time::ZERO, Event::Received(&stream), &mut whole);
-        let mut session = Session::new(Time::ZERO, config, Transport::Tcp);
+        let mut session = Session::new(Time::ZERO, config, Protocol::Pomelo, Transport::Tcp);
         let mut from = 0;
         for to in ends {
             session.handle(Time::ZERO, Event::Received(&stream[from..to]), &mut pieces);
@@ -165,9 +186,51 @@ proptest! {
     }
 }
 
+/// What holds for every session, whatever it speaks.
+fn keeps_its_promises(
+    connector: bool,
+    protocol: Protocol,
+    transport: Transport,
+    acts: Vec<Act>,
+) -> Result<(), TestCaseError> {
+    let mut session = Session::new(Time::ZERO, config(connector), protocol, transport);
+    let mut watch = Watch { is_text: protocol != Protocol::Pomelo, ..Watch::default() };
+    let mut now = Time::ZERO;
+    for act in acts {
+        let mut effects = Vec::new();
+        let mut most = 3;
+        match act {
+            Act::Receive(bytes) => {
+                most += 2 * (bytes.len() / 4 + 1);
+                session.handle(now, Event::Received(&bytes), &mut effects);
+            }
+            Act::Answer(which, reply) => {
+                let Some(request) = watch.answer(which) else { continue };
+                session.handle(now, Event::Reply { request, reply }, &mut effects);
+            }
+            Act::Wait(millis) => {
+                now = now + Duration::from_millis(millis);
+                if session.poll_timeout().is_some_and(|at| at <= now) {
+                    session.handle(now, Event::Timeout, &mut effects);
+                    // The moment is over: a shell that sleeps until the next is not woken at once.
+                    prop_assert!(session.poll_timeout().is_none_or(|at| at > now));
+                }
+            }
+            Act::Kick(reason) => session.handle(now, Event::Kick { reason }, &mut effects),
+            Act::Drain => session.handle(now, Event::Drain, &mut effects),
+            Act::Disconnect => session.handle(now, Event::Disconnected, &mut effects),
+        }
+        prop_assert!(effects.len() <= most, "{} effects", effects.len());
+        watch.see(&effects)?;
+        prop_assert_eq!(session.poll_timeout().is_none(), watch.closed.is_some());
+    }
+    Ok(())
+}
+
 /// What a role and a client see of a session.
 #[derive(Default)]
 struct Watch {
+    is_text: bool,
     closed: Option<CloseReason>,
     said: SendNumber,
     waiting: Vec<(RequestKey, bool)>,
@@ -185,8 +248,12 @@ impl Watch {
             prop_assert_eq!(self.closed, None, "nothing after a close");
             match effect {
                 Effect::Transmit(bytes) => {
-                    let mut packages = packet::split(bytes, usize::MAX);
-                    prop_assert!(packages.all(|packet| packet.is_ok()), "whole packages");
+                    if self.is_text {
+                        prop_assert!(str::from_utf8(bytes).is_ok(), "text");
+                    } else {
+                        let mut packages = packet::split(bytes, usize::MAX);
+                        prop_assert!(packages.all(|packet| packet.is_ok()), "whole packages");
+                    }
                 }
                 Effect::Call { key, call } => self.call(*key, call)?,
                 Effect::Count(_) => {}

@@ -14,7 +14,7 @@ use std::{collections::BTreeMap, fs, path::Path, sync::Arc, time::Duration};
 
 use model::{Code, NameRule, Time, UserName};
 use serde_json::Value;
-use session::{Config, Effect, Event, Session, Transport};
+use session::{Config, Effect, Event, Protocol, Session, Transport};
 use wire::{
     Reply,
     pomelo::{
@@ -126,7 +126,7 @@ fn open(now: Time, to: &str) -> Session {
     // The original knew no rule.
     config.names = NameRule { anything: true, ..NameRule::default() };
     let transport = if to.starts_with("tcp") { Transport::Tcp } else { Transport::WebSocket };
-    Session::new(now, Arc::new(config), transport)
+    Session::new(now, Arc::new(config), Protocol::Pomelo, transport)
 }
 
 /// Feeds a session with what its client sent, answers its calls as the rest of the recording

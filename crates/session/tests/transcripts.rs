@@ -1,6 +1,6 @@
 //! Conversations as text: what happens to a session, and below it, indented, what it does.
 //!
-//! A file of `tests/transcripts` begins with role and transport; then each line is an event.
+//! A file of `tests/transcripts` begins with role and protocol; then each line is an event.
 //! With `UPDATE_TRANSCRIPTS=1` the files are rewritten with what sessions do now; look at the
 //! difference before you commit it.
 
@@ -9,13 +9,14 @@
 use std::{collections::BTreeMap, fmt::Write as _, fs, path::Path, sync::Arc, time::Duration};
 
 use model::{Code, NameRule, Target, Time, UserName};
-use session::{Call, Config, Effect, Event, RequestKey, Session, Transport};
+use session::{Call, Config, Effect, Event, Protocol, RequestKey, Session, Transport};
 use wire::{
     Reply, RequestId,
     pomelo::{
         Message, RouteName,
         packet::{self, Kind},
     },
+    socketio::{request::Request, v1, v09},
 };
 
 #[test]
@@ -59,6 +60,7 @@ fn play(transcript: &str) -> String {
 }
 
 struct Stage {
+    protocol: Protocol,
     session: Session,
     now: Time,
     /// The latest call of each id.
@@ -73,13 +75,16 @@ impl Stage {
             "connector" => Config::connector(),
             _ => panic!("no such role: {role}"),
         };
-        let transport = match transport {
-            "tcp" => Transport::Tcp,
-            "websocket" => Transport::WebSocket,
+        let (protocol, transport) = match transport {
+            "tcp" => (Protocol::Pomelo, Transport::Tcp),
+            "websocket" => (Protocol::Pomelo, Transport::WebSocket),
+            "socketio-0.9" => (Protocol::SocketIo09, Transport::WebSocket),
+            "socketio-0.9-polling" => (Protocol::SocketIo09, Transport::Polling),
+            "socketio-1" => (Protocol::SocketIo1, Transport::WebSocket),
             _ => panic!("no such transport: {transport}"),
         };
-        let session = Session::new(Time::ZERO, Arc::new(config), transport);
-        Self { session, now: Time::ZERO, calls: BTreeMap::new() }
+        let session = Session::new(Time::ZERO, Arc::new(config), protocol, transport);
+        Self { protocol, session, now: Time::ZERO, calls: BTreeMap::new() }
     }
 
     fn event(&mut self, line: &str, output: &mut String) {
@@ -119,6 +124,25 @@ impl Stage {
                 let request = *self.calls.get(key).expect("no such call");
                 self.handle(Event::Reply { request, reply: reply(rest) }, output);
             }
+            // What clients of Socket.IO send: a frame or packet as it stands, or around a request.
+            "frame" => {
+                let frame = serde_json::from_str::<String>(rest).expect("a JSON string");
+                self.handle(Event::Received(frame.as_bytes()), output);
+            }
+            "ask" => {
+                let (id, rest) = rest.split_once(' ').expect("id");
+                let (route, json) = rest.split_once(' ').unwrap_or((rest, ""));
+                let id = RequestId(id.parse().expect("id"));
+                let request = Request { id, route, json };
+                let frame = match self.protocol {
+                    Protocol::SocketIo09 => v09::encode_request(&request),
+                    Protocol::SocketIo1 => v1::encode_request(&request),
+                    Protocol::Pomelo => None,
+                };
+                self.handle(Event::Received(&frame.expect("it fits")), output);
+            }
+            "connect" => self.handle(Event::Connected, output),
+            "poll" => self.handle(Event::Polled, output),
             "kick" => self.handle(Event::Kick { reason: rest.to_owned() }, output),
             "drain" => self.handle(Event::Drain, output),
             "disconnect" => self.handle(Event::Disconnected, output),
@@ -145,6 +169,9 @@ impl Stage {
         self.session.handle(self.now, event, &mut effects);
         for effect in effects {
             let text = match effect {
+                Effect::Transmit(bytes) if self.protocol != Protocol::Pomelo => {
+                    format!("send {}", str::from_utf8(&bytes).unwrap())
+                }
                 Effect::Transmit(bytes) => {
                     let packages = packet::split(&bytes, usize::MAX).map(|packet| packet.unwrap());
                     packages.map(|packet| shown(packet.kind, packet.body)).collect::<String>()

@@ -20,7 +20,7 @@ pub mod pomelo;
 pub mod route;
 pub mod socketio;
 
-use std::fmt;
+use std::{collections::VecDeque, fmt};
 
 use bytes::Bytes;
 use model::{Code, Content, UserName};
@@ -229,6 +229,16 @@ impl Dialect {
             Self::SocketIo1 => {
                 vec![socketio::v1::encode_kick(reason), socketio::v1::DISCONNECT]
             }
+        }
+    }
+
+    /// Joins units that leave together into fewer, where the dialect has that.
+    pub fn join(self, units: &mut VecDeque<Bytes>) {
+        match self {
+            Self::SocketIo09 if units.len() > 1 => {
+                *units = socketio::v09::join(units.make_contiguous()).into();
+            }
+            Self::Pomelo | Self::PomeloCesu8 | Self::SocketIo09 | Self::SocketIo1 => {}
         }
     }
 

@@ -3,7 +3,7 @@
 use std::io;
 
 use bytes::Bytes;
-use session::CloseReason;
+use session::{CloseReason, Event};
 use tokio::{io::AsyncWriteExt as _, net::TcpStream};
 
 use super::{Arrival, Transport, discard};
@@ -28,10 +28,10 @@ impl Tcp {
         Self { stream, gathered: Vec::new() }
     }
 
-    async fn write_gathered(&mut self) -> io::Result<()> {
+    async fn write_gathered(&mut self) -> Result<(), CloseReason> {
         let written = self.stream.write_all(&self.gathered).await;
         self.gathered.clear();
-        written
+        written.map_err(|_| CloseReason::ConnectionLost)
     }
 }
 
@@ -41,12 +41,12 @@ impl Transport for Tcp {
         let _ = self.stream.readable().await;
     }
 
-    fn read(&mut self, take: &mut dyn FnMut(&[u8])) -> Arrival {
+    fn read(&mut self, take: &mut dyn FnMut(Event<'_>)) -> Arrival {
         let mut buffer = [0; READ_BYTES];
         match self.stream.try_read(&mut buffer) {
             Ok(0) => Arrival::End(CloseReason::ClientLeft),
             Ok(read) => {
-                take(&buffer[..read]);
+                take(Event::Received(&buffer[..read]));
                 Arrival::Bytes(read)
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Arrival::Nothing,
@@ -54,18 +54,19 @@ impl Transport for Tcp {
         }
     }
 
-    async fn feed(&mut self, package: Bytes) -> io::Result<()> {
-        if !self.gathered.is_empty() && self.gathered.len() + package.len() > GATHER_BYTES_MAX {
+    async fn feed(&mut self, unit: Bytes) -> Result<(), CloseReason> {
+        if !self.gathered.is_empty() && self.gathered.len() + unit.len() > GATHER_BYTES_MAX {
             self.write_gathered().await?;
         }
-        if package.len() > GATHER_BYTES_MAX {
-            return self.stream.write_all(&package).await;
+        if unit.len() > GATHER_BYTES_MAX {
+            let written = self.stream.write_all(&unit).await;
+            return written.map_err(|_| CloseReason::ConnectionLost);
         }
-        self.gathered.extend_from_slice(&package);
+        self.gathered.extend_from_slice(&unit);
         Ok(())
     }
 
-    async fn flush(&mut self) -> io::Result<()> {
+    async fn flush(&mut self) -> Result<(), CloseReason> {
         self.write_gathered().await?;
         self.gathered.shrink_to(IDLE_GATHER_BYTES_MAX);
         Ok(())
@@ -79,7 +80,7 @@ impl Transport for Tcp {
         discard(&self.stream).await
     }
 
-    fn socket(&self) -> &TcpStream {
-        &self.stream
+    fn socket(&self) -> Option<&TcpStream> {
+        Some(&self.stream)
     }
 }

@@ -4,14 +4,20 @@ use std::io;
 
 use bytes::Bytes;
 use futures_util::{SinkExt as _, StreamExt as _};
-use session::CloseReason;
+use session::{CloseReason, Event, Farewell, Protocol};
 use tokio::{io::AsyncWriteExt as _, net::TcpStream};
 use tokio_tungstenite::{
     WebSocketStream,
     tungstenite::{
         self, Message,
         error::ProtocolError,
-        protocol::{CloseFrame, Role, WebSocketConfig},
+        protocol::{
+            CloseFrame, Role, WebSocketConfig,
+            frame::{
+                Frame,
+                coding::{Data, OpCode},
+            },
+        },
     },
 };
 
@@ -32,10 +38,11 @@ const MESSAGE_OVERHEAD_BYTES: usize = 16;
 /// A Close frame with the code 1000 and no text.
 const CLOSE_NORMAL: [u8; 4] = [0x88, 2, 0x03, 0xe8];
 
-/// Messages, each of one package or more.
+/// Messages, each of one package or more, or of one frame or packet of Socket.IO.
 #[derive(Debug)]
 pub(crate) struct WebSocket {
     stream: WebSocketStream<TcpStream>,
+    protocol: Protocol,
     arrived: Option<Result<Message, tungstenite::Error>>,
     end: End,
 }
@@ -55,7 +62,12 @@ enum End {
 
 impl WebSocket {
     /// A WebSocket that the client has been told of. `rest` is what it sent after its handshake.
-    pub(crate) async fn new(stream: TcpStream, rest: Vec<u8>, message_bytes_max: usize) -> Self {
+    pub(crate) async fn new(
+        stream: TcpStream,
+        rest: Vec<u8>,
+        protocol: Protocol,
+        message_bytes_max: usize,
+    ) -> Self {
         let message_bytes_max = message_bytes_max + MESSAGE_OVERHEAD_BYTES;
         let config = WebSocketConfig::default()
             .read_buffer_size(READ_BUFFER_BYTES)
@@ -66,7 +78,15 @@ impl WebSocket {
             .max_message_size(Some(message_bytes_max));
         let stream =
             WebSocketStream::from_partially_read(stream, rest, Role::Server, Some(config)).await;
-        Self { stream, arrived: None, end: End::Open }
+        Self { stream, protocol, arrived: None, end: End::Open }
+    }
+
+    async fn write_fed(&mut self) -> io::Result<()> {
+        // Once the Close frames are exchanged the library has nothing to flush, and says so.
+        match self.stream.flush().await {
+            Ok(()) | Err(tungstenite::Error::ConnectionClosed) => Ok(()),
+            Err(error) => Err(io::Error::other(error)),
+        }
     }
 
     fn fail(&mut self, error: &tungstenite::Error) -> Arrival {
@@ -95,6 +115,17 @@ impl WebSocket {
     }
 }
 
+/// A message of one frame. The text dialects' units are valid UTF-8 as they were encoded, and need
+/// not be checked for each receiver.
+fn message(protocol: Protocol, unit: Bytes) -> Message {
+    match protocol {
+        Protocol::Pomelo => Message::Binary(unit),
+        Protocol::SocketIo09 | Protocol::SocketIo1 => {
+            Message::Frame(Frame::message(unit, OpCode::Data(Data::Text), true))
+        }
+    }
+}
+
 impl Transport for WebSocket {
     async fn ready(&mut self) {
         if self.arrived.is_none() {
@@ -103,17 +134,17 @@ impl Transport for WebSocket {
         }
     }
 
-    fn read(&mut self, take: &mut dyn FnMut(&[u8])) -> Arrival {
+    fn read(&mut self, take: &mut dyn FnMut(Event<'_>)) -> Arrival {
         match self.arrived.take() {
             None | Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => {
                 Arrival::Nothing
             }
             Some(Ok(Message::Binary(bytes))) => {
-                take(&bytes);
+                take(Event::Received(&bytes));
                 Arrival::Bytes(bytes.len())
             }
             Some(Ok(Message::Text(text))) => {
-                take(text.as_bytes());
+                take(Event::Received(text.as_bytes()));
                 Arrival::Bytes(text.len())
             }
             Some(Ok(Message::Close(frame))) => {
@@ -124,26 +155,34 @@ impl Transport for WebSocket {
         }
     }
 
-    async fn feed(&mut self, package: Bytes) -> io::Result<()> {
-        self.stream.feed(Message::Binary(package)).await.map_err(io::Error::other)
+    async fn feed(&mut self, unit: Bytes) -> Result<(), CloseReason> {
+        let fed = self.stream.feed(message(self.protocol, unit)).await;
+        fed.map_err(|_| CloseReason::ConnectionLost)
     }
 
-    async fn flush(&mut self) -> io::Result<()> {
-        self.stream.flush().await.map_err(io::Error::other)
+    async fn flush(&mut self) -> Result<(), CloseReason> {
+        self.stream.flush().await.map_err(|_| CloseReason::ConnectionLost)
     }
 
     async fn close(&mut self, reason: CloseReason) -> io::Result<()> {
-        match self.end {
-            End::Gone => return Ok(()),
-            End::Asked => self.flush().await?,
+        match (reason.farewell(self.protocol), self.end) {
+            (_, End::Gone) => return Ok(()),
+            (Farewell::Cut, _) => self.write_fed().await?,
+            (_, End::Asked) => self.write_fed().await?,
             // The library would answer without a code, too; the original answers with 1000.
             // Nothing else waits in the library: what was fed is flushed before each read.
-            End::AskedWithoutCode => self.stream.get_mut().write_all(&CLOSE_NORMAL).await?,
-            End::Open => {
+            (_, End::AskedWithoutCode) => self.stream.get_mut().write_all(&CLOSE_NORMAL).await?,
+            (Farewell::Wait, End::Open) => {
+                // A client that needs longer than it may is cut off.
+                self.write_fed().await?;
+                while let Some(Ok(_)) = self.stream.next().await {}
+                self.write_fed().await?;
+            }
+            (Farewell::Frame, End::Open) => {
                 let (code, text) = (reason.code().into(), reason.text().into());
                 let frame = CloseFrame { code, reason: text };
                 self.stream.feed(Message::Close(Some(frame))).await.map_err(io::Error::other)?;
-                self.flush().await?;
+                self.write_fed().await?;
             }
         }
         // The client need not wait for us: after both Close frames the server ends the stream.
@@ -151,7 +190,7 @@ impl Transport for WebSocket {
         discard(self.stream.get_ref()).await
     }
 
-    fn socket(&self) -> &TcpStream {
-        self.stream.get_ref()
+    fn socket(&self) -> Option<&TcpStream> {
+        Some(self.stream.get_ref())
     }
 }

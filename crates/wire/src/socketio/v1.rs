@@ -170,6 +170,12 @@ pub fn open(session: &str, upgrades: &[&str], ping_interval: u64, ping_timeout: 
     packet.into()
 }
 
+/// The reason in a client's error packet: its text, or its JSON as it stands.
+#[must_use]
+pub fn error_reason(json: &str) -> String {
+    serde_json::from_str(json).unwrap_or_else(|_| json.to_owned())
+}
+
 /// Refuses a namespace other than the default.
 #[must_use]
 pub fn invalid_namespace(namespace: &str) -> Bytes {

@@ -1,0 +1,351 @@
+//! Socket.IO over HTTP requests, and its move to a WebSocket.
+//!
+//! The session's task is one; the requests that carry its frames and packets come from whatever
+//! connections the client opens, and are handed over by [`Request`]s.
+
+use std::{io, sync::Arc};
+
+use bytes::Bytes;
+use model::{Time, limits};
+use session::{Answer, CloseReason, Event, Polls, Protocol};
+use tokio::{
+    net::TcpStream,
+    select,
+    sync::{mpsc, oneshot},
+    time::{Instant, sleep_until},
+};
+use wire::socketio::{
+    v1::{self, Packet},
+    v09,
+};
+
+use super::{Arrival, Transport, WebSocket};
+use crate::{context::Shared, socketio::Registration};
+
+/// What a request has to do with its session.
+#[derive(Debug)]
+pub(crate) enum Request {
+    /// It polls.
+    Poll(Responder),
+    /// It opens a response without an end; each frame becomes a piece of it.
+    Stream(mpsc::Sender<Bytes>),
+    /// It brings frames or packets. Dropping the sender says that they were taken.
+    Post(Vec<Bytes>, oneshot::Sender<()>),
+    /// It says that the client leaves.
+    Leave,
+    /// It has become a WebSocket that the session may move to.
+    Probe(Box<WebSocket>),
+}
+
+/// Answers a poll, with frames or packets. Dropped without, the poll is refused.
+type Responder = oneshot::Sender<Vec<Bytes>>;
+
+/// A session that is reached by requests, as its task sees it.
+#[derive(Debug)]
+pub(crate) struct Polling {
+    shared: Arc<Shared>,
+    requests: mpsc::Receiver<Request>,
+    /// Requests find the session for as long as this is there.
+    registration: Registration,
+    arrived: Option<Arrived>,
+    polls: Polls<Responder>,
+    line: Line,
+    probe: Option<Probe>,
+}
+
+/// What carries frames and packets to the client.
+#[derive(Debug)]
+enum Line {
+    Polls,
+    Stream(mpsc::Sender<Bytes>),
+    Socket(Box<WebSocket>),
+}
+
+/// A WebSocket that the client tries.
+#[derive(Debug)]
+struct Probe {
+    socket: Box<WebSocket>,
+    until: Instant,
+    answer: ProbeAnswer,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum ProbeAnswer {
+    NotAsked,
+    Due,
+    Given,
+}
+
+/// What woke the task.
+#[derive(Debug)]
+enum Arrived {
+    Request(Request),
+    /// A poll has hung for long enough.
+    Hung,
+    Socket,
+    Probe,
+    /// The client has not moved to its WebSocket in time.
+    ProbeLate,
+}
+
+impl Polling {
+    pub(crate) fn new(
+        shared: &Arc<Shared>,
+        protocol: Protocol,
+        requests: mpsc::Receiver<Request>,
+        registration: Registration,
+    ) -> Self {
+        let settings = &shared.settings;
+        let hang = settings.session.socketio.poll;
+        let (frames, bytes) = (settings.queue_frames_max, settings.queue_bytes_max);
+        Self {
+            shared: shared.clone(),
+            requests,
+            registration,
+            arrived: None,
+            polls: Polls::new(protocol, hang, frames, bytes),
+            line: Line::Polls,
+            probe: None,
+        }
+    }
+
+    fn now(&self) -> Time {
+        self.shared.now()
+    }
+
+    fn respond(&mut self, answer: Option<Answer<Responder>>) {
+        if let Some(Answer { poll, packets }) = answer
+            && let Err(packets) = poll.send(packets)
+            && packets != [v09::NOOP]
+            && packets != [v1::NOOP]
+        {
+            // The client gave that poll up; it gets them by the next.
+            self.polls.put_back(packets);
+        }
+    }
+
+    fn request(&mut self, request: Request, take: &mut dyn FnMut(Event<'_>)) -> Arrival {
+        match request {
+            // After the move to a WebSocket, and beside a stream, nobody polls.
+            Request::Poll(_) if !matches!(self.line, Line::Polls) => Arrival::Nothing,
+            Request::Poll(poll) => {
+                take(Event::Polled);
+                let released = self.polls.poll(self.now(), poll);
+                self.respond(released);
+                let answer = self.polls.answer();
+                self.respond(answer);
+                Arrival::Nothing
+            }
+            Request::Stream(stream) => {
+                self.line = Line::Stream(stream);
+                Arrival::Nothing
+            }
+            Request::Post(packets, _taken) => {
+                let bytes = packets.iter().map(Bytes::len).sum();
+                for packet in packets {
+                    take(Event::Received(&packet));
+                }
+                Arrival::Bytes(bytes)
+            }
+            Request::Leave => {
+                take(Event::Received(&v09::DISCONNECT));
+                Arrival::Nothing
+            }
+            Request::Probe(socket) => {
+                if matches!(self.line, Line::Polls) {
+                    let until = Instant::now() + limits::SOCKETIO_UPGRADE_TIMEOUT;
+                    self.probe = Some(Probe { socket, until, answer: ProbeAnswer::NotAsked });
+                }
+                Arrival::Nothing
+            }
+        }
+    }
+
+    /// Reads what came by the WebSocket that the client tries.
+    fn read_probe(&mut self) {
+        let Some(probe) = &mut self.probe else { return };
+        let mut said = None;
+        let arrival = probe.socket.read(&mut |event| {
+            if let Event::Received(bytes) = event {
+                said = str::from_utf8(bytes).ok().and_then(|text| match Packet::decode(text) {
+                    Ok(Packet::Ping { is_probe: true }) => Some(ProbeAnswer::Due),
+                    Ok(Packet::Upgrade) => Some(ProbeAnswer::Given),
+                    Ok(_) | Err(_) => None,
+                });
+            }
+        });
+        match (arrival, said, probe.answer) {
+            (Arrival::Nothing, _, _) => {}
+            (Arrival::Bytes(_), Some(ProbeAnswer::Due), ProbeAnswer::NotAsked) => {
+                probe.answer = ProbeAnswer::Due;
+                self.polls.probing(true);
+            }
+            (Arrival::Bytes(_), Some(ProbeAnswer::Given), ProbeAnswer::Given) => self.upgrade(),
+            // It left, or says what makes no sense here. The session goes on without.
+            (Arrival::Bytes(_) | Arrival::End(_), _, _) => self.give_up_probe(),
+        }
+    }
+
+    /// Moves to the WebSocket. What still waits goes out by it.
+    fn upgrade(&mut self) {
+        if let Some(probe) = self.probe.take() {
+            self.line = Line::Socket(probe.socket);
+            self.registration.forget();
+            let released = self.polls.release();
+            self.respond(released);
+        }
+    }
+
+    fn give_up_probe(&mut self) {
+        self.probe = None;
+        self.polls.probing(false);
+    }
+
+    async fn answer_probe(&mut self) {
+        let Some(probe) = self.probe.as_mut().filter(|it| it.answer == ProbeAnswer::Due) else {
+            return;
+        };
+        probe.answer = ProbeAnswer::Given;
+        let answered = async {
+            probe.socket.feed(v1::PONG_PROBE).await?;
+            probe.socket.flush().await
+        };
+        if answered.await.is_err() {
+            self.give_up_probe();
+        }
+    }
+}
+
+/// Waits until then, or for ever.
+async fn sleep_maybe(until: Option<Instant>) {
+    match until {
+        Some(until) => sleep_until(until).await,
+        None => std::future::pending().await,
+    }
+}
+
+impl Transport for Polling {
+    async fn ready(&mut self) {
+        if self.arrived.is_some() {
+            return;
+        }
+        let hung = self.polls.poll_timeout().map(|time| self.shared.instant(time));
+        let late = self.probe.as_ref().map(|probe| probe.until);
+        let Self { requests, line, probe, .. } = self;
+        let socket = async {
+            match line {
+                Line::Socket(socket) => socket.ready().await,
+                Line::Polls | Line::Stream(_) => std::future::pending().await,
+            }
+        };
+        let probed = async {
+            match probe {
+                Some(probe) => probe.socket.ready().await,
+                None => std::future::pending().await,
+            }
+        };
+        self.arrived = Some(select! {
+            Some(request) = requests.recv() => Arrived::Request(request),
+            () = sleep_maybe(hung) => Arrived::Hung,
+            () = socket => Arrived::Socket,
+            () = probed => Arrived::Probe,
+            () = sleep_maybe(late) => Arrived::ProbeLate,
+        });
+    }
+
+    fn read(&mut self, take: &mut dyn FnMut(Event<'_>)) -> Arrival {
+        match self.arrived.take() {
+            None => Arrival::Nothing,
+            Some(Arrived::Request(request)) => self.request(request, take),
+            Some(Arrived::Hung) => {
+                let answer = self.polls.timeout(self.now());
+                self.respond(answer);
+                Arrival::Nothing
+            }
+            Some(Arrived::Socket) => match &mut self.line {
+                Line::Socket(socket) => socket.read(take),
+                Line::Polls | Line::Stream(_) => Arrival::Nothing,
+            },
+            Some(Arrived::Probe) => {
+                self.read_probe();
+                Arrival::Nothing
+            }
+            Some(Arrived::ProbeLate) => {
+                self.give_up_probe();
+                Arrival::Nothing
+            }
+        }
+    }
+
+    async fn feed(&mut self, unit: Bytes) -> Result<(), CloseReason> {
+        match &mut self.line {
+            Line::Polls => self.polls.add(unit),
+            Line::Stream(stream) => stream.try_send(unit).map_err(|error| match error {
+                mpsc::error::TrySendError::Full(_) => CloseReason::SlowReader,
+                mpsc::error::TrySendError::Closed(_) => CloseReason::ConnectionLost,
+            }),
+            Line::Socket(socket) => {
+                for waiting in self.polls.take() {
+                    socket.feed(waiting).await?;
+                }
+                socket.feed(unit).await
+            }
+        }
+    }
+
+    async fn flush(&mut self) -> Result<(), CloseReason> {
+        self.answer_probe().await;
+        match &mut self.line {
+            Line::Polls => {
+                let answer = self.polls.answer();
+                self.respond(answer);
+                Ok(())
+            }
+            Line::Stream(_) => Ok(()),
+            Line::Socket(socket) => {
+                for waiting in self.polls.take() {
+                    socket.feed(waiting).await?;
+                }
+                socket.flush().await
+            }
+        }
+    }
+
+    fn is_unflushed(&self) -> bool {
+        let owes_pong = self.probe.as_ref().is_some_and(|it| it.answer == ProbeAnswer::Due);
+        owes_pong || (matches!(self.line, Line::Socket(_)) && !self.polls.is_empty())
+    }
+
+    /// Leaves what is left to say to the next poll, if one comes.
+    async fn close(&mut self, reason: CloseReason) -> io::Result<()> {
+        self.probe = None;
+        match &mut self.line {
+            Line::Socket(socket) => return socket.close(reason).await,
+            Line::Stream(_) => return Ok(()),
+            Line::Polls => self.polls.close(reason),
+        }
+        let answer = self.polls.answer();
+        self.respond(answer);
+        while !self.polls.is_empty() {
+            match self.requests.recv().await {
+                Some(Request::Poll(poll)) => {
+                    let released = self.polls.poll(self.now(), poll);
+                    self.respond(released);
+                    let answer = self.polls.answer();
+                    self.respond(answer);
+                }
+                // Nobody is there any more to take what it brings.
+                Some(_) => {}
+                None => break,
+            }
+        }
+        Ok(())
+    }
+
+    fn socket(&self) -> Option<&TcpStream> {
+        match &self.line {
+            Line::Socket(socket) => socket.socket(),
+            Line::Polls | Line::Stream(_) => None,
+        }
+    }
+}
