@@ -118,17 +118,19 @@ impl Hub {
             }
             let Some(client) = self.sessions.get_mut(session) else { continue };
             let answer = answered.filter(|(sender, _)| sender == session);
-            let reply_first = client.dialect.reply_before_push();
-            if let Some((_, number)) = answer.filter(|_| reply_first) {
-                client.answer(number, Code::Ok);
-            }
-            if let Some(frame) = encoded.of(client.dialect, &self.options) {
-                client.outbound.push(frame);
-                told += 1;
-            }
-            if let Some((_, number)) = answer.filter(|_| !reply_first) {
-                client.answer(number, Code::Ok);
-            }
+            let key = answer.and_then(|(_, number)| client.answers(number));
+            let frame = encoded.of(client.dialect, &self.options);
+            told += usize::from(frame.is_some());
+            let outbound = &client.outbound;
+            match (frame, key) {
+                (Some(frame), Some(key)) => {
+                    let reply_first = client.dialect.reply_before_push();
+                    outbound.push_and_reply(frame, key, Reply::Done, reply_first)
+                }
+                (Some(frame), None) => outbound.push(frame),
+                (None, Some(key)) => outbound.reply(key, Reply::Done),
+                (None, None) => continue,
+            };
         }
         // The sender may have left the audience between its send and now.
         if let Some((sender, number)) = answered.filter(|(sender, _)| !sessions.contains(sender)) {
@@ -139,24 +141,28 @@ impl Hub {
 }
 
 impl Client {
-    fn answer(&mut self, number: SendNumber, code: Code) {
+    /// The request that this send was, once.
+    fn answers(&mut self, number: SendNumber) -> Option<RequestKey> {
         // Answers come in the order of the sends, but for refusals that need no owner.
-        let Some(at) = self.saying.iter().position(|(said, _)| *said == number) else { return };
-        if let Some((_, key)) = self.saying.remove(at) {
-            let reply = match code {
-                Code::Ok => Reply::Done,
-                Code::Malformed
-                | Code::Unauthorized
-                | Code::Forbidden
-                | Code::Absent
-                | Code::NameTaken
-                | Code::TooLarge
-                | Code::SlowDown
-                | Code::NotApplied
-                | Code::Unknown => Reply::Refused { code, error: false },
-            };
-            self.outbound.reply(key, reply);
-        }
+        let at = self.saying.iter().position(|(said, _)| *said == number)?;
+        self.saying.remove(at).map(|(_, key)| key)
+    }
+
+    fn answer(&mut self, number: SendNumber, code: Code) {
+        let Some(key) = self.answers(number) else { return };
+        let reply = match code {
+            Code::Ok => Reply::Done,
+            Code::Malformed
+            | Code::Unauthorized
+            | Code::Forbidden
+            | Code::Absent
+            | Code::NameTaken
+            | Code::TooLarge
+            | Code::SlowDown
+            | Code::NotApplied
+            | Code::Unknown => Reply::Refused { code, error: false },
+        };
+        self.outbound.reply(key, reply);
     }
 }
 

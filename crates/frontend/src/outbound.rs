@@ -108,6 +108,27 @@ impl Outbound {
         self.offer(Item::Reply(key, reply), bytes)
     }
 
+    /// Queues a push and the answer to the call that caused it, in this order or the other, so
+    /// that they leave together. Returns whether both were taken.
+    pub fn push_and_reply(
+        &self,
+        package: Bytes,
+        key: RequestKey,
+        reply: Reply,
+        reply_first: bool,
+    ) -> bool {
+        let push = (package.len(), Item::Push(package));
+        let reply = (reply.json_len_hint(), Item::Reply(key, reply));
+        let (first, second) = if reply_first { (reply, push) } else { (push, reply) };
+        let mut state = self.queue.lock();
+        let taken = [first, second].into_iter().all(|(bytes, item)| {
+            let fits = self.queue.add(&mut state, item, bytes);
+            fits == Some(true)
+        });
+        wake(state);
+        taken
+    }
+
     /// Tells the client a reason and closes its session, after what was queued before. Returns
     /// whether the session was still open.
     pub fn kick(&self, reason: String) -> bool {
@@ -120,31 +141,14 @@ impl Outbound {
     }
 
     fn offer(&self, item: Item, bytes: usize) -> bool {
-        let queue = &*self.queue;
-        let mut state = queue.lock();
-        if state.phase != Phase::Open {
-            return false;
+        let mut state = self.queue.lock();
+        match self.queue.add(&mut state, item, bytes) {
+            None => false,
+            Some(fits) => {
+                wake(state);
+                fits
+            }
         }
-        let bytes = ITEM_BYTES + bytes;
-        // A lone frame may be of any size: a large room's member list must get through.
-        let fits = state.frames == 0
-            || (state.frames < queue.frames_max && state.bytes + bytes <= queue.bytes_max);
-        if fits {
-            state.frames += 1;
-            state.bytes += bytes;
-            state.items.push_back(item);
-        } else {
-            tracing::debug!(
-                session = queue.session.0,
-                frames = state.frames,
-                bytes = state.bytes,
-                "slow reader"
-            );
-            state.phase = Phase::Overflowed;
-            state.items = VecDeque::new();
-        }
-        wake(state);
-        fits
     }
 
     fn end(&self, item: Item) -> bool {
@@ -227,6 +231,32 @@ impl Drop for Inbox {
 }
 
 impl Queue {
+    /// Adds an item, or gives the client up as too slow. Nothing if the session is over.
+    fn add(&self, state: &mut State, item: Item, bytes: usize) -> Option<bool> {
+        if state.phase != Phase::Open {
+            return None;
+        }
+        let bytes = ITEM_BYTES + bytes;
+        // A lone frame may be of any size: a large room's member list must get through.
+        let fits = state.frames == 0
+            || (state.frames < self.frames_max && state.bytes + bytes <= self.bytes_max);
+        if fits {
+            state.frames += 1;
+            state.bytes += bytes;
+            state.items.push_back(item);
+        } else {
+            tracing::debug!(
+                session = self.session.0,
+                frames = state.frames,
+                bytes = state.bytes,
+                "slow reader"
+            );
+            state.phase = Phase::Overflowed;
+            state.items = VecDeque::new();
+        }
+        Some(fits)
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         // Every change of the state is complete before anything that could panic.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)

@@ -83,6 +83,8 @@ enum Arrived {
     /// A poll has hung for long enough.
     Hung,
     Socket,
+    /// The client has ended the endless response.
+    StreamEnded,
     Probe,
     /// The client has not moved to its WebSocket in time.
     ProbeLate,
@@ -196,6 +198,21 @@ impl Polling {
         }
     }
 
+    /// Says what waited for a poll by what carries the session now.
+    async fn move_over(&mut self) -> Result<(), CloseReason> {
+        if matches!(self.line, Line::Polls) {
+            return Ok(());
+        }
+        for waiting in self.polls.take() {
+            match &mut self.line {
+                Line::Polls => {}
+                Line::Stream(stream) => pass_on(stream, waiting)?,
+                Line::Socket(socket) => socket.feed(waiting).await?,
+            }
+        }
+        Ok(())
+    }
+
     fn give_up_probe(&mut self) {
         self.probe = None;
         self.polls.probing(false);
@@ -216,6 +233,14 @@ impl Polling {
     }
 }
 
+/// Adds a piece to an endless response.
+fn pass_on(stream: &mpsc::Sender<Bytes>, unit: Bytes) -> Result<(), CloseReason> {
+    stream.try_send(unit).map_err(|error| match error {
+        mpsc::error::TrySendError::Full(_) => CloseReason::SlowReader,
+        mpsc::error::TrySendError::Closed(_) => CloseReason::ConnectionLost,
+    })
+}
+
 /// Waits until then, or for ever.
 async fn sleep_maybe(until: Option<Instant>) {
     match until {
@@ -232,10 +257,17 @@ impl Transport for Polling {
         let hung = self.polls.poll_timeout().map(|time| self.shared.instant(time));
         let late = self.probe.as_ref().map(|probe| probe.until);
         let Self { requests, line, probe, .. } = self;
-        let socket = async {
+        let carried = async {
             match line {
-                Line::Socket(socket) => socket.ready().await,
-                Line::Polls | Line::Stream(_) => std::future::pending().await,
+                Line::Socket(socket) => {
+                    socket.ready().await;
+                    Arrived::Socket
+                }
+                Line::Stream(stream) => {
+                    stream.closed().await;
+                    Arrived::StreamEnded
+                }
+                Line::Polls => std::future::pending().await,
             }
         };
         let probed = async {
@@ -247,7 +279,7 @@ impl Transport for Polling {
         self.arrived = Some(select! {
             Some(request) = requests.recv() => Arrived::Request(request),
             () = sleep_maybe(hung) => Arrived::Hung,
-            () = socket => Arrived::Socket,
+            arrived = carried => arrived,
             () = probed => Arrived::Probe,
             () = sleep_maybe(late) => Arrived::ProbeLate,
         });
@@ -266,6 +298,7 @@ impl Transport for Polling {
                 Line::Socket(socket) => socket.read(take),
                 Line::Polls | Line::Stream(_) => Arrival::Nothing,
             },
+            Some(Arrived::StreamEnded) => Arrival::End(CloseReason::ClientLeft),
             Some(Arrived::Probe) => {
                 self.read_probe();
                 Arrival::Nothing
@@ -278,23 +311,17 @@ impl Transport for Polling {
     }
 
     async fn feed(&mut self, unit: Bytes) -> Result<(), CloseReason> {
+        self.move_over().await?;
         match &mut self.line {
             Line::Polls => self.polls.add(unit),
-            Line::Stream(stream) => stream.try_send(unit).map_err(|error| match error {
-                mpsc::error::TrySendError::Full(_) => CloseReason::SlowReader,
-                mpsc::error::TrySendError::Closed(_) => CloseReason::ConnectionLost,
-            }),
-            Line::Socket(socket) => {
-                for waiting in self.polls.take() {
-                    socket.feed(waiting).await?;
-                }
-                socket.feed(unit).await
-            }
+            Line::Stream(stream) => pass_on(stream, unit),
+            Line::Socket(socket) => socket.feed(unit).await,
         }
     }
 
     async fn flush(&mut self) -> Result<(), CloseReason> {
         self.answer_probe().await;
+        self.move_over().await?;
         match &mut self.line {
             Line::Polls => {
                 let answer = self.polls.answer();
@@ -302,18 +329,13 @@ impl Transport for Polling {
                 Ok(())
             }
             Line::Stream(_) => Ok(()),
-            Line::Socket(socket) => {
-                for waiting in self.polls.take() {
-                    socket.feed(waiting).await?;
-                }
-                socket.flush().await
-            }
+            Line::Socket(socket) => socket.flush().await,
         }
     }
 
     fn is_unflushed(&self) -> bool {
         let owes_pong = self.probe.as_ref().is_some_and(|it| it.answer == ProbeAnswer::Due);
-        owes_pong || (matches!(self.line, Line::Socket(_)) && !self.polls.is_empty())
+        owes_pong || (!matches!(self.line, Line::Polls) && !self.polls.is_empty())
     }
 
     /// Leaves what is left to say to the next poll, if one comes.

@@ -4,5 +4,6 @@
 
 mod common;
 mod hostile;
+mod socketio;
 mod tcp;
 mod websocket;
