@@ -24,13 +24,16 @@ pub struct Dictionary {
 #[derive(Debug, thiserror::Error)]
 pub enum DictionaryError {
     /// It is no JSON.
-    #[error("the dictionary is no JSON: {0}")]
+    #[error("it is no JSON: {0}")]
     Json(#[from] serde_json::Error),
-    /// It has something other than the names of routes, or codes that are no 16-bit numbers.
-    #[error("the dictionary is no list of routes")]
-    Shape,
+    /// An element is no route.
+    #[error("element {0} is no text; a dictionary is a list of routes, such as [\"onChat\"]")]
+    Element(usize),
+    /// What a server announced is no object of routes and 16-bit numbers.
+    #[error("it is no object of routes and their numbers")]
+    Announcement,
     /// Codes have 16 bits.
-    #[error("the dictionary has more than 65535 routes")]
+    #[error("it has more than 65535 routes")]
     TooMany,
 }
 
@@ -58,7 +61,7 @@ impl Dictionary {
             return Ok(dictionary);
         };
         for (at, route) in routes.iter().enumerate() {
-            let route = route.as_str().ok_or(DictionaryError::Shape)?;
+            let route = route.as_str().ok_or(DictionaryError::Element(at + 1))?;
             let code = u16::try_from(Route::ALL.len() + at + 1);
             dictionary.insert(route, code.map_err(|_| DictionaryError::TooMany)?);
         }
@@ -72,9 +75,9 @@ impl Dictionary {
     /// If a code is no 16-bit number.
     pub fn from_announcement(dict: &Value) -> Result<Self, DictionaryError> {
         let mut dictionary = Self::default();
-        for (route, code) in dict.as_object().ok_or(DictionaryError::Shape)? {
+        for (route, code) in dict.as_object().ok_or(DictionaryError::Announcement)? {
             let code = code.as_u64().and_then(|code| u16::try_from(code).ok());
-            dictionary.insert(route, code.ok_or(DictionaryError::Shape)?);
+            dictionary.insert(route, code.ok_or(DictionaryError::Announcement)?);
         }
         Ok(dictionary)
     }
@@ -180,7 +183,8 @@ mod tests {
             let dictionary = Dictionary::with_application(json).unwrap();
             assert_eq!(dictionary, Dictionary::chat());
         }
-        assert!(Dictionary::with_application("[1]").is_err());
+        let error = Dictionary::with_application(r#"["onChat", 1]"#).unwrap_err();
+        assert!(error.to_string().starts_with("element 2 is no text"), "{error}");
         assert!(Dictionary::with_application("[").is_err());
         let many = serde_json::to_string(&vec!["x"; 65_536]).unwrap();
         assert!(Dictionary::with_application(&many).is_err());

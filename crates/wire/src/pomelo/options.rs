@@ -35,10 +35,10 @@ struct PushForm {
 }
 
 impl Options {
-    /// How a gate speaks: no heartbeat and no dictionary, as in the original.
+    /// How a gate speaks: without a heartbeat and, as in the original, usually without a dictionary.
     #[must_use]
-    pub fn gate(protos: Protos) -> Self {
-        Self::new(None, None, protos)
+    pub fn gate(dictionary: Option<Dictionary>, protos: Protos) -> Self {
+        Self::new(None, dictionary, protos)
     }
 
     /// How a connector speaks. Clients are told the heartbeat in whole seconds.
@@ -50,7 +50,7 @@ impl Options {
     /// How the original's gate speaks.
     #[must_use]
     pub fn chat_gate() -> Self {
-        Self::gate(Protos::chat())
+        Self::gate(None, Protos::chat())
     }
 
     /// How the original's connectors speak.

@@ -12,7 +12,7 @@ mod codec;
 mod schema;
 
 pub use codec::{DecodeError, EncodeError, Member};
-pub use schema::{Schema, SchemaError};
+pub use schema::{Mistake, Schema, SchemaError};
 
 use super::dictionary::version_of;
 

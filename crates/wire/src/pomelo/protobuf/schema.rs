@@ -19,28 +19,62 @@ pub struct Schema {
 #[derive(Debug, thiserror::Error)]
 pub enum SchemaError {
     /// It is no JSON.
-    #[error("the schema is no JSON: {0}")]
+    #[error("it is no JSON object: {0}")]
     Json(#[from] serde_json::Error),
     /// It is nested deeper than [`limits::JSON_DEPTH_MAX`].
-    #[error("the schema is nested too deeply")]
+    #[error("it is nested deeper than {} levels", limits::JSON_DEPTH_MAX)]
     TooDeep,
-    /// A message that is no object.
-    #[error("the message {0:?} is no object")]
-    Shape(String),
+    /// One of its messages makes no sense.
+    #[error("in {message:?}: {mistake}")]
+    Message {
+        /// The message: its route, and the names of the messages that it is nested in.
+        message: String,
+        /// What is wrong with it.
+        mistake: Mistake,
+    },
+}
+
+/// What is wrong with a message.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Mistake {
+    /// It is no object.
+    #[error("a message is an object of fields, such as {{\"required string name\": 1}}")]
+    Shape,
     /// A field without a usable number.
-    #[error("the field {0:?} has no tag from 1 to 536870911")]
+    #[error("the field {0:?} needs a tag from 1 to 536870911")]
     Tag(String),
     /// Two fields of one name.
     #[error("the field {0:?} is there twice")]
     Duplicate(String),
     /// A type that is neither built in nor defined.
-    #[error("the field {field:?} has the unknown type {kind:?}")]
+    #[error(
+        "the field {field:?} has the unknown type {kind:?}; there are uInt32, int32, sInt32, \
+         float, double, string, and the messages defined beside it"
+    )]
     Type {
         /// The field.
         field: String,
         /// Its type.
         kind: String,
     },
+}
+
+impl Mistake {
+    fn in_message(self, message: &str) -> SchemaError {
+        SchemaError::Message { message: message.to_owned(), mistake: self }
+    }
+}
+
+impl SchemaError {
+    /// The same mistake, seen from the message around the one that has it.
+    fn inside(self, outer: &str) -> Self {
+        match self {
+            Self::Message { message, mistake } => {
+                Self::Message { message: format!("{outer}/{message}"), mistake }
+            }
+            Self::Json(_) | Self::TooDeep => self,
+        }
+    }
 }
 
 /// One message.
@@ -133,7 +167,7 @@ impl Schema {
 
     fn read(
         json: &str,
-        draft: fn(&Map<String, Value>) -> Result<Draft, SchemaError>,
+        draft: fn(&str, &Map<String, Value>) -> Result<Draft, SchemaError>,
     ) -> Result<Self, SchemaError> {
         if !depth_is_within(json, limits::JSON_DEPTH_MAX) {
             return Err(SchemaError::TooDeep);
@@ -141,8 +175,8 @@ impl Schema {
         let messages: Map<String, Value> = serde_json::from_str(json)?;
         let mut drafts = Vec::with_capacity(messages.len());
         for (route, message) in &messages {
-            let message = message.as_object().ok_or_else(|| SchemaError::Shape(route.clone()))?;
-            drafts.push((route.clone(), draft(message)?));
+            let object = message.as_object().ok_or_else(|| Mistake::Shape.in_message(route))?;
+            drafts.push((route.clone(), draft(route, object)?));
         }
         Self::build(&drafts)
     }
@@ -154,8 +188,8 @@ impl Schema {
         for (at, (route, _)) in drafts.iter().enumerate() {
             schema.routes.insert(route.clone(), at);
         }
-        for (at, (_, draft)) in drafts.iter().enumerate() {
-            schema.define(at, draft)?;
+        for (at, (route, draft)) in drafts.iter().enumerate() {
+            schema.define(at, route, draft)?;
         }
         let mut json = Vec::new();
         write_object(&mut json, drafts.iter(), |json, (route, draft)| {
@@ -166,12 +200,13 @@ impl Schema {
     }
 
     /// Resolves the types of a message and of those nested in it, as deep as the schema.
-    fn define(&mut self, at: usize, draft: &Draft) -> Result<(), SchemaError> {
+    fn define(&mut self, at: usize, message: &str, draft: &Draft) -> Result<(), SchemaError> {
         let mut nested = BTreeMap::new();
         for (name, inner) in &draft.nested {
             nested.insert(name.as_str(), self.definitions.len());
             self.definitions.push(Definition::default());
-            self.define(self.definitions.len() - 1, inner)?;
+            let defined = self.define(self.definitions.len() - 1, name, inner);
+            defined.map_err(|error| error.inside(message))?;
         }
         let mut fields = Vec::with_capacity(draft.fields.len());
         for field in &draft.fields {
@@ -184,9 +219,9 @@ impl Schema {
                 name: field.name.clone(),
                 tag: field.tag,
                 rule: field.rule,
-                kind: kind.ok_or_else(|| SchemaError::Type {
-                    field: field.name.clone(),
-                    kind: field.kind.clone(),
+                kind: kind.ok_or_else(|| {
+                    let (field, kind) = (field.name.clone(), field.kind.clone());
+                    Mistake::Type { field, kind }.in_message(message)
                 })?,
             });
         }
@@ -267,15 +302,18 @@ struct DraftField {
 
 impl Draft {
     /// From `{"required string msg": 1, "message Inner": {…}}`.
-    fn from_source(object: &Map<String, Value>) -> Result<Self, SchemaError> {
+    fn from_source(message: &str, object: &Map<String, Value>) -> Result<Self, SchemaError> {
         let mut draft = Self::empty();
         for (entry, value) in object {
             let words: Vec<&str> = entry.split(' ').collect();
             match words.as_slice() {
-                ["message", name] => draft.nest(name, value, Self::from_source)?,
+                ["message", name] => draft
+                    .nest(name, value, Self::from_source)
+                    .map_err(|error| error.inside(message))?,
                 [rule, kind, name] => {
                     if let Some(rule) = Rule::from_name(rule) {
-                        draft.add(name, rule, kind, value)?;
+                        let added = draft.add(name, rule, kind, value);
+                        added.map_err(|mistake| mistake.in_message(message))?;
                     }
                 }
                 _ => {}
@@ -285,21 +323,24 @@ impl Draft {
     }
 
     /// From `{"msg": {"option": "required", "type": "string", "tag": 1}, "__messages": {…}}`.
-    fn from_announcement(object: &Map<String, Value>) -> Result<Self, SchemaError> {
+    fn from_announcement(message: &str, object: &Map<String, Value>) -> Result<Self, SchemaError> {
         let mut draft = Self::empty();
         for (name, value) in object {
             match name.as_str() {
                 "__tags" => {}
                 "__messages" => {
-                    for (name, message) in value.as_object().into_iter().flatten() {
-                        draft.nest(name, message, Self::from_announcement)?;
+                    for (name, inner) in value.as_object().into_iter().flatten() {
+                        draft
+                            .nest(name, inner, Self::from_announcement)
+                            .map_err(|error| error.inside(message))?;
                     }
                 }
                 _ => {
                     let text = |member| value.get(member).and_then(Value::as_str);
                     let rule = text("option").and_then(Rule::from_name);
                     if let (Some(rule), Some(kind)) = (rule, text("type")) {
-                        draft.add(name, rule, kind, &value["tag"])?;
+                        let added = draft.add(name, rule, kind, &value["tag"]);
+                        added.map_err(|mistake| mistake.in_message(message))?;
                     }
                 }
             }
@@ -315,25 +356,25 @@ impl Draft {
         &mut self,
         name: &str,
         message: &Value,
-        draft: fn(&Map<String, Value>) -> Result<Self, SchemaError>,
+        draft: fn(&str, &Map<String, Value>) -> Result<Self, SchemaError>,
     ) -> Result<(), SchemaError> {
-        let message = message.as_object().ok_or_else(|| SchemaError::Shape(name.to_owned()))?;
-        self.nested.push((name.to_owned(), draft(message)?));
+        let object = message.as_object().ok_or_else(|| Mistake::Shape.in_message(name))?;
+        self.nested.push((name.to_owned(), draft(name, object)?));
         Ok(())
     }
 
-    fn add(&mut self, name: &str, rule: Rule, kind: &str, tag: &Value) -> Result<(), SchemaError> {
+    fn add(&mut self, name: &str, rule: Rule, kind: &str, tag: &Value) -> Result<(), Mistake> {
         const TAG_MAX: u64 = (1 << 29) - 1;
         let tag = tag
             .as_u64()
             .filter(|tag| (1..=TAG_MAX).contains(tag))
             .and_then(|tag| u32::try_from(tag).ok())
-            .ok_or_else(|| SchemaError::Tag(name.to_owned()))?;
+            .ok_or_else(|| Mistake::Tag(name.to_owned()))?;
         if self.fields.iter().any(|field| field.tag == tag) {
             return Ok(());
         }
         if self.fields.iter().any(|field| field.name == name) {
-            return Err(SchemaError::Duplicate(name.to_owned()));
+            return Err(Mistake::Duplicate(name.to_owned()));
         }
         self.fields.push(DraftField { name: name.to_owned(), rule, kind: kind.to_owned(), tag });
         Ok(())
@@ -434,12 +475,15 @@ mod tests {
         let deep = format!("{}1{}", r#"{"message M":"#.repeat(40), "}".repeat(40));
         for (source, mistake) in [
             ("[", "no JSON"),
-            (r#"{"onChat": 1}"#, "\"onChat\" is no object"),
-            (r#"{"a": {"required string b": 0}}"#, "no tag"),
-            (r#"{"a": {"required string b": "1"}}"#, "no tag"),
-            (r#"{"a": {"required int64 b": 1}}"#, "\"int64\""),
+            (r#"{"onChat": 1}"#, "in \"onChat\": a message is an object"),
+            (r#"{"a": {"required string b": 0}}"#, "in \"a\": the field \"b\" needs a tag"),
+            (r#"{"a": {"required string b": "1"}}"#, "needs a tag"),
+            (r#"{"a": {"message B": {"message C": {"required string d": 0}}}}"#, "in \"a/B/C\""),
+            (r#"{"a": {"message B": []}}"#, "in \"a/B\": a message is an object"),
+            (r#"{"a": {"message B": {"required int64 c": 1}}}"#, "in \"a/B\": the field \"c\""),
+            (r#"{"a": {"required int64 b": 1}}"#, "the unknown type \"int64\"; there are uInt32"),
             (r#"{"a": {"required string b": 1, "optional string b": 2}}"#, "twice"),
-            (&deep, "too deeply"),
+            (&deep, "nested deeper"),
         ] {
             let error = Schema::parse(source).unwrap_err().to_string();
             assert!(error.contains(mistake), "{error}");
