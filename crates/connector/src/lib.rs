@@ -20,7 +20,7 @@ use advertise::{PublishedPorts, WHOAMI_PATH};
 use axum::{Router, http::StatusCode, routing::get};
 use cluster::{ClientAddress, ClusterMap, Node};
 use daemon::{Cause, CommonArgs, Process, Stop, Tasks, UsageError};
-use frontend::{Frontend, Settings};
+use frontend::{Frontend, PomeloFiles, Settings};
 use model::{Incarnation, Role, Shard, Term, limits};
 use registry::{ClusterToken, Lease, Membership, Registry};
 use room::RelayEvent;
@@ -97,6 +97,10 @@ pub struct Args {
     #[arg(long, env = "TANGELO_ANY_NAMES")]
     pub any_names: bool,
 
+    /// What the clients' application has agreed with them.
+    #[command(flatten)]
+    pub pomelo: PomeloFiles,
+
     /// Arguments that every process takes.
     #[command(flatten)]
     pub common: CommonArgs,
@@ -112,6 +116,7 @@ fn ports(text: &str) -> Result<PublishedPorts, advertise::BadPorts> {
 ///
 /// If an argument is wrong, an address cannot be had, or the registry gives the node up.
 pub async fn run(args: Args) -> anyhow::Result<()> {
+    let settings = settings(&args)?;
     let process = Process::start(Role::Connector, &args.common)?;
     process.ready.unmet("owners", "no owner of rooms is known yet");
     let token = cluster_token(args.cluster_token.as_deref())?;
@@ -119,7 +124,6 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         registry::Config { token: token.clone(), ..registry::Config::new(args.registry.as_str()) };
     let registry =
         Registry::new(&config).map_err(|error| UsageError(format!("--registry: {error}")))?;
-    let settings = settings(&args);
     let options = Arc::clone(&settings.session.pomelo);
     let frontend = Frontend::bind(args.listen, settings)?;
     let address = frontend.local_addr();
@@ -185,12 +189,13 @@ async fn drained(clients: &Clients) {
     tokio::time::sleep(Duration::from_millis(50)).await;
 }
 
-fn settings(args: &Args) -> Settings {
+fn settings(args: &Args) -> Result<Settings, UsageError> {
     let mut config = session::Config::connector();
+    config.pomelo = Arc::new(args.pomelo.connector()?);
     config.names.anything = args.any_names;
     config.limits.calls.per_second = args.sends_per_second;
     config.limits.calls.burst = args.sends_per_second.saturating_mul(2);
-    Settings::new(config)
+    Ok(Settings::new(config))
 }
 
 /// What plain HTTP requests get: an identity for those who look for this process, and a hint for

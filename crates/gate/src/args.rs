@@ -3,6 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 
 use daemon::CommonArgs;
+use frontend::PomeloFiles;
 
 /// Where the registry is hosted if nothing is said.
 const REGISTRY_LISTEN: SocketAddr =
@@ -38,6 +39,10 @@ pub struct Args {
     /// other users of the machine cannot see
     #[arg(long, env = "TANGELO_CLUSTER_TOKEN", value_name = "SECRET", hide_env_values = true)]
     pub cluster_token: Option<String>,
+
+    /// What the clients' application has agreed with them.
+    #[command(flatten)]
+    pub pomelo: PomeloFiles,
 
     /// Arguments that every process takes.
     #[command(flatten)]

@@ -13,4 +13,5 @@ mod presence;
 mod run;
 
 pub use args::{Args, RegistryChoice};
+pub use frontend::PomeloFiles;
 pub use run::run;

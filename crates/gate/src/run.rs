@@ -1,6 +1,6 @@
 //! A gate from its start to its end.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use cluster::Timing;
@@ -27,6 +27,7 @@ const DRAIN_WINDOW: Duration = Duration::from_millis(500);
 struct Config {
     registry: RegistryChoice,
     token: Option<ClusterToken>,
+    settings: Settings,
 }
 
 impl Config {
@@ -36,6 +37,10 @@ impl Config {
         Ok(Self {
             registry: RegistryChoice::new(args.registry_listen, args.registry.as_deref()),
             token: token.map_err(|error| UsageError(format!("--cluster-token: {error}")))?,
+            settings: Settings::new(session::Config {
+                pomelo: Arc::new(args.pomelo.gate()?),
+                ..session::Config::gate()
+            }),
         })
     }
 }
@@ -50,9 +55,8 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let process = Process::start(Role::Gate, &args.common)?;
     count::describe();
 
-    let session = session::Config::gate();
-    let names = session.names.clone();
-    let frontend = Frontend::bind(args.listen, Settings::new(session))?;
+    let names = config.settings.session.names.clone();
+    let frontend = Frontend::bind(args.listen, config.settings.clone())?;
     let registry = join_or_host(&process, &config)?;
     process.announce("client", frontend.local_addr())?;
 

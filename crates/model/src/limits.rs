@@ -23,6 +23,9 @@ pub const ROUTE_BYTES_MAX: usize = 255;
 /// Most packages in one WebSocket message. The original took one; clients that join them send a
 /// handful.
 pub const PACKAGES_PER_MESSAGE_MAX: usize = 64;
+/// Largest answer to a handshake, in bytes: routes and schemas of an application, some 700 bytes
+/// for the chat. It must fit into an empty queue twice.
+pub const HANDSHAKE_BYTES_MAX: usize = 512 * 1024;
 /// Largest HTTP request head, in bytes.
 pub const HTTP_HEAD_BYTES_MAX: usize = 16 * 1024;
 
@@ -189,6 +192,7 @@ const _: () = {
     assert!(TEXT_BYTES_MAX < MESSAGE_BYTES_MAX);
     assert!(NAME_CHARS_MAX * 4 <= NAME_BYTES_MAX);
     assert!(MESSAGE_BYTES_MAX * 2 < SESSION_QUEUE_BYTES_MAX);
+    assert!(HANDSHAKE_BYTES_MAX * 2 <= SESSION_QUEUE_BYTES_MAX);
     assert!(WRITE_TIMEOUT.as_millis() < 2 * POMELO_HEARTBEAT.as_millis());
     assert!(WRITE_TIMEOUT.as_millis() + CLOSE_TIMEOUT.as_millis() < DRAIN_TIMEOUT.as_millis());
     assert!(LEASE_BEAT.as_millis() * 3 < LEASE.as_millis());

@@ -124,6 +124,10 @@ pub struct UpArgs {
     /// How log lines look; `pretty` is coloured on a terminal unless NO_COLOR is set
     #[arg(long, env = "TANGELO_LOG_FORMAT", value_name = "FORMAT", default_value = "pretty")]
     pub log_format: LogFormat,
+
+    /// What the clients' application has agreed with them.
+    #[command(flatten)]
+    pub pomelo: gate::PomeloFiles,
 }
 
 /// What `tangelo healthcheck` is told.

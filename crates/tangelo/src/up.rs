@@ -48,6 +48,8 @@ const ENDING: [Role; 3] = [Role::Connector, Role::Chat, Role::Gate];
 pub(crate) async fn run(args: UpArgs) -> anyhow::Result<()> {
     let mut signals = Signals::new().context("cannot receive signals")?;
     let plan = Plan::new(&args)?;
+    // A file that cannot be used is better told here, once, than by each process.
+    args.pomelo.connector()?;
     let _lock = logs::lock(&args.logs)?;
     check_ports(&plan)?;
     logs::make_empty(&plan::addresses_folder(&args.logs))

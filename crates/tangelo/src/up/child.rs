@@ -34,7 +34,7 @@ const FIRST_TIMEOUT: Duration = Duration::from_secs(3);
 const PROBE_INTERVAL: Duration = Duration::from_millis(100);
 
 /// What the command line of every process says already; set outside, these would add to it.
-const OUR_VARIABLES: [&str; 7] = [
+const OUR_VARIABLES: [&str; 10] = [
     "TANGELO_NAME",
     "TANGELO_ADMIN",
     "TANGELO_ADDRESSES",
@@ -42,6 +42,9 @@ const OUR_VARIABLES: [&str; 7] = [
     "TANGELO_LOG",
     "TANGELO_REGISTRY",
     "TANGELO_REGISTRY_LISTEN",
+    "TANGELO_DICTIONARY",
+    "TANGELO_CLIENT_PROTOS",
+    "TANGELO_SERVER_PROTOS",
 ];
 
 /// How a process is.

@@ -55,6 +55,12 @@ impl Plan {
             } else {
                 spec.flag("--registry", format!("http://{registry}"));
             }
+            for (flag, path) in args.pomelo.flags() {
+                // As in the original, whose gates have protos and no dictionary.
+                if flag != "--dictionary" {
+                    spec.flag(flag, path.display());
+                }
+            }
             specs.push(spec);
         }
         for index in 0..args.chats {
@@ -68,6 +74,9 @@ impl Plan {
             let mut spec = Spec::new(args, Role::Connector, index);
             spec.listen(listen, "--connector-port");
             spec.flag("--registry", format!("http://{registry}"));
+            for (flag, path) in args.pomelo.flags() {
+                spec.flag(flag, path.display());
+            }
             specs.push(spec);
         }
         check_ports(&specs)?;
@@ -194,6 +203,17 @@ mod tests {
             let line = ["tangelo".to_owned()].into_iter().chain(spec.args);
             Cli::try_parse_from(line).unwrap();
         }
+    }
+
+    #[test]
+    fn the_applications_files_reach_those_who_need_them() {
+        let plan = plan(&["--dictionary", "d.json", "--server-protos", "s.json"]).unwrap();
+        let gate = plan.specs[0].args.join(" ");
+        assert!(gate.ends_with("--server-protos s.json"), "{gate}");
+        assert!(!gate.contains("--dictionary"), "{gate}");
+        assert!(!plan.specs[1].args.contains(&"--server-protos".to_owned()));
+        let connector = plan.specs[3].args.join(" ");
+        assert!(connector.ends_with("--dictionary d.json --server-protos s.json"), "{connector}");
     }
 
     #[test]
