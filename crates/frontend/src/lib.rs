@@ -41,5 +41,5 @@ mod upgrade;
 pub use application::{Application, Client, Handler};
 pub use frontend::{Frontend, Handle};
 pub use outbound::Outbound;
-pub use pomelo_files::PomeloFiles;
+pub use pomelo_files::{PomeloFiles, path};
 pub use settings::Settings;

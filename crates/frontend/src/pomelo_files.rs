@@ -35,8 +35,9 @@ pub struct PomeloFiles {
     pub server_protos: Option<PathBuf>,
 }
 
-/// A path that may be empty, as a variable is that is set to nothing.
-fn path() -> impl TypedValueParser<Value = PathBuf> {
+/// Parses the path of an argument. It may be empty, as a variable is that is set to nothing.
+#[must_use]
+pub fn path() -> impl TypedValueParser<Value = PathBuf> {
     OsStringValueParser::new().map(PathBuf::from)
 }
 

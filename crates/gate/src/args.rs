@@ -1,6 +1,9 @@
 //! What a gate is told, raw and checked.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
+};
 
 use daemon::CommonArgs;
 use frontend::PomeloFiles;
@@ -16,6 +19,8 @@ Examples:
                                                     for other machines
   tangelo-gate --listen 127.0.0.1:3015 --registry http://127.0.0.1:3005
                                                     a second gate
+  tangelo-gate --web-root public --web-listen 127.0.0.1:3001
+                                                    with the page of the original chat
 
 The page is at / of the client port, and GET /entry?uid=…&rid=… answers a client's connector.";
 
@@ -34,6 +39,15 @@ pub struct Args {
     /// Use the registry of another gate; ignored with --registry-listen
     #[arg(long, env = "TANGELO_REGISTRY", value_name = "URL")]
     pub registry: Option<String>,
+
+    /// Serve the files of this folder in place of the chat page, such as the `web-server/public` of
+    /// the original chat
+    #[arg(long, env = "TANGELO_WEB_ROOT", value_name = "FOLDER", value_parser = frontend::path())]
+    pub web_root: Option<PathBuf>,
+
+    /// Serve the page at this address as well; that of the original chat is on port 3001
+    #[arg(long, env = "TANGELO_WEB_LISTEN", value_name = "ADDRESS")]
+    pub web_listen: Option<SocketAddr>,
 
     /// Secret that all processes of the cluster show each other; best set by its variable, which
     /// other users of the machine cannot see

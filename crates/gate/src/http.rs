@@ -4,8 +4,8 @@ use std::{net::IpAddr, sync::Arc};
 
 use axum::{
     Router,
-    extract::{Query, State},
-    http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header},
+    extract::{Query, Request, State},
+    http::{HeaderMap, HeaderValue, Method, StatusCode, header},
     response::{IntoResponse, Response},
     routing::get,
 };
@@ -16,6 +16,7 @@ use crate::{
     count,
     entry::{self, Entries, Entry},
     page,
+    web_root::WebRoot,
 };
 
 #[derive(Clone)]
@@ -23,15 +24,22 @@ struct Served {
     entries: Entries,
     names: Arc<NameRule>,
     own: IpAddr,
+    web_root: Option<WebRoot>,
 }
 
-/// `names` is the rule by which a room is one; `own` is for clients that name no host.
-pub(crate) fn router(entries: Entries, names: NameRule, own: IpAddr) -> Router {
+/// `names` is the rule by which a room is one; `own` is for clients that name no host; `web_root`
+/// takes the place of the page.
+pub(crate) fn router(
+    entries: Entries,
+    names: NameRule,
+    own: IpAddr,
+    web_root: Option<WebRoot>,
+) -> Router {
     Router::new()
         .route("/entry", get(answer_entry).options(preflight))
         .fallback(other)
         .method_not_allowed_fallback(wrong_method)
-        .with_state(Served { entries, names: Arc::new(names), own })
+        .with_state(Served { entries, names: Arc::new(names), own, web_root })
 }
 
 /// What a client says when it asks where to go.
@@ -100,11 +108,15 @@ async fn preflight() -> Response {
     (StatusCode::NO_CONTENT, headers).into_response()
 }
 
-async fn other(method: Method, uri: Uri, headers: HeaderMap) -> Response {
-    if method != Method::GET && method != Method::HEAD {
+async fn other(State(served): State<Served>, request: Request) -> Response {
+    if request.method() != Method::GET && request.method() != Method::HEAD {
         return wrong_method().await;
     }
-    page::serve(uri.path(), &headers).unwrap_or_else(|| {
+    let found = match &served.web_root {
+        Some(folder) => folder.serve(request).await,
+        None => page::serve(request.uri().path(), request.headers()),
+    };
+    found.unwrap_or_else(|| {
         let words = "Nothing is here. The chat page is at /, and /entry?uid=NAME&rid=ROOM says \
                      which connector to use.\n";
         plain(StatusCode::NOT_FOUND, words)

@@ -11,7 +11,8 @@ mod http;
 mod page;
 mod presence;
 mod run;
+mod web_root;
 
 pub use args::{Args, RegistryChoice};
-pub use frontend::PomeloFiles;
+pub use frontend::{PomeloFiles, path};
 pub use run::run;

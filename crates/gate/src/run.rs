@@ -1,6 +1,6 @@
 //! A gate from its start to its end.
 
-use std::{sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use cluster::Timing;
@@ -17,6 +17,7 @@ use crate::{
     entry::Entries,
     http,
     presence::Presence,
+    web_root::WebRoot,
 };
 
 /// Over which time the clients that are connected are closed: they are few and soon gone.
@@ -28,6 +29,7 @@ struct Config {
     registry: RegistryChoice,
     token: Option<ClusterToken>,
     settings: Settings,
+    web_root: Option<WebRoot>,
 }
 
 impl Config {
@@ -41,6 +43,12 @@ impl Config {
                 pomelo: Arc::new(args.pomelo.gate()?),
                 ..session::Config::gate()
             }),
+            web_root: args
+                .web_root
+                .as_deref()
+                .filter(|folder| !folder.as_os_str().is_empty())
+                .map(WebRoot::new)
+                .transpose()?,
         })
     }
 }
@@ -55,27 +63,44 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let process = Process::start(Role::Gate, &args.common)?;
     count::describe();
 
-    let names = config.settings.session.names.clone();
+    let page = args.web_listen.map(|address| bind_page(address, &config)).transpose()?;
     let frontend = Frontend::bind(args.listen, config.settings.clone())?;
     let registry = join_or_host(&process, &config)?;
+    if let Some(page) = &page {
+        process.announce("page", page.local_addr())?;
+    }
     process.announce("client", frontend.local_addr())?;
 
     let presence = Presence::start(&process, registry);
     let entries = Entries::new(presence.map.clone());
-    let own = net::loopback(frontend.local_addr()).ip();
-    let router = http::router(entries.clone(), names, own);
-    let handle = frontend.handle();
-    let tasks = process.tasks.clone();
-    process.tasks.spawn("frontend", async move {
-        frontend.run(Clients { entries }, router, &tasks).await;
-    });
+    let mut handles = Vec::new();
+    for frontend in [Some(frontend), page].into_iter().flatten() {
+        handles.push(frontend.handle());
+        spawn_frontend(&process, &config, frontend, entries.clone());
+    }
     process.ready.started();
 
     process.stopped().await;
     // Who has asked and not yet gone on loses nothing: a client asks again.
-    handle.drain(DRAIN_WINDOW);
+    handles.iter().for_each(|handle| handle.drain(DRAIN_WINDOW));
     presence.leave().await;
     process.finish().await
+}
+
+/// A second port with all that the first one has: the page asks for its entry beside itself.
+fn bind_page(address: SocketAddr, config: &Config) -> io::Result<Frontend> {
+    Frontend::bind(address, config.settings.clone())
+        .map_err(|error| net::explain(&error, address, "--web-listen"))
+}
+
+fn spawn_frontend(process: &Process, config: &Config, frontend: Frontend, entries: Entries) {
+    let names = config.settings.session.names.clone();
+    let own = net::loopback(frontend.local_addr()).ip();
+    let router = http::router(entries.clone(), names, own, config.web_root.clone());
+    let tasks = process.tasks.clone();
+    process.tasks.spawn("frontend", async move {
+        frontend.run(Clients { entries }, router, &tasks).await;
+    });
 }
 
 /// The registry to join, hosted here if so configured.

@@ -27,11 +27,16 @@ struct Gate {
 
 impl Gate {
     fn start(name: &str) -> Self {
+        Self::start_with(name, &[])
+    }
+
+    fn start_with(name: &str, args: &[&str]) -> Self {
         let file = std::env::temp_dir().join(format!("tangelo-{}-{name}", std::process::id()));
         let child = command()
             .args(["--name", name, "--listen", "127.0.0.1:0"])
             .args(["--registry-listen", "127.0.0.1:0", "--addresses"])
             .arg(&file)
+            .args(args)
             .stdout(Stdio::null())
             .spawn()
             .unwrap();
@@ -218,6 +223,31 @@ fn the_page_and_what_is_not_there() {
     assert_eq!(status, 204);
 }
 
+/// A page of the operator's on its own port, as the original had it.
+#[test]
+fn a_folder_takes_the_place_of_the_page() {
+    let folder = std::env::temp_dir().join(format!("tangelo-{}-web", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(folder.join("index.html"), "<script>old()</script>").unwrap();
+    let root = folder.display().to_string();
+    let gate = Gate::start_with("gate-11", &["--web-root", &root, "--web-listen", "127.0.0.1:0"]);
+    for port in ["client", "page"] {
+        let (status, text) = gate.get(port, "/");
+        assert_eq!(status, 200);
+        assert!(text.ends_with("<script>old()</script>"), "{text}");
+        let head = text.to_lowercase();
+        assert!(!head.contains("content-security-policy"), "{head}");
+        assert_eq!(gate.get(port, "/app.js").0, 404);
+        assert_eq!(gate.get(port, "/../etc/passwd").0, 404);
+        assert_eq!(gate.get(port, "/entry?uid=alice").0, 503);
+        let (status, text) = request(gate.address(port), "HEAD", "/index.html", "x");
+        assert_eq!(status, 200);
+        assert!(text.ends_with("\r\n\r\n"), "{text}");
+        assert_eq!(request(gate.address(port), "POST", "/index.html", "x").0, 405);
+    }
+    std::fs::remove_dir_all(&folder).unwrap();
+}
+
 fn run(args: &[&str]) -> (Output, String) {
     let output = command().args(args).stdin(Stdio::null()).output().unwrap();
     let words = String::from_utf8(output.stderr.clone()).unwrap();
@@ -232,6 +262,8 @@ fn wrong_arguments_exit_64_and_say_what_to_do() {
         (&["--log", "a=b=c"], "give a level"),
         (&["--name", "two words"], "use up to 64 letters"),
         (&["--cluster-token", "two words"], "visible ASCII"),
+        (&["--web-root", "/no/such/folder"], "the folder that holds the page's index.html"),
+        (&["--server-protos", "/no/such/file"], "mend the file, or leave --server-protos out"),
         (&["--listen", "127.0.0.1:0", "--registry", "etcd://x:1"], "only http://host:port"),
     ] {
         let (output, stderr) = run(args);
@@ -249,4 +281,7 @@ fn a_port_in_use_is_an_error_that_says_what_to_do() {
     let words = String::from_utf8(output.stdout).unwrap();
     assert!(words.contains("is in use; stop the process that holds it"), "{words}");
     assert!(words.contains("choose another with --listen"), "{words}");
+    let output = command().args(["--listen", "127.0.0.1:0", "--web-listen", &taken]).output();
+    let words = String::from_utf8(output.unwrap().stdout).unwrap();
+    assert!(words.contains("choose another with --web-listen"), "{words}");
 }

@@ -27,7 +27,9 @@ run before in <name>.log.1. Ctrl-C drains the cluster; a second Ctrl-C kills it 
 Examples:
   tangelo up --connectors 4 --chats 3
   tangelo up --host 0.0.0.0 --logs /var/log/tangelo --log-format json
-  tangelo up --log info,session=debug";
+  tangelo up --log info,session=debug
+  tangelo up --web-root chatofpomelo/web-server/public --web-port 3001
+                                         the page of the original chat, unmodified";
 
 const BENCH_EXAMPLES: &str = "\
 Examples:
@@ -111,6 +113,16 @@ pub struct UpArgs {
     /// Port of the registry, on 127.0.0.1
     #[arg(long, value_name = "PORT", default_value_t = 3005, value_parser = port())]
     pub registry_port: u16,
+
+    /// Serve the files of this folder in place of the chat page, such as the `web-server/public` of
+    /// the original chat
+    #[arg(long, env = "TANGELO_WEB_ROOT", value_name = "FOLDER", value_parser = gate::path())]
+    pub web_root: Option<PathBuf>,
+
+    /// Port of the first gate for the page alone; further gates take the next ports. The page of
+    /// the original chat is on 3001 [default: only --gate-port]
+    #[arg(long, value_name = "PORT", value_parser = port())]
+    pub web_port: Option<u16>,
 
     /// Folder for the logs, one file per process
     #[arg(long, value_name = "DIR", default_value = "logs")]

@@ -34,7 +34,7 @@ const FIRST_TIMEOUT: Duration = Duration::from_secs(3);
 const PROBE_INTERVAL: Duration = Duration::from_millis(100);
 
 /// What the command line of every process says already; set outside, these would add to it.
-const OUR_VARIABLES: [&str; 10] = [
+const OUR_VARIABLES: [&str; 12] = [
     "TANGELO_NAME",
     "TANGELO_ADMIN",
     "TANGELO_ADDRESSES",
@@ -45,6 +45,8 @@ const OUR_VARIABLES: [&str; 10] = [
     "TANGELO_DICTIONARY",
     "TANGELO_CLIENT_PROTOS",
     "TANGELO_SERVER_PROTOS",
+    "TANGELO_WEB_ROOT",
+    "TANGELO_WEB_LISTEN",
 ];
 
 /// How a process is.

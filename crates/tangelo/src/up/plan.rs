@@ -48,7 +48,14 @@ impl Plan {
         for index in 0..args.gates {
             let listen = client_address(args.host, args.gate_port, index, "--gate-port")?;
             let mut spec = Spec::new(args, Role::Gate, index);
-            spec.listen(listen, "--gate-port");
+            spec.listen(listen, "--listen", "--gate-port");
+            if let Some(first) = args.web_port {
+                let listen = client_address(args.host, first, index, "--web-port")?;
+                spec.listen(listen, "--web-listen", "--web-port");
+            }
+            if let Some(folder) = args.web_root.as_deref().filter(|it| !it.as_os_str().is_empty()) {
+                spec.flag("--web-root", folder.display());
+            }
             if index == 0 {
                 spec.flag("--registry-listen", registry);
                 spec.ports.push((registry, "--registry-port"));
@@ -72,7 +79,7 @@ impl Plan {
         for index in 0..args.connectors {
             let listen = client_address(args.host, args.connector_port, index, "--connector-port")?;
             let mut spec = Spec::new(args, Role::Connector, index);
-            spec.listen(listen, "--connector-port");
+            spec.listen(listen, "--listen", "--connector-port");
             spec.flag("--registry", format!("http://{registry}"));
             for (flag, path) in args.pomelo.flags() {
                 spec.flag(flag, path.display());
@@ -85,8 +92,9 @@ impl Plan {
         for spec in specs.iter_mut().skip(1) {
             spec.after.clone_from(&first);
         }
-        let gate = net::loopback(SocketAddr::new(args.host, args.gate_port));
-        Ok(Self { specs, page: format!("http://{gate}/") })
+        let port = args.web_port.unwrap_or(args.gate_port);
+        let page = net::loopback(SocketAddr::new(args.host, port));
+        Ok(Self { specs, page: format!("http://{page}/") })
     }
 
     /// What the cluster is made of, such as `1 gate, 2 connectors, 2 chats`.
@@ -127,8 +135,9 @@ impl Spec {
         self.args.extend([name.to_owned(), value.to_string()]);
     }
 
-    fn listen(&mut self, address: SocketAddr, flag: &'static str) {
-        self.flag("--listen", address);
+    /// Has it listen at `address`, which a flag of `up` has chosen.
+    fn listen(&mut self, address: SocketAddr, name: &str, flag: &'static str) {
+        self.flag(name, address);
         self.ports.push((address, flag));
     }
 }
@@ -214,6 +223,17 @@ mod tests {
         assert!(!plan.specs[1].args.contains(&"--server-protos".to_owned()));
         let connector = plan.specs[3].args.join(" ");
         assert!(connector.ends_with("--dictionary d.json --server-protos s.json"), "{connector}");
+    }
+
+    #[test]
+    fn the_page_can_be_another_on_a_port_of_its_own() {
+        let plan = plan(&["--gates", "2", "--web-port", "3001", "--web-root", "public"]).unwrap();
+        assert_eq!(plan.page, "http://127.0.0.1:3001/");
+        for (index, address) in ["127.0.0.1:3001", "127.0.0.1:3002"].into_iter().enumerate() {
+            let args = plan.specs[index].args.join(" ");
+            let said = format!("--web-listen {address} --web-root public");
+            assert!(args.contains(&said), "{args}");
+        }
     }
 
     #[test]
