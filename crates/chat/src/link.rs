@@ -32,9 +32,11 @@ async fn serve(link: LinkId, incoming: Incoming, workers: Workers, token: Cancel
     let cut = token.child_token();
     tracing::info!(connector = %peer.node, incarnation = %connector, link = link.0, "link open");
     gauge!("tangelo_chat_links").increment(1);
-    workers
-        .all(|| Input::LinkUp { connector, link, sender: sender.clone(), cut: cut.clone() })
-        .await;
+    let up = || {
+        let (name, sender, cut) = (peer.node.clone(), sender.clone(), cut.clone());
+        Input::LinkUp { connector, name, link, sender, cut }
+    };
+    workers.all(up).await;
     drop(sender);
     let ended = tokio::select! {
         ended = receive(link, connector, receiver, &workers) => ended,

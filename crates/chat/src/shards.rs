@@ -1,13 +1,13 @@
 //! Carries out which shards this chat claims and gives up.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc};
 
 use cluster::{
     ClusterMap,
     ownership::{Effect, Event, Shards},
 };
 use daemon::{Process, Readiness, Tasks};
-use model::{Incarnation, Shard, Term, limits};
+use model::{Incarnation, NodeId, Shard, Term, limits};
 use registry::{Lease, Membership};
 use room::OwnerEvent;
 use tokio::{
@@ -24,7 +24,7 @@ pub(crate) struct Keeper {
     workers: Workers,
     ready: Readiness,
     tasks: Tasks,
-    connectors: BTreeSet<Incarnation>,
+    connectors: BTreeMap<Incarnation, NodeId>,
     owned: usize,
     answers: mpsc::Sender<Event>,
 }
@@ -45,7 +45,7 @@ impl Keeper {
             workers,
             ready,
             tasks,
-            connectors: BTreeSet::new(),
+            connectors: BTreeMap::new(),
             owned: 0,
             answers,
         };
@@ -143,13 +143,15 @@ impl Keeper {
     }
 
     async fn tell_gone_connectors(&mut self, map: &ClusterMap) {
-        let live: BTreeSet<Incarnation> = map.connectors().map(|node| node.incarnation).collect();
-        for gone in self.connectors.difference(&live) {
-            tracing::info!(connector = %gone, "connector is gone");
-            let event = OwnerEvent::ConnectorGone(*gone);
-            self.workers.all(|| Input::Room(event.clone())).await;
+        for (gone, name) in &self.connectors {
+            if !map.nodes.contains_key(gone) {
+                tracing::info!(connector = %name, incarnation = %gone, "connector is gone");
+                let event = OwnerEvent::ConnectorGone(*gone);
+                self.workers.all(|| Input::Room(event.clone())).await;
+            }
         }
-        self.connectors = live;
+        let live = map.connectors().map(|node| (node.incarnation, node.id.clone()));
+        self.connectors = live.collect();
     }
 }
 

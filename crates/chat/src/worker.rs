@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use daemon::Tasks;
 use metrics::{counter, gauge};
-use model::{Incarnation, Shard, Time, limits};
+use model::{Incarnation, NodeId, Shard, Time, limits};
 use room::{
     LinkId, Owner, OwnerEffect, OwnerEvent,
     message::{Frame, ToOwner, ToRelay},
@@ -30,7 +30,13 @@ pub(crate) enum Input {
     /// Something for the rooms.
     Room(OwnerEvent),
     /// A connector opened a stream.
-    LinkUp { connector: Incarnation, link: LinkId, sender: Sender<ToRelay>, cut: CancellationToken },
+    LinkUp {
+        connector: Incarnation,
+        name: NodeId,
+        link: LinkId,
+        sender: Sender<ToRelay>,
+        cut: CancellationToken,
+    },
     /// A batch from a connector, only frames of this worker's shards.
     Frames { connector: Incarnation, link: LinkId, frames: Vec<Frame<ToOwner>> },
 }
@@ -94,6 +100,7 @@ impl Workers {
 
 /// This end of a connector's stream.
 struct Link {
+    name: NodeId,
     link: LinkId,
     sender: Sender<ToRelay>,
     cut: CancellationToken,
@@ -162,16 +169,13 @@ impl Worker {
                 }
                 self.handle(event);
             }
-            Input::LinkUp { connector, link, sender, cut } => {
-                self.link_up(connector, link, sender, cut);
+            Input::LinkUp { connector, name, link, sender, cut } => {
+                self.link_up(connector, Link { name, link, sender, cut });
             }
             Input::Frames { connector, link, frames } => {
                 counter!("tangelo_chat_frames_in_total").increment(frames.len() as u64);
                 for frame in frames {
-                    tracing::debug!(
-                        %connector, shard = %frame.shard, term = %frame.term,
-                        message = ?Brief(&frame.message), "frame in"
-                    );
+                    self.log_in(connector, &frame);
                     self.handle(OwnerEvent::Frame { connector, link, frame });
                 }
             }
@@ -179,18 +183,13 @@ impl Worker {
     }
 
     /// A later stream replaces an earlier one; one that was overtaken on its way here is ended.
-    fn link_up(
-        &mut self,
-        connector: Incarnation,
-        link: LinkId,
-        sender: Sender<ToRelay>,
-        cut: CancellationToken,
-    ) {
+    fn link_up(&mut self, connector: Incarnation, new: Link) {
+        let link = new.link;
         if self.links.get(&connector).is_some_and(|known| known.link > link) {
-            cut.cancel();
+            new.cut.cancel();
             return;
         }
-        if let Some(earlier) = self.links.insert(connector, Link { link, sender, cut }) {
+        if let Some(earlier) = self.links.insert(connector, new) {
             earlier.cut.cancel();
         }
         self.handle(OwnerEvent::LinkUp { connector, link });
@@ -217,8 +216,10 @@ impl Worker {
         match effect {
             OwnerEffect::Frame { to, frame } => self.send(to, frame),
             OwnerEffect::CutLink(connector) => {
-                if let Some(link) = self.links.get(&connector) {
-                    tracing::info!(%connector, "cutting the link of a connector that is gone");
+                if let Some(link) = self.links.get(&connector)
+                    && !link.cut.is_cancelled()
+                {
+                    tracing::info!(connector = %link.name, "cutting the link of a connector that is gone");
                     link.cut.cancel();
                 }
             }
@@ -230,31 +231,86 @@ impl Worker {
             }
             OwnerEffect::StaleFrame { shard, from, term } => {
                 counter!("tangelo_chat_stale_frames_total").increment(1);
-                tracing::debug!(%shard, %term, connector = %from, "frame of another term dropped");
+                tracing::debug!(
+                    %shard, %term, connector = self.name(from), "frame of another term dropped"
+                );
             }
         }
     }
 
     fn send(&mut self, to: Incarnation, frame: Frame<ToRelay>) {
-        let Some(Link { sender, cut, .. }) = self.links.get(&to) else { return };
+        let Some(Link { name, sender, cut, .. }) = self.links.get(&to) else { return };
         if cut.is_cancelled() {
             return;
         }
-        if let ToRelay::Event { room, event } = &frame.message {
-            let send = event.send();
-            tracing::debug!(
-                %room, position = %event.position, to = %to,
-                session = send.map(|(from, _)| from.session.0), number = send.map(|(_, n)| n.0),
-                "event out"
-            );
-        }
+        self.log_out(name, &frame);
         counter!("tangelo_chat_frames_out_total").increment(1);
         if sender.send(frame).is_err() {
             // A frame is missing now: only a new attach can bring the connector back into step.
             counter!("tangelo_chat_links_cut_total").increment(1);
-            tracing::warn!(connector = %to, "link is full: cutting it, the connector attaches anew");
+            tracing::warn!(connector = %name, "link is full: cutting it, the connector attaches anew");
             cut.cancel();
         }
+    }
+
+    /// Tells what a connector says: who and which, never the text.
+    fn log_in(&self, connector: Incarnation, frame: &Frame<ToOwner>) {
+        if !tracing::enabled!(tracing::Level::DEBUG) {
+            return;
+        }
+        let connector = self.name(connector);
+        match &frame.message {
+            ToOwner::State(state) => {
+                let members = state.own.len();
+                tracing::debug!(room = %state.room, position = %state.position, members, connector, "state");
+            }
+            ToOwner::Attached { rooms } => {
+                tracing::debug!(shard = %frame.shard, term = %frame.term, rooms, connector, "attached");
+            }
+            ToOwner::Join { room, session, user } => {
+                tracing::debug!(session = session.0, %room, %user, connector, "join");
+            }
+            ToOwner::Leave { room, session } => {
+                tracing::debug!(session = session.0, %room, connector, "leave");
+            }
+            ToOwner::Say { room, session, number, .. } => {
+                tracing::debug!(session = session.0, number = number.0, %room, connector, "say");
+            }
+        }
+    }
+
+    /// Tells what a connector is told. Of an event, `from` is the connector of the session that
+    /// said it.
+    fn log_out(&self, connector: &NodeId, frame: &Frame<ToRelay>) {
+        match &frame.message {
+            ToRelay::Event { room, event } => {
+                let (member, number) = event.send().unzip();
+                tracing::debug!(
+                    session = member.map(|member| member.session.0), number = number.map(|it| it.0),
+                    from = member.map(|member| self.name(member.connector)),
+                    %room, position = %event.position, %connector, "event out"
+                );
+            }
+            ToRelay::JoinRefused { room, session, code } => {
+                tracing::debug!(session = session.0, %room, %code, %connector, "join refused");
+            }
+            ToRelay::SayRefused { room, session, number, code } => {
+                tracing::debug!(
+                    session = session.0, number = number.0, %room, %code, %connector, "say refused"
+                );
+            }
+            ToRelay::Snapshot(snapshot) => {
+                let (room, position) = (&snapshot.room, snapshot.position);
+                tracing::debug!(%room, %position, %connector, "snapshot out");
+            }
+            ToRelay::Opened | ToRelay::NotOwner => {}
+        }
+    }
+
+    /// The name of a connector, or, when its link is gone, the number of its life.
+    fn name(&self, connector: Incarnation) -> String {
+        let name = self.links.get(&connector).map(|link| link.name.to_string());
+        name.unwrap_or_else(|| connector.to_string())
     }
 
     fn tell_opened(&mut self) {
@@ -279,22 +335,5 @@ impl Worker {
         set("tangelo_chat_rooms", self.owner.rooms());
         set("tangelo_chat_members", self.owner.members());
         set("tangelo_chat_shards_open", self.owner.open().count());
-    }
-}
-
-/// A frame in a log line: who and which, never the text.
-struct Brief<'a>(&'a ToOwner);
-
-impl std::fmt::Debug for Brief<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self.0 {
-            ToOwner::State(state) => write!(f, "state of {} at {}", state.room, state.position),
-            ToOwner::Attached { .. } => f.write_str("attached"),
-            ToOwner::Join { room, session, .. } => write!(f, "join {room} session {session}"),
-            ToOwner::Leave { room, session } => write!(f, "leave {room} session {session}"),
-            ToOwner::Say { room, session, number, .. } => {
-                write!(f, "say {room} session {session} number {number}")
-            }
-        }
     }
 }

@@ -106,7 +106,11 @@ impl Link {
         let cut = self.token.child_token();
         tracing::info!(chat = %self.peer.node, address = self.address, "link open");
         gauge!("tangelo_connector_links").increment(1);
-        self.workers.all(|| Input::LinkUp { peer, sender: sender.clone(), cut: cut.clone() }).await;
+        let up = || {
+            let (name, sender, cut) = (self.peer.node.clone(), sender.clone(), cut.clone());
+            Input::LinkUp { peer, name, sender, cut }
+        };
+        self.workers.all(up).await;
         drop(sender);
         let ended = tokio::select! {
             ended = self.receive(receiver) => ended,

@@ -9,8 +9,8 @@ use daemon::Tasks;
 use frontend::Outbound;
 use metrics::{counter, gauge};
 use model::{
-    Code, Content, Incarnation, RoomId, SendNumber, SessionId, Shard, Target, Time, UserName,
-    limits,
+    Code, Content, Incarnation, NodeId, RoomId, SendNumber, SessionId, Shard, Target, Time,
+    UserName, limits,
 };
 use room::{
     Push, RelayEffect, RelayEvent, Relays,
@@ -45,7 +45,7 @@ pub(crate) enum Input {
     /// Something for the relays.
     Room(RelayEvent),
     /// A stream to a chat is open.
-    LinkUp { peer: Incarnation, sender: Sender<ToOwner>, cut: CancellationToken },
+    LinkUp { peer: Incarnation, name: NodeId, sender: Sender<ToOwner>, cut: CancellationToken },
     /// A batch from a chat, only frames of this worker's shards.
     Frames { from: Incarnation, frames: Vec<Frame<ToRelay>> },
     /// A client wants in.
@@ -127,11 +127,19 @@ impl Workers {
     }
 }
 
+/// This end of a stream to a chat.
+struct Link {
+    name: NodeId,
+    sender: Sender<ToOwner>,
+    cut: CancellationToken,
+}
+
 struct Worker {
     number: usize,
+    me: Incarnation,
     relays: Relays,
     hub: Hub,
-    links: BTreeMap<Incarnation, (Sender<ToOwner>, CancellationToken)>,
+    links: BTreeMap<Incarnation, Link>,
     effects: Vec<RelayEffect>,
     start: Instant,
 }
@@ -140,6 +148,7 @@ impl Worker {
     fn new(number: usize, me: Incarnation, options: Arc<Options>) -> Self {
         Self {
             number,
+            me,
             relays: Relays::new(me),
             hub: Hub::new(options),
             links: BTreeMap::new(),
@@ -179,21 +188,14 @@ impl Worker {
                 }
                 self.handle(event);
             }
-            Input::LinkUp { peer, sender, cut } => {
-                self.links.insert(peer, (sender, cut));
+            Input::LinkUp { peer, name, sender, cut } => {
+                self.links.insert(peer, Link { name, sender, cut });
                 self.handle(RelayEvent::LinkUp(peer));
             }
             Input::Frames { from, frames } => {
                 counter!("tangelo_connector_frames_in_total").increment(frames.len() as u64);
                 for frame in frames {
-                    if let ToRelay::Event { room, event } = &frame.message {
-                        let send = event.send();
-                        tracing::debug!(
-                            %room, position = %event.position,
-                            session = send.map(|(from, _)| from.session.0),
-                            number = send.map(|(_, n)| n.0), "event in"
-                        );
-                    }
+                    self.log_in(from, &frame);
                     self.handle(RelayEvent::Frame { from, frame });
                 }
             }
@@ -266,11 +268,11 @@ impl Worker {
             RelayEffect::CutLink(peer) => self.cut(peer, "an event is missing"),
             RelayEffect::StaleFrame { shard, from, term } => {
                 counter!("tangelo_connector_stale_frames_total").increment(1);
-                tracing::debug!(%shard, %term, chat = %from, "frame of another term dropped");
+                tracing::debug!(%shard, %term, chat = self.name(from), "frame of another term dropped");
             }
             RelayEffect::Attached { shard, owner, term } => {
                 counter!("tangelo_connector_attached_total").increment(1);
-                tracing::debug!(%shard, chat = %owner, %term, "attached");
+                tracing::debug!(%shard, chat = self.name(owner), %term, "attached");
             }
         }
     }
@@ -283,11 +285,19 @@ impl Worker {
         answered: Option<(SessionId, SendNumber)>,
     ) {
         let told = self.hub.push(sessions, except, push, answered);
+        if let Push::Chat(event) = push {
+            let (session, number) = answered.unzip();
+            tracing::debug!(
+                position = %event.position, members = told,
+                session = session.map(|session| session.0), number = number.map(|number| number.0),
+                "told"
+            );
+        }
         counter!("tangelo_connector_deliveries_total").increment(told as u64);
     }
 
     fn send(&mut self, to: Incarnation, frame: Frame<ToOwner>) {
-        let Some((sender, cut)) = self.links.get(&to) else { return };
+        let Some(Link { sender, cut, .. }) = self.links.get(&to) else { return };
         if cut.is_cancelled() {
             // Something is missing on it already: what follows must not overtake the attach.
             return;
@@ -300,13 +310,32 @@ impl Worker {
 
     /// Ends a link on which something is missing; the next one begins with an attach.
     fn cut(&mut self, peer: Incarnation, reason: &str) {
-        if let Some((_, cut)) = self.links.get(&peer)
+        if let Some(Link { name, cut, .. }) = self.links.get(&peer)
             && !cut.is_cancelled()
         {
             counter!("tangelo_connector_links_cut_total").increment(1);
-            tracing::warn!(chat = %peer, reason, "cutting a link; it attaches anew");
+            tracing::warn!(chat = %name, reason, "cutting a link; it attaches anew");
             cut.cancel();
         }
+    }
+
+    /// Tells what a chat says of a room: who and which, never the text.
+    fn log_in(&self, chat: Incarnation, frame: &Frame<ToRelay>) {
+        if let ToRelay::Event { room, event } = &frame.message {
+            let (member, number) = event.send().unzip();
+            // A session of another connector is one only together with that connector.
+            let other = member.map(|member| member.connector).filter(|other| *other != self.me);
+            tracing::debug!(
+                session = member.map(|member| member.session.0), number = number.map(|it| it.0),
+                from = other.map(tracing::field::display), %room, position = %event.position, chat = self.name(chat), "event in"
+            );
+        }
+    }
+
+    /// The name of a chat, or, when its link is gone, the number of its life.
+    fn name(&self, chat: Incarnation) -> String {
+        let name = self.links.get(&chat).map(|link| link.name.to_string());
+        name.unwrap_or_else(|| chat.to_string())
     }
 
     fn gauges(&self) {

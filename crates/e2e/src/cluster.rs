@@ -159,7 +159,9 @@ impl Node {
                 command.env_remove(name);
             }
         }
-        if let Ok(filter) = std::env::var(LOG_FILTER) {
+        if let Ok(filter) = std::env::var(LOG_FILTER)
+            && !self.args.iter().any(|arg| arg == "--log")
+        {
             command.args(["--log", &filter]);
         }
         writeln!(log, "---- {command:?}")?;

@@ -44,11 +44,12 @@ impl Asker {
         count::entry(if entry.is_some() { count::PLACED } else { count::NO_CONNECTOR });
         match entry {
             Some(Entry { host, port }) => {
-                tracing::debug!(session = %self.id, host, port, "entry given");
+                let room = room.map(tracing::field::display);
+                tracing::debug!(session = self.id.0, user, room, host, port, "entry given");
                 Reply::Entry { host, port }
             }
             None => {
-                tracing::debug!(session = %self.id, "no connector takes clients");
+                tracing::debug!(session = self.id.0, user, "no connector takes clients");
                 Reply::Refused { code: Code::NotApplied, error: false }
             }
         }

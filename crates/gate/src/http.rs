@@ -70,7 +70,15 @@ async fn answer_entry(
     match served.entries.place(Process::now(), &asked.uid, room.as_ref(), &reached_by) {
         Some(entry) => {
             count::entry(count::PLACED);
-            tracing::debug!(host = entry.host, port = entry.port, over = "http", "entry given");
+            let (user, room) = (asked.uid, room.map(tracing::field::display));
+            tracing::debug!(
+                user,
+                room,
+                host = entry.host,
+                port = entry.port,
+                over = "http",
+                "entry given"
+            );
             entry_response(StatusCode::OK, Some(entry))
         }
         None => {
