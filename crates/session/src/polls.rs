@@ -107,6 +107,11 @@ impl<P> Polls<P> {
         std::mem::take(&mut self.packets)
     }
 
+    /// The poll that hangs.
+    pub fn hanging(&mut self) -> Option<&mut P> {
+        self.waiting.as_mut().map(|(poll, _)| poll)
+    }
+
     /// Whether nothing waits.
     #[must_use]
     pub fn is_empty(&self) -> bool {

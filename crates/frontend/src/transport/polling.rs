@@ -83,8 +83,9 @@ enum Arrived {
     /// A poll has hung for long enough.
     Hung,
     Socket,
-    /// The client has ended the endless response.
-    StreamEnded,
+    /// The client has given up its poll or endless response, and with it the session: that is how
+    /// a page is seen to go away.
+    GivenUp,
     Probe,
     /// The client has not moved to its WebSocket in time.
     ProbeLate,
@@ -121,7 +122,7 @@ impl Polling {
             && packets != [v09::NOOP]
             && packets != [v1::NOOP]
         {
-            // The client gave that poll up; it gets them by the next.
+            // The client gave that poll up at this very moment. It may yet send another.
             self.polls.put_back(packets);
         }
     }
@@ -256,7 +257,7 @@ impl Transport for Polling {
         }
         let hung = self.polls.poll_timeout().map(|time| self.shared.instant(time));
         let late = self.probe.as_ref().map(|probe| probe.until);
-        let Self { requests, line, probe, .. } = self;
+        let Self { requests, polls, line, probe, .. } = self;
         let carried = async {
             match line {
                 Line::Socket(socket) => {
@@ -265,9 +266,15 @@ impl Transport for Polling {
                 }
                 Line::Stream(stream) => {
                     stream.closed().await;
-                    Arrived::StreamEnded
+                    Arrived::GivenUp
                 }
-                Line::Polls => std::future::pending().await,
+                Line::Polls => match polls.hanging() {
+                    Some(poll) => {
+                        poll.closed().await;
+                        Arrived::GivenUp
+                    }
+                    None => std::future::pending().await,
+                },
             }
         };
         let probed = async {
@@ -298,7 +305,7 @@ impl Transport for Polling {
                 Line::Socket(socket) => socket.read(take),
                 Line::Polls | Line::Stream(_) => Arrival::Nothing,
             },
-            Some(Arrived::StreamEnded) => Arrival::End(CloseReason::ClientLeft),
+            Some(Arrived::GivenUp) => Arrival::End(CloseReason::ClientLeft),
             Some(Arrived::Probe) => {
                 self.read_probe();
                 Arrival::Nothing

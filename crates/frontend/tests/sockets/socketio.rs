@@ -374,15 +374,19 @@ async fn a_websocket_that_fails_leaves_the_session_polling() {
 }
 
 #[tokio::test]
-async fn a_poll_that_was_given_up_loses_nothing() {
+async fn a_page_that_goes_away_while_it_polls_has_left() {
     let server = Server::connector();
     let id = new_id(&server).await;
     let target = format!("/socket.io/?EIO=3&transport=polling&b64=1&sid={id}");
     assert_eq!(body(&get(&server, &target).await), "2:40");
     drop(ask(&server, "GET", &target, "", "").await);
-    until(|| server.handle.connections() == 1).await;
-    assert!(post(&server, &target, &payload(&["2"])).await.ends_with("ok"));
-    assert_eq!(body(&get(&server, &target).await), "1:3");
+    server.is_quiet().await;
+    let target = format!("/socket.io/1/xhr-polling/{}", old_id(&server).await);
+    assert_eq!(body(&get(&server, &target).await), "1::");
+    drop(ask(&server, "GET", &target, "", "").await);
+    server.is_quiet().await;
+    let closed = server.chat.closed.lock().unwrap();
+    assert!(closed.iter().all(|(_, reason)| *reason == CloseReason::ClientLeft), "{closed:?}");
 }
 
 #[tokio::test]
