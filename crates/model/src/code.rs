@@ -72,6 +72,23 @@ impl Code {
         }
     }
 
+    /// What it says to people.
+    #[must_use]
+    pub const fn text(self) -> &'static str {
+        match self {
+            Self::Ok => "done",
+            Self::Malformed => "the request does not say what it should",
+            Self::Unauthorized => "enter a room first",
+            Self::Forbidden => "not allowed",
+            Self::Absent => "nobody of this name, or nothing at this route",
+            Self::NameTaken => "that name is taken in this room",
+            Self::TooLarge => "too large",
+            Self::SlowDown => "too fast; try again later",
+            Self::NotApplied => "nothing was done; try again",
+            Self::Unknown => "it may or may not have been done",
+        }
+    }
+
     /// Whether the same request may be sent again without being applied twice.
     #[must_use]
     pub const fn retry_is_safe(self) -> bool {

@@ -104,7 +104,7 @@ impl Client {
     /// The connection stands.
     pub(crate) fn connected(&self, out: &mut Vec<Effect>) {
         let first = match self.dialect {
-            Dialect::Pomelo | Dialect::PomeloCesu8 => return,
+            Dialect::Pomelo | Dialect::PomeloCesu8 | Dialect::Pitaya => return,
             Dialect::SocketIo09 => socketio::v09::CONNECT,
             Dialect::SocketIo1 => socketio::v1::CONNECT,
         };
@@ -352,8 +352,10 @@ impl Client {
         let beats = &self.config.socketio;
         let gone = Alarm::Close(CloseReason::HeartbeatTimeout);
         match (self.dialect, self.config.heartbeat) {
-            (Dialect::Pomelo | Dialect::PomeloCesu8, Some(beat)) => (self.heard + 2 * beat, gone),
-            (Dialect::Pomelo | Dialect::PomeloCesu8, None) => self.idle(),
+            (Dialect::Pomelo | Dialect::PomeloCesu8 | Dialect::Pitaya, Some(beat)) => {
+                (self.heard + 2 * beat, gone)
+            }
+            (Dialect::Pomelo | Dialect::PomeloCesu8 | Dialect::Pitaya, None) => self.idle(),
             // A poll hangs so long; after it the next must come.
             (Dialect::SocketIo09, _) if !self.is_asked_for_life() => {
                 (self.heard + beats.poll + beats.patience, gone)

@@ -162,6 +162,9 @@ pub enum Dialect {
     /// The same for the browser library, whose own text coder knows no characters of four bytes:
     /// they go out as two surrogates of three bytes each (CESU-8).
     PomeloCesu8,
+    /// The binary protocol as Pitaya's clients speak it: every body is JSON, and a refusal is
+    /// marked as one and says what is wrong.
+    Pitaya,
     /// Socket.IO 0.9, over WebSocket and polling.
     SocketIo09,
     /// Socket.IO 1.x and 2.x over Engine.IO 3, over WebSocket and polling.
@@ -170,13 +173,14 @@ pub enum Dialect {
 
 impl Dialect {
     /// All dialects, in order.
-    pub const ALL: [Self; 4] = [Self::Pomelo, Self::PomeloCesu8, Self::SocketIo09, Self::SocketIo1];
+    pub const ALL: [Self; 5] =
+        [Self::Pomelo, Self::PomeloCesu8, Self::Pitaya, Self::SocketIo09, Self::SocketIo1];
 
     /// Whether a unit goes out as a text message on WebSocket, not as a binary one.
     #[must_use]
     pub const fn is_text(self) -> bool {
         match self {
-            Self::Pomelo | Self::PomeloCesu8 => false,
+            Self::Pomelo | Self::PomeloCesu8 | Self::Pitaya => false,
             Self::SocketIo09 | Self::SocketIo1 => true,
         }
     }
@@ -194,6 +198,7 @@ impl Dialect {
         match self {
             Self::Pomelo => options.encode_push(push, pomelo::Encoding::Utf8),
             Self::PomeloCesu8 => options.encode_push(push, pomelo::Encoding::Cesu8),
+            Self::Pitaya => pomelo::pitaya::encode_push(push),
             Self::SocketIo09 => Some(socketio::v09::encode_push(push)),
             Self::SocketIo1 => Some(socketio::v1::encode_push(push)),
         }
@@ -213,6 +218,7 @@ impl Dialect {
         match self {
             Self::Pomelo => options.encode_reply(id, route, reply, pomelo::Encoding::Utf8),
             Self::PomeloCesu8 => options.encode_reply(id, route, reply, pomelo::Encoding::Cesu8),
+            Self::Pitaya => pomelo::pitaya::encode_reply(id, reply),
             Self::SocketIo09 => socketio::v09::encode_reply(id, reply),
             Self::SocketIo1 => socketio::v1::encode_reply(id, reply),
         }
@@ -223,7 +229,9 @@ impl Dialect {
     #[must_use]
     pub fn encode_kick(self, reason: &str) -> Vec<Bytes> {
         match self {
-            Self::Pomelo => vec![pomelo::encode_kick(reason, pomelo::Encoding::Utf8)],
+            Self::Pomelo | Self::Pitaya => {
+                vec![pomelo::encode_kick(reason, pomelo::Encoding::Utf8)]
+            }
             Self::PomeloCesu8 => vec![pomelo::encode_kick(reason, pomelo::Encoding::Cesu8)],
             Self::SocketIo09 => vec![socketio::v09::KICK, socketio::v09::DISCONNECT],
             Self::SocketIo1 => {
@@ -238,7 +246,11 @@ impl Dialect {
             Self::SocketIo09 if units.len() > 1 => {
                 *units = socketio::v09::join(units.make_contiguous()).into();
             }
-            Self::Pomelo | Self::PomeloCesu8 | Self::SocketIo09 | Self::SocketIo1 => {}
+            Self::Pomelo
+            | Self::PomeloCesu8
+            | Self::Pitaya
+            | Self::SocketIo09
+            | Self::SocketIo1 => {}
         }
     }
 
@@ -246,7 +258,7 @@ impl Dialect {
     #[must_use]
     pub const fn reply_before_push(self) -> bool {
         match self {
-            Self::Pomelo | Self::PomeloCesu8 | Self::SocketIo1 => true,
+            Self::Pomelo | Self::PomeloCesu8 | Self::Pitaya | Self::SocketIo1 => true,
             Self::SocketIo09 => false,
         }
     }

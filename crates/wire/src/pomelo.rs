@@ -10,6 +10,7 @@
 //!    and so every heartbeat of the client's.
 //! 3. DATA packages hold [`Message`]s: [`Options::decode_call`] reads the client's,
 //!    [`Options::encode_reply`] and [`Options::encode_push`] write the server's.
+//!    Clients of [`pitaya`] get theirs in another form.
 //! 4. The server may end it with [`encode_kick`].
 
 pub mod client;
@@ -18,6 +19,7 @@ pub mod handshake;
 pub mod message;
 mod options;
 pub mod packet;
+pub mod pitaya;
 pub mod protobuf;
 pub mod text;
 

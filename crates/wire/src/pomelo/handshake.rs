@@ -26,6 +26,8 @@ pub struct Hello {
     pub client_type: Option<String>,
     /// `sys.version`: of that library.
     pub version: Option<String>,
+    /// Whether it is a client of Pitaya: it says what Pitaya's say, and no `sys.type`.
+    pub is_pitaya: bool,
     /// The version of the dictionary it has kept.
     pub dict_version: Option<String>,
     /// The version of the schemas it has kept.
@@ -46,7 +48,9 @@ impl Hello {
         let mut hello: Value = serde_json::from_str(&json).ok()?;
         let sys = hello.get("sys").filter(|sys| is_true(sys))?;
         let text = |member| sys.get(member).and_then(Value::as_str).map(str::to_owned);
+        let is_pitaya = ["libVersion", "clientVersion"].into_iter().any(|it| text(it).is_some());
         Some(Self {
+            is_pitaya: is_pitaya && sys.get("type").is_none(),
             client_type: text("type"),
             version: text("version"),
             dict_version: text("dictVersion"),
@@ -59,6 +63,7 @@ impl Hello {
     #[must_use]
     pub fn dialect(&self) -> Dialect {
         match self.encoding() {
+            Encoding::Utf8 if self.is_pitaya => Dialect::Pitaya,
             Encoding::Utf8 => Dialect::Pomelo,
             Encoding::Cesu8 => Dialect::PomeloCesu8,
         }
@@ -112,6 +117,8 @@ pub(super) struct Answers {
     proto_version: String,
     /// By whether the client has the dictionary, then by whether it has the schemas.
     packages: [[Bytes; 2]; 2],
+    /// For clients of Pitaya.
+    pitaya: Bytes,
 }
 
 impl Answers {
@@ -130,7 +137,10 @@ impl Answers {
             );
             packet::finish(package).unwrap_or_default()
         };
+        let mut pitaya = packet::begin(Kind::Handshake, 256);
+        super::pitaya::write_answer(&mut pitaya, heartbeat, dictionary);
         Self {
+            pitaya: packet::finish(pitaya).unwrap_or_default(),
             dict_version: dictionary.map(Dictionary::version),
             proto_version: protos.version(),
             packages: [
@@ -141,6 +151,9 @@ impl Answers {
     }
 
     pub(super) fn to(&self, hello: &Hello) -> Bytes {
+        if hello.dialect() == Dialect::Pitaya {
+            return self.pitaya.clone();
+        }
         let has_dict = self.dict_version.is_some() && hello.dict_version == self.dict_version;
         let has_protos = hello.proto_version.as_ref() == Some(&self.proto_version);
         self.packages[usize::from(has_dict)][usize::from(has_protos)].clone()
@@ -247,10 +260,31 @@ mod tests {
     }
 
     #[test]
+    fn clients_of_pitaya_are_known_by_what_they_say() {
+        let dialect = |json: &str| Hello::parse(json.as_bytes()).unwrap().dialect();
+        let libpitaya = r#"{"sys":{"platform":"mac","libVersion":"1","clientVersion":"2"}}"#;
+        assert_eq!(dialect(libpitaya), Dialect::Pitaya);
+        assert_eq!(dialect(r#"{"sys":{"clientVersion":"2"},"user":{}}"#), Dialect::Pitaya);
+        let both = r#"{"sys":{"type":"js-websocket","libVersion":"1"}}"#;
+        assert_eq!(dialect(both), Dialect::PomeloCesu8);
+        let answer = |dictionary: Option<&Dictionary>, heartbeat| {
+            let hello = Hello::parse(libpitaya.as_bytes()).unwrap();
+            let answers = Answers::new(heartbeat, dictionary, &Protos::chat());
+            String::from_utf8(answers.to(&hello)[4..].to_vec()).unwrap()
+        };
+        assert_eq!(answer(None, None), r#"{"code":200,"sys":{"serializer":"json"}}"#);
+        let dictionary = Dictionary::chat();
+        let full = answer(Some(&dictionary), Some(Duration::from_secs(3)));
+        let start = r#"{"code":200,"sys":{"heartbeat":3,"dict":{"chat.chatHandler.send":1,"#;
+        assert!(full.starts_with(start) && !full.contains("useDict"), "{full}");
+    }
+
+    #[test]
     fn what_a_client_says_comes_back() {
         let hello = Hello {
             client_type: Some("x\"y".to_owned()),
             version: Some("1".to_owned()),
+            is_pitaya: false,
             dict_version: None,
             proto_version: Some("z".to_owned()),
             user: serde_json::json!({"tangelo": 1}),

@@ -7,8 +7,8 @@
 //! body     the rest
 //! ```
 //!
-//! The other bits of the flag are ignored in what arrives and never set in what leaves: a native
-//! client takes the whole upper part for the type.
+//! The other bits of the flag are never set in what leaves, but for clients of
+//! [Pitaya](super::pitaya): a native client takes the whole upper part for the type.
 
 use std::borrow::Cow;
 
@@ -16,6 +16,10 @@ use super::text;
 use crate::RequestId;
 
 const COMPRESSED: u8 = 1;
+/// The body is compressed: Pitaya's, and only from clients.
+const BODY_COMPRESSED: u8 = 0x10;
+/// The response is a refusal: Pitaya's, and only to its clients.
+const ERROR: u8 = 0x20;
 
 /// A route as a message names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -160,6 +164,17 @@ impl<'a> Message<'a> {
 pub(super) fn response_head(out: &mut Vec<u8>, id: RequestId) {
     out.push(2 << 1);
     encode_id(out, id);
+}
+
+/// The same for a response that is marked as a refusal, for clients that know the mark.
+pub(super) fn error_head(out: &mut Vec<u8>, id: RequestId) {
+    out.push((2 << 1) | ERROR);
+    encode_id(out, id);
+}
+
+/// Whether the flag of a message says that its body is compressed.
+pub(super) fn is_compressed(data: &[u8]) -> bool {
+    data.first().is_some_and(|flag| flag & BODY_COMPRESSED != 0)
 }
 
 /// Appends unsigned LEB128: seven bits a byte, the lowest first, the high bit says "more".

@@ -1,6 +1,6 @@
 //! How a server speaks the binary protocol.
 
-use std::time::Duration;
+use std::{borrow::Cow, time::Duration};
 
 use bytes::Bytes;
 use model::{Code, Content, limits};
@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::{
     Dictionary, Encoding, Hello, Message, MessageError, Protos, RouteName, Schema, handshake,
-    message, packet,
+    message, packet, pitaya,
     protobuf::{EncodeError, Member},
     text,
 };
@@ -93,7 +93,9 @@ impl Options {
             }
             Err(error) => return Err(error),
         };
-        Ok(Some((id, self.call(&route, body))))
+        let plain =
+            if message::is_compressed(data) { pitaya::inflate(body) } else { Cow::Borrowed(body) };
+        Ok(Some((id, self.call(&route, &plain))))
     }
 
     fn call(&self, route: &RouteName<'_>, body: &[u8]) -> Call {
