@@ -40,11 +40,18 @@ async fn serve(link: LinkId, incoming: Incoming, workers: Workers, token: Cancel
     drop(sender);
     let ended = tokio::select! {
         ended = receive(link, connector, receiver, &workers) => ended,
-        () = cut.cancelled() => "cut at this end".to_owned(),
+        () = cut.cancelled() => Ok("cut at this end"),
     };
     cut.cancel();
     gauge!("tangelo_chat_links").decrement(1);
-    tracing::info!(connector = %peer.node, link = link.0, reason = ended, "link closed");
+    match ended {
+        Ok(reason) => {
+            tracing::info!(connector = %peer.node, link = link.0, reason, "link closed");
+        }
+        Err(error) => {
+            tracing::warn!(connector = %peer.node, link = link.0, reason = %error, "link lost");
+        }
+    }
     workers.all(|| Input::Room(OwnerEvent::LinkDown { connector, link })).await;
 }
 
@@ -53,12 +60,11 @@ async fn receive(
     connector: model::Incarnation,
     mut receiver: FromConnector,
     workers: &Workers,
-) -> String {
+) -> Result<&'static str, rpc::link::Error> {
     loop {
-        match receiver.receive().await {
-            Ok(Some(frames)) => workers.frames(connector, link, frames).await,
-            Ok(None) => return "closed by the connector".to_owned(),
-            Err(error) => return error.to_string(),
+        match receiver.receive().await? {
+            Some(frames) => workers.frames(connector, link, frames).await,
+            None => return Ok("closed by the connector"),
         }
     }
 }

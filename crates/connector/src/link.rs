@@ -114,20 +114,24 @@ impl Link {
         drop(sender);
         let ended = tokio::select! {
             ended = self.receive(receiver) => ended,
-            () = cut.cancelled() => "cut at this end".to_owned(),
+            () = cut.cancelled() => Ok("cut at this end"),
         };
         gauge!("tangelo_connector_links").decrement(1);
         counter!("tangelo_connector_links_lost_total").increment(1);
-        tracing::info!(chat = %self.peer.node, reason = ended, "link closed");
+        let chat = &self.peer.node;
+        match ended {
+            Ok(reason) => tracing::info!(%chat, reason, "link closed"),
+            Err(error) => tracing::warn!(%chat, reason = %error, "link lost"),
+        }
         self.workers.all(|| Input::Room(RelayEvent::LinkDown(peer))).await;
     }
 
-    async fn receive(&self, mut receiver: FromOwner) -> String {
+    /// Feeds the workers until the chat ends the stream.
+    async fn receive(&self, mut receiver: FromOwner) -> Result<&'static str, link::Error> {
         loop {
-            match receiver.receive().await {
-                Ok(Some(frames)) => self.workers.frames(self.peer.incarnation, frames).await,
-                Ok(None) => return "closed by the chat".to_owned(),
-                Err(error) => return error.to_string(),
+            match receiver.receive().await? {
+                Some(frames) => self.workers.frames(self.peer.incarnation, frames).await,
+                None => return Ok("closed by the chat"),
             }
         }
     }

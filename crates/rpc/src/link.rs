@@ -53,7 +53,7 @@ pub enum Error {
     #[error("cannot connect: {0}")]
     Connect(#[from] tonic::transport::Error),
     /// The stream broke.
-    #[error("the stream broke: {0}")]
+    #[error("the stream broke: {}", innermost(.0))]
     Broken(#[from] Status),
     /// The peer did not say who it is, or said nonsense.
     #[error("the peer did not say hello")]
@@ -61,6 +61,17 @@ pub enum Error {
     /// The peer sent something that makes no sense.
     #[error(transparent)]
     Invalid(#[from] convert::Invalid),
+}
+
+/// The cause of a broken stream. What is around it tells about libraries.
+fn innermost(status: &Status) -> String {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = std::error::Error::source(status);
+    let mut words = status.message().to_owned();
+    while let Some(error) = cause {
+        words = error.to_string();
+        cause = error.source();
+    }
+    if words.is_empty() { status.code().to_string() } else { words }
 }
 
 /// A queue into a link. Holds [`limits::LINK_QUEUE_FRAMES_MAX`] frames.
@@ -350,5 +361,22 @@ fn weight_to_relay(message: &ToRelay) -> usize {
         | ToRelay::NotOwner
         | ToRelay::JoinRefused { .. }
         | ToRelay::SayRefused { .. } => 32,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    #[test]
+    fn a_broken_stream_is_told_by_its_cause() {
+        let mut status = Status::unknown("h2 protocol error: error reading a body");
+        status.set_source(std::sync::Arc::new(io::Error::from(io::ErrorKind::ConnectionReset)));
+        let error = Error::Broken(status);
+        assert_eq!(error.to_string(), "the stream broke: connection reset");
+        let error = Error::Broken(Status::unavailable("too busy"));
+        assert_eq!(error.to_string(), "the stream broke: too busy");
     }
 }
