@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf};
 
 use model::{NodeId, Role};
+use tracing_subscriber::filter::LevelFilter;
 
 use crate::telemetry::{self, LogFormat};
 
@@ -58,7 +59,15 @@ fn node_id(text: &str) -> Result<NodeId, String> {
 ///
 /// What is wrong with it.
 pub fn filter_text(text: &str) -> Result<String, String> {
-    // Compose files pass what is not set as an empty text.
+    // A lone word that is no level would be a module, with all that it says and nothing of any
+    // other: whoever writes `verbose` would wonder where the log is.
+    let words = text.split(',').map(str::trim).filter(|part| !part.contains(['=', '[']));
+    for word in words {
+        // Compose files pass what is not set as an empty text.
+        if !word.is_empty() && word.parse::<LevelFilter>().is_err() {
+            return Err(format!("{word} is no level; {}", telemetry::FILTER_ADVICE));
+        }
+    }
     telemetry::parse_filter(text).map(|_| text.to_owned())
 }
 
@@ -82,6 +91,20 @@ fn default_name(role: Role, host: &str) -> NodeId {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_filter_is_levels_and_modules_with_levels() {
+        for good in ["", "debug", "WARN", "off", "info,session=trace"] {
+            assert_eq!(filter_text(good), Ok(good.to_owned()));
+        }
+        for bad in ["verbose", "info,session", "info=loud", "a=b=c"] {
+            let error = filter_text(bad).unwrap_err();
+            assert!(
+                error.ends_with("give a level (debug) or levels by module (info,session=trace)")
+            );
+        }
+        assert!(filter_text("info,session").unwrap_err().starts_with("session is no level"));
+    }
 
     #[test]
     fn a_process_without_a_name_is_named_after_its_host() {

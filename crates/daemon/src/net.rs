@@ -71,7 +71,10 @@ pub fn explain(error: &io::Error, address: SocketAddr, flag: &str) -> io::Error 
             "port {port} on {ip} is not allowed to this user; choose one above 1023 with {flag}"
         )
     } else if error.kind() == io::ErrorKind::AddrNotAvailable {
-        format!("{ip} is not an address of this machine; choose another with {flag}")
+        format!(
+            "{ip} is not an address of this machine; choose another with {flag}, or 0.0.0.0 for \
+             every address"
+        )
     } else {
         format!("cannot listen on {address} ({flag}): {error}")
     };
@@ -121,7 +124,8 @@ mod tests {
         let error = bind(foreign, "--admin").unwrap_err();
         assert_eq!(
             error.to_string(),
-            "192.0.2.1 is not an address of this machine; choose another with --admin"
+            "192.0.2.1 is not an address of this machine; choose another with --admin, \
+             or 0.0.0.0 for every address"
         );
     }
 }

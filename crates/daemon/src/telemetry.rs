@@ -52,6 +52,10 @@ impl LogFormat {
 /// Libraries whose own events are too many below `info`; a filter that names one overrides this.
 const QUIET: &str = "h2=info,hyper=info,hyper_util=info,tonic=info,tower=info,tungstenite=info";
 
+/// What a filter is, for those who have written another.
+pub(crate) const FILTER_ADVICE: &str =
+    "give a level (debug) or levels by module (info,session=trace)";
+
 /// How long the last lines may take to be written when the process ends.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -66,9 +70,9 @@ const QUEUE_LINES_MAX: usize = 16_384;
 ///
 /// What is wrong with the text.
 pub fn parse_filter(text: &str) -> Result<EnvFilter, String> {
-    EnvFilter::builder().parse(format!("{QUIET},{text}")).map_err(|error| {
-        format!("{error}; give a level (debug) or levels by module (info,session=trace)")
-    })
+    EnvFilter::builder()
+        .parse(format!("{QUIET},{text}"))
+        .map_err(|error| format!("{error}; {FILTER_ADVICE}"))
 }
 
 /// Starts logging to standard output as `process`, and logs panics.

@@ -16,3 +16,4 @@ mod web_root;
 pub use args::{Args, RegistryChoice};
 pub use frontend::{PomeloFiles, path};
 pub use run::run;
+pub use web_root::WebRoot;

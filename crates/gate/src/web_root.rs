@@ -22,7 +22,7 @@ use tower_http::services::fs::{Backend, DefaultServeDirFallback, ServeDir, Tokio
 
 /// The folder, ready to answer requests.
 #[derive(Clone, Debug)]
-pub(crate) struct WebRoot {
+pub struct WebRoot {
     files: ServeDir<DefaultServeDirFallback, Jail>,
 }
 
@@ -32,7 +32,7 @@ impl WebRoot {
     /// # Errors
     ///
     /// If it is no folder that can be read.
-    pub(crate) fn new(folder: &Path) -> Result<Self, UsageError> {
+    pub fn new(folder: &Path) -> Result<Self, UsageError> {
         let wrong = |why: &str| {
             UsageError(format!(
                 "--web-root {}: {why}; give the folder that holds the page's index.html",

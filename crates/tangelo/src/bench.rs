@@ -20,12 +20,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{bail, ensure};
-use client::Transport;
+use anyhow::{anyhow, bail, ensure};
+use client::{Client, Options, Transport};
 use fleet::Fleet;
 use outcome::Outcome;
 use player::{Phase, Plan};
 use processes::{Processes, Up};
+use tokio::net::lookup_host;
 
 /// Most clients of one run. A process holds no more sockets than its file limit, so a larger
 /// crowd needs several runs at once.
@@ -43,8 +44,8 @@ const HUSH: Duration = Duration::from_secs(3);
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
     /// Gate of the cluster to measure
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:3014")]
-    pub gate: SocketAddr,
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:3014")]
+    pub gate: String,
 
     /// Start a cluster for the run, on free ports, and end it afterwards
     #[arg(long, conflicts_with = "gate")]
@@ -126,7 +127,10 @@ pub enum Carrier {
 pub async fn run(args: Args) -> anyhow::Result<()> {
     processes::raise_file_limit(args.clients)?;
     let up = if args.up { Some(Up::start(args.connectors, args.chats).await?) } else { None };
-    let gate = up.as_ref().map_or(args.gate, Up::gate);
+    let gate = match &up {
+        Some(up) => up.gate(),
+        None => find(&args.gate).await?,
+    };
     let measured = measure(&args, gate, up.as_ref()).await;
     if let Some(up) = up {
         up.end().await;
@@ -136,6 +140,22 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     writeln!(std::io::stdout(), "{text}")?;
     ensure!(outcome.verdict.is_clean(), "the cluster broke its promises");
     Ok(())
+}
+
+/// The address of a gate that answers.
+async fn find(gate: &str) -> anyhow::Result<SocketAddr> {
+    let advice = "start a cluster with `tangelo up`, name another with --gate HOST:PORT, or have \
+                  one started with --up";
+    let found = lookup_host(gate).await.map_err(|error| anyhow!("--gate {gate}: {error}"))?;
+    let address = found.min_by_key(SocketAddr::is_ipv6);
+    let address = address.ok_or_else(|| anyhow!("--gate {gate} has no address"))?;
+    match Client::query_entry(address, &Options::default(), "bench", None).await {
+        Ok(_) => Ok(address),
+        Err(client::Error::Refused { .. }) => {
+            bail!("the gate {gate} knows no connector that takes clients; look at its log")
+        }
+        Err(error) => bail!("the gate {gate} does not answer ({error}); {advice}"),
+    }
 }
 
 async fn measure(args: &Args, gate: SocketAddr, up: Option<&Up>) -> anyhow::Result<Outcome> {

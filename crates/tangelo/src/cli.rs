@@ -2,7 +2,7 @@
 
 use std::{
     net::{IpAddr, SocketAddr},
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 use daemon::LogFormat;
@@ -140,6 +140,13 @@ pub struct UpArgs {
     /// What the clients' application has agreed with them.
     #[command(flatten)]
     pub pomelo: gate::PomeloFiles,
+}
+
+impl UpArgs {
+    /// The folder in place of the page, if one is given.
+    pub(crate) fn web_root(&self) -> Option<&Path> {
+        self.web_root.as_deref().filter(|folder| !folder.as_os_str().is_empty())
+    }
 }
 
 /// What `tangelo healthcheck` is told.

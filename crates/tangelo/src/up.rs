@@ -14,6 +14,7 @@ mod plan;
 mod probe;
 
 use std::{
+    io,
     net::TcpListener,
     sync::{Mutex, PoisonError},
     time::{Duration, Instant},
@@ -48,8 +49,11 @@ const ENDING: [Role; 3] = [Role::Connector, Role::Chat, Role::Gate];
 pub(crate) async fn run(args: UpArgs) -> anyhow::Result<()> {
     let mut signals = Signals::new().context("cannot receive signals")?;
     let plan = Plan::new(&args)?;
-    // A file that cannot be used is better told here, once, than by each process.
+    // What cannot be used is better told here, once, than by each process.
     args.pomelo.connector()?;
+    if let Some(folder) = args.web_root() {
+        gate::WebRoot::new(folder)?;
+    }
     let _lock = logs::lock(&args.logs)?;
     check_ports(&plan)?;
     logs::make_empty(&plan::addresses_folder(&args.logs))
@@ -108,7 +112,11 @@ fn log_through(console: &Console, args: &UpArgs) -> Result<(), UsageError> {
 fn check_ports(plan: &Plan) -> anyhow::Result<()> {
     for spec in &plan.specs {
         for (address, flag) in &spec.ports {
-            TcpListener::bind(address).map_err(|error| net::explain(&error, *address, flag))?;
+            TcpListener::bind(address).map_err(|error| {
+                // A port is chosen by its own flag, but the address of all by one.
+                let foreign = error.kind() == io::ErrorKind::AddrNotAvailable;
+                net::explain(&error, *address, if foreign { "--host" } else { flag })
+            })?;
         }
     }
     Ok(())

@@ -197,11 +197,28 @@ fn bad_usage_exits_64_and_says_what_to_do() {
         (&["upp"], "tangelo"),
         (&["--gate-port", "3050"], "choose ranges that do not meet"),
         (&["--log", "a=b=c"], "give a level (debug)"),
+        (&["--log", "verbose"], "verbose is no level"),
+        (&["--web-root", "/no/such/folder"], "the folder that holds the page's index.html"),
+        (&["--dictionary", "/no/such/file"], "mend the file, or leave --dictionary out"),
         (&["chat", "--name", "x y"], "use up to 64 letters"),
     ] {
         let output = command().args(args).output().unwrap();
         let stderr = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(64), "{args:?}: {stderr}");
+        assert!(stderr.contains(words), "{args:?}: {stderr}");
+    }
+}
+
+#[test]
+fn what_the_world_refuses_is_explained() {
+    for (args, words) in [
+        (&["up", "--host", "192.0.2.1"][..], "choose another with --host, or 0.0.0.0"),
+        (&["bench", "--gate", "127.0.0.1:1"], "or have one started with --up"),
+        (&["bench", "--gate", "nowhere.invalid:3014"], "--gate nowhere.invalid:3014: "),
+    ] {
+        let output = command().args(args).output().unwrap();
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{args:?}: {stderr}");
         assert!(stderr.contains(words), "{args:?}: {stderr}");
     }
 }

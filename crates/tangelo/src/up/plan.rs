@@ -53,7 +53,7 @@ impl Plan {
                 let listen = client_address(args.host, first, index, "--web-port")?;
                 spec.listen(listen, "--web-listen", "--web-port");
             }
-            if let Some(folder) = args.web_root.as_deref().filter(|it| !it.as_os_str().is_empty()) {
+            if let Some(folder) = args.web_root() {
                 spec.flag("--web-root", folder.display());
             }
             if index == 0 {
