@@ -51,6 +51,8 @@ async fn two_people_chat_in_two_tabs() -> anyhow::Result<()> {
         they_talk(&alice, &bob).await?;
         they_whisper(&alice, &bob).await?;
         alice.screenshot("chat").await?;
+        who_looks_away_is_told(&alice, &bob).await?;
+        a_phone_has_room_for_all(&alice).await?;
         one_leaves(&alice, &bob).await?;
         if let Some(cluster) = &mut cluster {
             a_lost_connector_is_replaced(cluster, &alice).await?;
@@ -153,6 +155,58 @@ async fn they_whisper(alice: &Tab<'_>, bob: &Tab<'_>) -> anyhow::Result<()> {
     let error = "document.getElementById('write-error').textContent";
     bob.expect(error, json!("carol is not in this room.")).await?;
     alice.click("#whisper-stop").await
+}
+
+/// What the original told by a pop-up, with its "no tip again", and the number in the title.
+async fn who_looks_away_is_told(alice: &Tab<'_>, bob: &Tab<'_>) -> anyhow::Result<()> {
+    // A page with the driver's hand on it is never hidden.
+    let look = |away: bool| {
+        format!(
+            "(() => {{ Object.defineProperty(document, 'hidden', {{ value: {away}, configurable: \
+             true }}); document.dispatchEvent(new Event('visibilitychange')); }})()"
+        )
+    };
+    let title = "document.title";
+    let notices = "[...document.querySelectorAll('.notice.message, .notice.whisper')]\
+                   .map(e => e.querySelector('.notice-words').innerText)";
+    alice.value(&look(true)).await?;
+    send(bob, "are you there?").await?;
+    send(bob, "/w alice hello?").await?;
+    alice.expect(title, json!("(2) #browser · Tangelo")).await?;
+    let told = json!(["bob says\nare you there?", "bob whispers to you\nhello?"]);
+    alice.expect(notices, told).await?;
+    alice.expect("document.querySelectorAll('#lines .unread').length", json!(1)).await?;
+    alice.screenshot("away").await?;
+    alice.value(&look(false)).await?;
+    alice.expect(title, json!("#browser · Tangelo")).await?;
+
+    alice.click(".notice-never").await?;
+    let plain = "[...document.querySelectorAll('.notice')].map(e => e.innerText)";
+    alice.expect(plain, json!(["Pop-ups are off. You find them in the settings."])).await?;
+    alice.value(&look(true)).await?;
+    send(bob, "never mind").await?;
+    alice.expect(title, json!("(1) #browser · Tangelo")).await?;
+    alice.expect(notices, json!([])).await?;
+    alice.value(&look(false)).await?;
+    alice.expect("localStorage.getItem('tangelo.notices')", json!("off")).await
+}
+
+/// Everything fits a narrow window, and the members come as a drawer that keys can leave.
+async fn a_phone_has_room_for_all(alice: &Tab<'_>) -> anyhow::Result<()> {
+    let (width, height) = alice.size().await?;
+    alice.resize(400, 800).await?;
+    let overflow = "document.documentElement.scrollWidth - window.innerWidth";
+    alice.expect(overflow, json!(0)).await?;
+    let inert = "document.getElementById('members').inert";
+    alice.expect(inert, json!(true)).await?;
+    alice.click("#people").await?;
+    alice.expect(inert, json!(false)).await?;
+    alice.expect("document.activeElement.id", json!("members-close")).await?;
+    alice.screenshot("phone").await?;
+    alice.press("\u{e00c}").await?;
+    alice.expect(inert, json!(true)).await?;
+    alice.expect("document.activeElement.id", json!("people")).await?;
+    alice.resize(width, height).await
 }
 
 async fn one_leaves(alice: &Tab<'_>, bob: &Tab<'_>) -> anyhow::Result<()> {

@@ -33,6 +33,8 @@ test('links', () => {
     'javascript:alert(1) data:text/html,x ftp://a.example': [],
     'http://user:pass@evil.example/': [],
     'https:// and http://': [],
+    'www.a.example/x, 看www.b.example。 (WWW.c.example)': ['www.a.example/x', 'www.b.example', 'WWW.c.example'],
+    'awww.a.example x@www.a.example https://www.a.example/www.b www.a www. www': ['https://www.a.example/www.b'],
     '<https://a.example/>"https://b.example"': ['https://a.example/', 'https://b.example'],
   };
   for (const [text, expected] of Object.entries(cases)) {

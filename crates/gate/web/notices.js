@@ -67,7 +67,8 @@ export class Notices {
   /** Somebody came in. Several at once share one notice. */
   arrived(name) {
     const shown = this.#arrivals;
-    if (shown?.node?.isConnected) {
+    // One that is about to go, or has gone, tells nobody anything any more.
+    if (shown?.node?.isConnected && shown.node.renew()) {
       shown.names.add(name);
       if (shown.names.size > 1) shown.node.becomeMany(t('notice.many', { count: shown.names.size }));
       return;
@@ -131,15 +132,25 @@ export class Notices {
   /** Goes by itself, but not while it is pointed at, focused, or out of sight. */
   #alive(notice) {
     const held = () => document.hidden || notice.matches(':hover, :focus-within');
-    const wait = () =>
-      setTimeout(() => {
+    let timer;
+    const wait = () => {
+      clearTimeout(timer);
+      timer = setTimeout(() => {
         if (!notice.isConnected) return;
         if (held()) wait();
         else notice.dismiss();
       }, LIFE_MS);
+    };
     notice.dismiss = () => {
+      clearTimeout(timer);
       notice.classList.add('going');
       setTimeout(() => notice.remove(), 180);
+    };
+    // What it says has changed: it stays as long as a new one. False if it is going already.
+    notice.renew = () => {
+      if (notice.classList.contains('going')) return false;
+      wait();
+      return true;
     };
     wait();
     return notice;

@@ -51,8 +51,9 @@ export function hueOf(name, count) {
 
 // Stops at white space, quotes, angle brackets, and at Chinese and Japanese letters and
 // punctuation, which commonly follow an address without a space.
+// A bare www. begins one too, but not inside a word or a mail address.
 const ADDRESS =
-  /https?:\/\/[^\s<>"'`\u3000-\u303f\uff00-\uffef\p{Script=Han}\p{Script=Hiragana}\p{Script=Katakana}\u2018-\u201f\u2026]+/giu;
+  /(?:https?:\/\/|(?<![a-z0-9@._/-])www\.(?=[^\s./]+\.[^\s.]))[^\s<>"'`\u3000-\u303f\uff00-\uffef\p{Script=Han}\p{Script=Hiragana}\p{Script=Katakana}\u2018-\u201f\u2026]+/giu;
 const TRAILING = /[.,;:!?*_~)\]}]/u;
 const OPENING = { ')': '(', ']': '[', '}': '{' };
 
@@ -62,7 +63,7 @@ export function splitLinks(text) {
   let at = 0;
   for (const match of text.matchAll(ADDRESS)) {
     const label = trimAddress(match[0]);
-    const href = httpAddress(label);
+    const href = httpAddress(/^www\./i.test(label) ? `https://${label}` : label);
     if (!href) continue;
     if (match.index > at) parts.push(text.slice(at, match.index));
     parts.push({ href, label });

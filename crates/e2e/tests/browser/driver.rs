@@ -167,6 +167,22 @@ impl Tab<'_> {
         .await
     }
 
+    /// Presses a key, wherever the focus is.
+    pub(crate) async fn press(&self, key: &str) -> anyhow::Result<()> {
+        Ok(self.front().await?.active_element().await?.send_keys(key).await?)
+    }
+
+    /// The window's width and height.
+    pub(crate) async fn size(&self) -> anyhow::Result<(u32, u32)> {
+        let (width, height) = self.front().await?.get_window_size().await?;
+        Ok((u32::try_from(width)?, u32::try_from(height)?))
+    }
+
+    /// Gives the window another width and height.
+    pub(crate) async fn resize(&self, width: u32, height: u32) -> anyhow::Result<()> {
+        Ok(self.front().await?.set_window_size(width, height).await?)
+    }
+
     /// The value of an expression in the page.
     pub(crate) async fn value(&self, expression: &str) -> anyhow::Result<Value> {
         let client = self.front().await?;
