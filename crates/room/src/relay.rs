@@ -374,7 +374,8 @@ impl Relay {
     }
 
     fn tell(&self, except: Option<SessionId>, push: Push, out: &mut Vec<Effect>) {
-        if self.audience.is_empty() || (self.audience.len() == 1 && except.is_some()) {
+        // A session that has gone meanwhile is excepted too, and stands in no audience.
+        if self.audience.iter().all(|session| Some(*session) == except) {
             return;
         }
         let sessions = Arc::clone(&self.audience);

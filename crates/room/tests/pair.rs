@@ -1,0 +1,209 @@
+//! Both ends wired together, step by step: what the simulation found, told as short stories.
+
+#![expect(clippy::unwrap_used, reason = "a failed test panics")]
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+};
+
+use model::{Content, Incarnation, RoomId, SendNumber, SessionId, Shard, Target, Term, Time, UserName};
+use room::{
+    LinkId, Owner, OwnerEffect, OwnerEvent, Push, RelayEffect, RelayEvent, Relays,
+    message::{Body, Frame, ToOwner, ToRelay},
+};
+
+type Way = (Incarnation, Incarnation);
+
+/// Chats and connectors whose frames are delivered when a test says so.
+#[derive(Default)]
+struct Stage {
+    now: Time,
+    chats: BTreeMap<Incarnation, Owner>,
+    connectors: BTreeMap<Incarnation, Relays>,
+    up: BTreeMap<Way, VecDeque<Frame<ToOwner>>>,
+    down: BTreeMap<Way, VecDeque<Frame<ToRelay>>>,
+    /// Ways on which nothing moves.
+    held: BTreeSet<Way>,
+    link_of: BTreeMap<Way, LinkId>,
+    /// What clients were told, as `session: what`.
+    told: Vec<String>,
+    resets: usize,
+}
+
+fn shard() -> Shard {
+    Shard::new(0).unwrap()
+}
+
+fn room() -> RoomId {
+    RoomId::from_peer("r").unwrap()
+}
+
+const CHAT_A: Incarnation = Incarnation(1);
+const CHAT_B: Incarnation = Incarnation(2);
+const FRONT_1: Incarnation = Incarnation(11);
+const FRONT_2: Incarnation = Incarnation(12);
+const FRONT_3: Incarnation = Incarnation(13);
+
+impl Stage {
+    /// All nodes linked; the first chat owns the shard.
+    fn new() -> Self {
+        let mut stage = Self::default();
+        stage.chats = [CHAT_A, CHAT_B].map(|chat| (chat, Owner::default())).into();
+        stage.connectors =
+            [FRONT_1, FRONT_2, FRONT_3].map(|front| (front, Relays::new(front))).into();
+        for front in [FRONT_1, FRONT_2, FRONT_3] {
+            for chat in [CHAT_A, CHAT_B] {
+                stage.link(front, chat);
+            }
+        }
+        stage.own(CHAT_A, 1);
+        stage
+    }
+
+    fn link(&mut self, front: Incarnation, chat: Incarnation) {
+        self.up.insert((front, chat), VecDeque::new());
+        self.down.insert((chat, front), VecDeque::new());
+        self.held.remove(&(chat, front));
+        let link = LinkId(self.link_of.get(&(front, chat)).map_or(0, |link| link.0) + 1);
+        self.link_of.insert((front, chat), link);
+        self.owner(chat, OwnerEvent::LinkUp { connector: front, link });
+        self.relay(front, RelayEvent::LinkUp(chat));
+    }
+
+
+
+
+    /// The registry grants the shard at a term, and everybody hears of it.
+    fn own(&mut self, chat: Incarnation, term: u64) {
+        let connectors = self.connectors.keys().copied().collect();
+        let (shard, term) = (shard(), Term(term));
+        self.owner(chat, OwnerEvent::Won { shard, term, connectors });
+        for front in self.connectors.keys().copied().collect::<Vec<_>>() {
+            self.relay(front, RelayEvent::Owner { shard, owner: Some(chat), term });
+        }
+        self.settle();
+    }
+
+    fn owner(&mut self, chat: Incarnation, event: OwnerEvent) {
+        let mut effects = Vec::new();
+        self.chats.get_mut(&chat).unwrap().handle(self.now, event, &mut effects);
+        for effect in effects {
+            match effect {
+                OwnerEffect::Frame { to, frame } => {
+                    self.down.entry((chat, to)).or_default().push_back(frame);
+                }
+                OwnerEffect::Opened { reset, .. } => self.resets += reset,
+                OwnerEffect::CutLink(_) | OwnerEffect::StaleFrame { .. } => {}
+            }
+        }
+    }
+
+    fn relay(&mut self, front: Incarnation, event: RelayEvent) {
+        let mut effects = Vec::new();
+        self.connectors.get_mut(&front).unwrap().handle(self.now, event, &mut effects);
+        for effect in effects {
+            match effect {
+                RelayEffect::Frame { to, frame } => {
+                    self.up.entry((front, to)).or_default().push_back(frame);
+                }
+                RelayEffect::CutLink(_) => self.told.push("cut".to_owned()),
+                RelayEffect::Entered { session, users } => {
+                    let users: Vec<&str> = users.iter().map(UserName::as_str).collect();
+                    self.told.push(format!("{}: in with {}", session.0, users.join(" ")));
+                }
+                RelayEffect::Push { sessions, except, push, .. } => {
+                    for session in sessions.iter().filter(|session| Some(**session) != except) {
+                        self.told.push(format!("{}: {}", session.0, pushed(&push)));
+                    }
+                }
+                RelayEffect::Expel { session } => self.told.push(format!("{}: out", session.0)),
+                RelayEffect::EnterRefused { .. }
+                | RelayEffect::Said { .. }
+                | RelayEffect::SayRefused { .. }
+                | RelayEffect::StaleFrame { .. }
+                | RelayEffect::Attached { .. } => {}
+            }
+        }
+    }
+
+    /// Delivers until nothing moves any more.
+    fn settle(&mut self) {
+        loop {
+            let held = &self.held;
+            let is_free = |way: &Way| !held.contains(way);
+            let up = self.up.iter_mut().find(|(way, queue)| is_free(way) && !queue.is_empty());
+            if let Some(((front, chat), frame)) =
+                up.map(|(way, queue)| (*way, queue.pop_front().unwrap()))
+            {
+                let link = self.link_of[&(front, chat)];
+                self.owner(chat, OwnerEvent::Frame { connector: front, link, frame });
+                continue;
+            }
+            let down = self.down.iter_mut().find(|(way, queue)| is_free(way) && !queue.is_empty());
+            let Some(((chat, front), frame)) =
+                down.map(|(way, queue)| (*way, queue.pop_front().unwrap()))
+            else {
+                return;
+            };
+            self.relay(front, RelayEvent::Frame { from: chat, frame });
+        }
+    }
+
+    fn enter(&mut self, front: Incarnation, session: u64, user: &str) {
+        let user = UserName::from_peer(user).unwrap();
+        let session = SessionId(session);
+        self.relay(front, RelayEvent::Enter { shard: shard(), room: room(), session, user });
+        self.settle();
+    }
+
+    fn leave(&mut self, front: Incarnation, session: u64) {
+        let session = SessionId(session);
+        self.relay(front, RelayEvent::Leave { shard: shard(), room: room(), session });
+        self.settle();
+    }
+
+    fn say(&mut self, front: Incarnation, session: u64, number: u64) {
+        let say = RelayEvent::Say {
+            shard: shard(),
+            room: room(),
+            session: SessionId(session),
+            number: SendNumber(number),
+            target: Target::Everyone { shown: Content::Text("*".into()) },
+            content: Content::Text(format!("{session}/{number}").into()),
+        };
+        self.relay(front, say);
+        self.settle();
+    }
+
+    fn told(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.told)
+    }
+}
+
+fn pushed(push: &Push) -> String {
+    match push {
+        Push::Add(user) => format!("+{user}"),
+        Push::Leave(user) => format!("-{user}"),
+        Push::Chat(event) => match &event.body {
+            Body::Said { content, .. } | Body::Whispered { content, .. } => {
+                content.as_text().unwrap().to_owned()
+            }
+            Body::Joined(_) | Body::Left(_) | Body::Hidden => "?".to_owned(),
+        },
+    }
+}
+
+/// A client closes while it is still entering: whoever is alone beside it on its connector hears
+/// of its join all the same, or its leave would come out of the blue.
+#[test]
+fn a_join_that_is_given_up_is_told_before_its_leave() {
+    let mut stage = Stage::new();
+    stage.enter(FRONT_1, 1, "a");
+    stage.held.insert((CHAT_A, FRONT_1));
+    stage.enter(FRONT_1, 2, "b");
+    stage.leave(FRONT_1, 2);
+    stage.told();
+    stage.held.clear();
+    stage.settle();
+    assert_eq!(stage.told(), ["1: +b", "1: -b"]);
+}
