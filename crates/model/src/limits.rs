@@ -96,6 +96,11 @@ pub const SHARD_COUNT: u16 = 1024;
 pub const TAIL_EVENTS_MAX: usize = 1000;
 /// Bytes of recent events kept per room.
 pub const TAIL_BYTES_MAX: usize = 1024 * 1024;
+/// Recent events that go with a snapshot: about what may be on its way to the other connectors
+/// when a room's owner dies. Fewer than all, as a first member on a connector costs a snapshot.
+pub const SNAPSHOT_EVENTS_MAX: usize = 256;
+/// Bytes of these events.
+pub const SNAPSHOT_BYTES_MAX: usize = 64 * 1024;
 /// Largest room. A join past it is refused with `SlowDown`.
 pub const ROOM_MEMBERS_MAX: usize = 100_000;
 /// Above this many members a room's joins and leaves are not pushed one by one.
@@ -191,6 +196,7 @@ pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(8);
 const _: () = {
     assert!(TEXT_BYTES_MAX < MESSAGE_BYTES_MAX);
     assert!(NAME_CHARS_MAX * 4 <= NAME_BYTES_MAX);
+    assert!(SNAPSHOT_EVENTS_MAX <= TAIL_EVENTS_MAX && SNAPSHOT_BYTES_MAX <= TAIL_BYTES_MAX);
     assert!(MESSAGE_BYTES_MAX * 2 < SESSION_QUEUE_BYTES_MAX);
     assert!(HANDSHAKE_BYTES_MAX * 2 <= SESSION_QUEUE_BYTES_MAX);
     assert!(WRITE_TIMEOUT.as_millis() < 2 * POMELO_HEARTBEAT.as_millis());

@@ -248,6 +248,7 @@ impl Group {
             position: known.position(),
             members: known.members().iter().collect(),
             applied: known.applied_of(connector),
+            tail: known.last_events(connector),
         };
         out.push(self.to(shard, connector, ToRelay::Snapshot(snapshot)));
     }
@@ -310,6 +311,7 @@ impl Group {
             position: known.position(),
             members: known.members().iter().collect(),
             applied: Vec::new(),
+            tail: known.last_events(connector),
         });
         match known.join(member) {
             Ok(Some(event)) => {

@@ -144,6 +144,10 @@ pub struct Snapshot {
     pub members: Vec<Member>,
     /// For the receiver's own members: the highest number of their sends that is applied.
     pub applied: Vec<OwnMember>,
+    /// The last events before and at `position`, as many as are at hand within some bounds. The
+    /// receiver shows them to nobody: they are for connectors that have missed them, should the
+    /// owner die now.
+    pub tail: Vec<Arc<Event>>,
 }
 
 /// Something that happened in a room, in its order.

@@ -261,6 +261,9 @@ impl Relay {
         self.members = snapshot.members.into_iter().collect();
         self.position = snapshot.position;
         self.tail.clear();
+        for event in snapshot.tail {
+            self.tail.push(event);
+        }
         for OwnMember { session, applied } in snapshot.applied {
             if let Some(own) = self.own.get_mut(&session) {
                 own.forget(session, applied, out);

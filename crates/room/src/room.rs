@@ -143,6 +143,12 @@ impl Room {
         Some(missing.map(|event| event.seen_by(connector)).collect())
     }
 
+    /// The last events as `connector` may see them, for a snapshot.
+    pub(crate) fn last_events(&self, connector: Incarnation) -> Vec<Arc<Event>> {
+        let (count, bytes) = (limits::SNAPSHOT_EVENTS_MAX, limits::SNAPSHOT_BYTES_MAX);
+        self.tail.last(count, bytes).iter().map(|event| event.seen_by(connector)).collect()
+    }
+
     /// For a connector's members, the highest number of their sends that is applied.
     pub(crate) fn applied_of(&self, connector: Incarnation) -> Vec<OwnMember> {
         let first = MemberId { connector, session: SessionId(0) };

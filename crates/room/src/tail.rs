@@ -37,8 +37,8 @@ impl Tail {
         *self = Self::default();
     }
 
-    /// All events after `position`, oldest first; `None` if some of them are not here any more,
-    /// or if `position` belongs to another history. `last` is the room's position.
+    /// All events after `position`, oldest first; `None` if some of them are not here (any more, or
+    /// as the room's history came without its end), or if `position` belongs to another history. `last` is the room's position.
     #[must_use]
     pub(crate) fn since(
         &self,
@@ -49,8 +49,24 @@ impl Tail {
             return None;
         }
         let missing = usize::try_from(last.seq - position.seq).ok()?;
+        if missing > 0 && self.events.back()?.position != last {
+            return None;
+        }
         let skip = self.events.len().checked_sub(missing)?;
         Some(self.events.iter().skip(skip))
+    }
+
+    /// The last events, oldest first: at most so many, and at most so many bytes.
+    pub(crate) fn last(&self, count_max: usize, bytes_max: usize) -> Vec<Arc<Event>> {
+        let mut bytes = 0;
+        let fits = |event: &&Arc<Event>| {
+            bytes += event.weight();
+            bytes <= bytes_max
+        };
+        let newest = self.events.iter().rev().take(count_max).take_while(fits);
+        let mut events: Vec<_> = newest.cloned().collect();
+        events.reverse();
+        events
     }
 
     /// All events, oldest first.
@@ -89,6 +105,7 @@ mod tests {
         assert_eq!(seqs(&tail, 4, 9), Some(vec![5, 6, 7, 8, 9]));
         assert_eq!(seqs(&tail, 3, 9), None, "event 4 is gone");
         assert_eq!(seqs(&tail, 10, 9), None, "from the future");
+        assert_eq!(seqs(&tail, 8, 12), None, "events 10 to 12 are not here");
         let other = Position { generation: Term(2), seq: 9 };
         assert!(tail.since(at(7), other).is_none(), "another history");
     }
@@ -98,6 +115,18 @@ mod tests {
         let tail = tail(1, 5000);
         assert_eq!(tail.iter().count(), limits::TAIL_EVENTS_MAX);
         assert_eq!(seqs(&tail, 4998, 5000), Some(vec![4999, 5000]));
+    }
+
+    #[test]
+    fn gives_its_end_within_bounds() {
+        let tail = tail(1, 9);
+        let seqs = |events: Vec<Arc<Event>>| -> Vec<u64> {
+            events.iter().map(|event| event.position.seq).collect()
+        };
+        assert_eq!(seqs(tail.last(3, usize::MAX)), [7, 8, 9]);
+        let weight = tail.iter().next().unwrap().weight();
+        assert_eq!(seqs(tail.last(9, 2 * weight + 1)), [8, 9]);
+        assert_eq!(seqs(tail.last(9, 0)), [0; 0]);
     }
 
     #[test]

@@ -207,3 +207,28 @@ fn a_join_that_is_given_up_is_told_before_its_leave() {
     stage.settle();
     assert_eq!(stage.told(), ["1: +b", "1: -b"]);
 }
+
+/// A connector that has just got its first member knows where the room stands. What the others
+/// missed is told to them by the next owner from there, too.
+#[test]
+fn a_newcomer_holds_what_the_others_have_missed() {
+    let mut stage = Stage::new();
+    stage.enter(FRONT_1, 1, "a");
+    stage.enter(FRONT_2, 2, "b");
+    stage.say(FRONT_1, 1, 1);
+    // From here on nobody but the newcomer hears the first owner.
+    stage.held.extend([(CHAT_A, FRONT_1), (CHAT_A, FRONT_2)]);
+    stage.say(FRONT_1, 1, 2);
+    stage.say(FRONT_2, 2, 1);
+    stage.enter(FRONT_3, 3, "c");
+    stage.told();
+    stage.own(CHAT_B, 2);
+    assert_eq!(
+        stage.told(),
+        ["1: 1/2", "1: 2/1", "1: +c", "2: 1/2", "2: 2/1", "2: +c"],
+        "nothing is lost, nobody is sent away"
+    );
+    assert_eq!(stage.resets, 0);
+    stage.say(FRONT_3, 3, 1);
+    assert_eq!(stage.told(), ["1: 3/1", "2: 3/1", "3: 3/1"]);
+}

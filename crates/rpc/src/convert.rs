@@ -122,6 +122,7 @@ pub fn connector_frame(frame: Frame<ToRelay>) -> pb::ConnectorFrame {
             position: Some(position_to(snapshot.position)),
             members: snapshot.members.iter().map(member_to).collect(),
             applied: snapshot.applied.iter().map(own_member_to).collect(),
+            tail: snapshot.tail.iter().map(|event| event_to(event)).collect(),
         }),
         ToRelay::Event { room, event } => {
             Message::Event(pb::RoomEvent { room: room.to_string(), event: Some(event_to(&event)) })
@@ -162,6 +163,7 @@ pub fn connector_frame_from(frame: pb::ConnectorFrame) -> Result<Frame<ToRelay>>
             position: position_from(required(snapshot.position, "position")?),
             members: all(snapshot.members, member_from)?,
             applied: snapshot.applied.into_iter().map(own_member_from).collect(),
+            tail: all(snapshot.tail, |event| event_from(event).map(Arc::new))?,
         }),
         Message::Event(event) => ToRelay::Event {
             room: room(&event.room)?,
@@ -369,6 +371,7 @@ mod tests {
             position: Position { generation: Term(3), seq: 5 },
             members: vec![member(1)],
             applied: vec![OwnMember { session, applied: SendNumber(2) }],
+            tail: events(),
         };
         let mut messages = vec![
             ToRelay::Opened,

@@ -355,7 +355,10 @@ fn weight_to_owner(message: &ToOwner) -> usize {
 
 fn weight_to_relay(message: &ToRelay) -> usize {
     match message {
-        ToRelay::Snapshot(snapshot) => snapshot.members.len() * 64,
+        ToRelay::Snapshot(snapshot) => {
+            let tail: usize = snapshot.tail.iter().map(|event| event.weight()).sum();
+            snapshot.members.len() * 64 + tail
+        }
         ToRelay::Event { event, .. } => event.weight(),
         ToRelay::Opened
         | ToRelay::NotOwner
