@@ -121,6 +121,7 @@ struct Opened {
     shards: usize,
     rooms: usize,
     reset: usize,
+    merged: usize,
 }
 
 impl Worker {
@@ -223,11 +224,17 @@ impl Worker {
                     link.cut.cancel();
                 }
             }
-            OwnerEffect::Opened { shard, term, rooms, reset } => {
-                tracing::debug!(%shard, %term, rooms, reset, "shard opened");
+            OwnerEffect::Opened { shard, term, rooms, reset, merged } => {
+                tracing::debug!(%shard, %term, rooms, reset, merged, "shard opened");
                 self.opened.shards += 1;
                 self.opened.rooms += rooms;
                 self.opened.reset += reset;
+                self.opened.merged += merged;
+            }
+            OwnerEffect::Repaired { shard, connector, events, snapshots } => {
+                counter!("tangelo_chat_events_repaired_total").increment(events as u64);
+                counter!("tangelo_chat_snapshots_total").increment(snapshots as u64);
+                tracing::debug!(%shard, %connector, events, snapshots, "connector repaired");
             }
             OwnerEffect::StaleFrame { shard, from, term } => {
                 counter!("tangelo_chat_stale_frames_total").increment(1);
@@ -314,13 +321,14 @@ impl Worker {
     }
 
     fn tell_opened(&mut self) {
-        let Opened { shards, rooms, reset } = std::mem::take(&mut self.opened);
+        let Opened { shards, rooms, reset, merged } = std::mem::take(&mut self.opened);
         if shards == 0 {
             return;
         }
         counter!("tangelo_chat_shards_opened_total").increment(shards as u64);
         counter!("tangelo_chat_rooms_taken_over_total").increment(rooms as u64);
         counter!("tangelo_chat_rooms_reset_total").increment(reset as u64);
+        counter!("tangelo_chat_rooms_merged_total").increment(merged as u64);
         if reset > 0 {
             tracing::warn!(shards, rooms, reset, "serving; some rooms lost their history");
         } else {

@@ -155,20 +155,22 @@ impl Group {
         let states = std::mem::take(states);
         self.phase = Phase::Open;
 
-        let reset = self.rebuild(now, complete, &states);
-        out.push(Effect::Opened { shard, term: self.term, rooms: self.rooms.len(), reset });
+        let (reset, merged) = self.rebuild(now, complete, &states);
+        let (term, rooms) = (self.term, self.rooms.len());
+        out.push(Effect::Opened { shard, term, rooms, reset, merged });
         for (connector, states) in &states {
             self.attach(shard, *connector, states, out);
         }
     }
 
-    /// Rebuilds all rooms; returns how many start a new generation.
+    /// Rebuilds all rooms; returns how many start a new generation, and how many connectors had
+    /// seen up to different positions.
     fn rebuild(
         &mut self,
         now: Time,
         complete: bool,
         states: &BTreeMap<Incarnation, Vec<RoomState>>,
-    ) -> usize {
+    ) -> (usize, usize) {
         let mut views: BTreeMap<&RoomId, Vec<(Incarnation, &RoomState)>> = BTreeMap::new();
         for (connector, rooms) in states {
             for state in rooms {
@@ -176,19 +178,20 @@ impl Group {
             }
         }
         let attached = states.keys().copied().collect();
-        let mut resets = 0;
+        let (mut resets, mut merged) = (0, 0);
         for (room, views) in views {
             let Some(rebuilt) = takeover::rebuild(self.term, complete, &attached, &views) else {
                 continue;
             };
             resets += usize::from(!rebuilt.continuous);
+            merged += usize::from(rebuilt.merged);
             let missing = rebuilt.room.members().groups().iter().map(|group| group.connector);
             for connector in missing.filter(|connector| !states.contains_key(connector)) {
                 self.absent.entry(connector).or_insert(now + limits::CONNECTOR_GRACE);
             }
             self.rooms.insert(room.clone(), rebuilt.room);
         }
-        resets
+        (resets, merged)
     }
 
     /// Brings a connector into step: its members are those it says it has, and it gets what it
@@ -203,52 +206,82 @@ impl Group {
         self.absent.remove(&connector);
         self.attached.remove(&connector);
         self.remove_members_not_in(shard, connector, states, out);
-        for state in states.iter().filter(|state| state.position != Position::default()) {
-            self.bring_up(shard, connector, state, out);
-        }
-        for state in states.iter().filter(|state| state.position == Position::default()) {
-            // It has not seen the room; if its session is a member already, its join was applied
-            // and the answer got lost.
-            if self.rooms.get(&state.room).is_some_and(|r| r.members().group(connector).is_some()) {
-                self.snapshot(shard, connector, &state.room, out);
+        let (mut events, mut snapshots) = (0, 0);
+        for state in states {
+            let seen = state.position != Position::default();
+            let known = self.rooms.get(&state.room);
+            match known.and_then(|room| room.repair(connector, state.position)) {
+                Some(missed) => {
+                    events += missed.len();
+                    self.repair(shard, connector, &state.room, missed, out);
+                }
+                None => {
+                    self.take_back_joins(shard, connector, state, out);
+                    // Whoever has not seen the room gets a snapshot with its first join.
+                    if seen {
+                        snapshots += 1;
+                        self.snapshot(shard, connector, &state.room, out);
+                    }
+                }
             }
+        }
+        if events + snapshots > 0 {
+            out.push(Effect::Repaired { shard, connector, events, snapshots });
         }
         self.attached.insert(connector);
         out.push(self.to(shard, connector, ToRelay::Opened));
     }
 
-    fn bring_up(
+    /// Sends the events of a room that a connector has missed. Whoever has missed its own join, too,
+    /// thereby gets all that came after it.
+    fn repair(
+        &mut self,
+        shard: Shard,
+        connector: Incarnation,
+        room: &RoomId,
+        missed: Vec<Arc<message::Event>>,
+        out: &mut Vec<Effect>,
+    ) {
+        for event in missed {
+            let message = ToRelay::Event { room: room.clone(), event };
+            out.push(self.to(shard, connector, message));
+        }
+        if self.rooms.get(room).is_some_and(|known| known.members().is_empty()) {
+            self.drop_room(room);
+        }
+    }
+
+    /// Takes back the joins that a connector was never told of, if what came after them is not at
+    /// hand: their sessions would lack it. They ask again, and join anew.
+    fn take_back_joins(
         &mut self,
         shard: Shard,
         connector: Incarnation,
         state: &RoomState,
         out: &mut Vec<Effect>,
     ) {
-        let position = self.first_position();
-        let room = self.rooms.entry(state.room.clone()).or_insert_with(|| Room::new(position));
-        let (term, empty) = (self.term, room.members().is_empty());
-        match room.repair(connector, state.position) {
-            Some(events) => out.extend(events.into_iter().map(|event| {
-                let message = ToRelay::Event { room: state.room.clone(), event };
-                Effect::Frame { to: connector, frame: Frame { shard, term, message } }
-            })),
-            None => self.snapshot(shard, connector, &state.room, out),
-        }
-        if empty {
-            self.drop_room(&state.room);
+        for session in &state.entering {
+            self.leave(shard, &state.room, MemberId { connector, session: *session }, out);
         }
     }
 
+    /// Sends a room as it stands; one that is not known is empty.
     fn snapshot(&self, shard: Shard, connector: Incarnation, room: &RoomId, out: &mut Vec<Effect>) {
-        let Some(known) = self.rooms.get(room) else {
-            return;
-        };
-        let snapshot = Snapshot {
-            room: room.clone(),
-            position: known.position(),
-            members: known.members().iter().collect(),
-            applied: known.applied_of(connector),
-            tail: known.last_events(connector),
+        let snapshot = match self.rooms.get(room) {
+            Some(known) => Snapshot {
+                room: room.clone(),
+                position: known.position(),
+                members: known.members().iter().collect(),
+                applied: known.applied_of(connector),
+                tail: known.last_events(connector),
+            },
+            None => Snapshot {
+                room: room.clone(),
+                position: self.first_position(),
+                members: Vec::new(),
+                applied: Vec::new(),
+                tail: Vec::new(),
+            },
         };
         out.push(self.to(shard, connector, ToRelay::Snapshot(snapshot)));
     }
@@ -261,14 +294,14 @@ impl Group {
         states: &[RoomState],
         out: &mut Vec<Effect>,
     ) {
+        let sessions = |state: &RoomState| {
+            let own = state.own.iter().map(|own| own.session);
+            own.chain(state.entering.iter().copied()).collect::<Vec<_>>()
+        };
         let listed: BTreeSet<(&RoomId, MemberId)> = states
             .iter()
-            .flat_map(|state| {
-                state
-                    .own
-                    .iter()
-                    .map(|own| (&state.room, MemberId { connector, session: own.session }))
-            })
+            .flat_map(|state| sessions(state).into_iter().map(move |s| (&state.room, s)))
+            .map(|(room, session)| (room, MemberId { connector, session }))
             .collect();
         let gone: Vec<(RoomId, MemberId)> = self
             .members_of(connector)

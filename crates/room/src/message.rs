@@ -107,8 +107,10 @@ pub struct RoomState {
     pub room: RoomId,
     /// The last event it saw; the default position if it never saw the room.
     pub position: Position,
-    /// This connector's own sessions in the room.
+    /// This connector's own sessions that were told that they are members.
     pub own: Vec<OwnMember>,
+    /// Its sessions that wait to be told. An owner may have made them members already.
+    pub entering: Vec<SessionId>,
     /// All members it knows, its own included, in the room's order.
     pub members: Vec<Member>,
     /// The recent events it saw, without a gap, ending at `position`.

@@ -80,6 +80,19 @@ pub enum Effect {
         rooms: usize,
         /// Those of them that had to start a new generation.
         reset: usize,
+        /// Those that connectors had seen up to different positions.
+        merged: usize,
+    },
+    /// A connector was brought into step with a shard that it had missed something of.
+    Repaired {
+        /// The shard.
+        shard: Shard,
+        /// Which connector.
+        connector: Incarnation,
+        /// Events that it got again.
+        events: usize,
+        /// Rooms that it got anew, as its events are not known any more.
+        snapshots: usize,
     },
     /// End a connector's stream. The map says that the connector is gone, and nothing is heard
     /// from it any more; if it lives after all it dials again and attaches anew.

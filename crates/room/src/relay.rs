@@ -160,7 +160,14 @@ impl Relay {
             own: self
                 .own
                 .iter()
+                .filter(|(_, own)| own.joined)
                 .map(|(session, own)| OwnMember { session: *session, applied: own.applied })
+                .collect(),
+            entering: self
+                .own
+                .iter()
+                .filter(|(_, own)| !own.joined)
+                .map(|(session, _)| *session)
                 .collect(),
             members: self.members.iter().collect(),
             tail: self.tail.iter().cloned().collect(),

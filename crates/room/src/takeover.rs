@@ -19,6 +19,8 @@ pub(crate) struct Rebuilt {
     pub(crate) room: Room,
     /// False if continuity could not be proved: the room starts a new generation.
     pub(crate) continuous: bool,
+    /// Whether the connectors had seen it up to different positions.
+    pub(crate) merged: bool,
 }
 
 /// Rebuilds one room at `term`.
@@ -60,7 +62,8 @@ pub(crate) fn rebuild(
     } else {
         Position { generation: term, seq: top.position.seq }
     };
-    Some(Rebuilt { room: Room::restored(position, members, tail, &applied), continuous })
+    let merged = current.iter().any(|(_, state)| state.position != top.position);
+    Some(Rebuilt { room: Room::restored(position, members, tail, &applied), continuous, merged })
 }
 
 /// All events by number; a whisper wins over its placeholder.

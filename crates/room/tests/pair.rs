@@ -70,6 +70,13 @@ impl Stage {
         self.relay(front, RelayEvent::LinkUp(chat));
     }
 
+    /// A link breaks, with what is on its way, and is opened again.
+    fn relink(&mut self, front: Incarnation, chat: Incarnation) {
+        let link = self.link_of[&(front, chat)];
+        self.owner(chat, OwnerEvent::LinkDown { connector: front, link });
+        self.relay(front, RelayEvent::LinkDown(chat));
+        self.link(front, chat);
+    }
 
 
 
@@ -93,7 +100,9 @@ impl Stage {
                     self.down.entry((chat, to)).or_default().push_back(frame);
                 }
                 OwnerEffect::Opened { reset, .. } => self.resets += reset,
-                OwnerEffect::CutLink(_) | OwnerEffect::StaleFrame { .. } => {}
+                OwnerEffect::Repaired { .. }
+                | OwnerEffect::CutLink(_)
+                | OwnerEffect::StaleFrame { .. } => {}
             }
         }
     }
@@ -231,4 +240,36 @@ fn a_newcomer_holds_what_the_others_have_missed() {
     assert_eq!(stage.resets, 0);
     stage.say(FRONT_3, 3, 1);
     assert_eq!(stage.told(), ["1: 3/1", "2: 3/1", "3: 3/1"]);
+}
+
+/// A join is applied, and neither its answer nor what follows reaches the connector. If what
+/// followed is not at hand any more, the session joins anew, rather than lack it.
+#[test]
+fn a_join_without_what_followed_is_taken_back() {
+    let mut stage = Stage::new();
+    stage.enter(FRONT_1, 1, "a");
+    stage.held.insert((CHAT_A, FRONT_2));
+    stage.enter(FRONT_2, 2, "b");
+    stage.say(FRONT_1, 1, 1);
+    stage.told();
+    stage.relink(FRONT_2, CHAT_A);
+    stage.settle();
+    assert_eq!(stage.told(), ["1: -b", "1: +b", "2: in with a b"]);
+    stage.say(FRONT_1, 1, 2);
+    assert_eq!(stage.told(), ["1: 1/2", "2: 1/2"]);
+}
+
+/// The same, but the connector knows the room well enough: it hears its join, and all after it.
+#[test]
+fn a_join_with_what_followed_is_made_good() {
+    let mut stage = Stage::new();
+    stage.enter(FRONT_1, 1, "a");
+    stage.enter(FRONT_2, 2, "b");
+    stage.held.insert((CHAT_A, FRONT_2));
+    stage.enter(FRONT_2, 3, "c");
+    stage.say(FRONT_1, 1, 1);
+    stage.told();
+    stage.relink(FRONT_2, CHAT_A);
+    stage.settle();
+    assert_eq!(stage.told(), ["3: in with a b c", "2: +c", "2: 1/1", "3: 1/1"]);
 }

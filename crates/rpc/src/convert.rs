@@ -189,6 +189,7 @@ fn room_state(state: RoomState) -> pb::RoomState {
         room: state.room.to_string(),
         position: Some(position_to(state.position)),
         own: state.own.iter().map(own_member_to).collect(),
+        entering: state.entering.iter().map(|session| session.0).collect(),
         members: state.members.iter().map(member_to).collect(),
         tail: state.tail.iter().map(|event| event_to(event)).collect(),
     }
@@ -199,6 +200,7 @@ fn room_state_from(state: pb::RoomState) -> Result<RoomState> {
         room: room(&state.room)?,
         position: position_from(required(state.position, "position")?),
         own: state.own.into_iter().map(own_member_from).collect(),
+        entering: state.entering.into_iter().map(SessionId).collect(),
         members: all(state.members, member_from)?,
         tail: all(state.tail, |event| Ok(Arc::new(event_from(event)?)))?,
     })
@@ -338,6 +340,7 @@ mod tests {
             room: room.clone(),
             position: Position { generation: Term(3), seq: 5 },
             own: vec![OwnMember { session, applied: SendNumber(2) }],
+            entering: vec![SessionId(5)],
             members: vec![member(1), member(2)],
             tail: events(),
         };
