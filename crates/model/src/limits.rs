@@ -107,6 +107,9 @@ pub const ROOM_MEMBERS_MAX: usize = 100_000;
 pub const PRESENCE_MEMBERS_MAX: usize = 1_000;
 /// How long a member stays when its connector's link is lost, before it leaves.
 pub const CONNECTOR_GRACE: Duration = Duration::from_secs(5);
+/// How long a connector that is gone may be the only one that heard the last words of an owner
+/// that others could not reach: until the owner is given up, and its members would have left.
+pub const DEPARTURE_DOUBT: Duration = Duration::from_secs(10);
 /// How long an opening shard waits for a live connector that does not attach.
 pub const ATTACH_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a connector remembers a room that its last session has left: long enough that what
@@ -202,6 +205,10 @@ const _: () = {
     assert!(WRITE_TIMEOUT.as_millis() < 2 * POMELO_HEARTBEAT.as_millis());
     assert!(WRITE_TIMEOUT.as_millis() + CLOSE_TIMEOUT.as_millis() < DRAIN_TIMEOUT.as_millis());
     assert!(LEASE_BEAT.as_millis() * 3 < LEASE.as_millis());
+    assert!(
+        LEASE.as_millis() + CONNECTOR_GRACE.as_millis() + ATTACH_TIMEOUT.as_millis()
+            <= DEPARTURE_DOUBT.as_millis()
+    );
     assert!(LEASE_AFTER_BREAK.as_millis() < LEASE.as_millis());
     assert!(
         MOVE_TIMEOUT.as_millis() * (SHARD_COUNT as u128) / (DRAIN_SHARDS_MAX as u128)

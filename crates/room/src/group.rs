@@ -40,6 +40,10 @@ pub(crate) enum Phase {
         /// Those of them that have neither attached nor gone.
         waiting: BTreeSet<Incarnation>,
         states: BTreeMap<Incarnation, Vec<RoomState>>,
+        /// Whether some connector could not hear the last owner to its end.
+        cut_off: bool,
+        /// Whether a connector has gone lately, which may have heard it.
+        departed: bool,
         deadline: Time,
     },
     Open,
@@ -47,13 +51,25 @@ pub(crate) enum Phase {
 
 impl Group {
     /// A shard just won: opens when the connectors that were live at the claim have attached, or
-    /// at `deadline`.
-    pub(crate) fn new(term: Term, connectors: Vec<Incarnation>, deadline: Time) -> Self {
+    /// at `deadline`. `departed` says that some connector has gone lately.
+    pub(crate) fn new(
+        term: Term,
+        connectors: Vec<Incarnation>,
+        departed: bool,
+        deadline: Time,
+    ) -> Self {
         let live: BTreeSet<Incarnation> = connectors.into_iter().collect();
         let waiting = live.clone();
         Self {
             term,
-            phase: Phase::Opening { live, waiting, states: BTreeMap::new(), deadline },
+            phase: Phase::Opening {
+                live,
+                waiting,
+                states: BTreeMap::new(),
+                cut_off: false,
+                departed,
+                deadline,
+            },
             rooms: BTreeMap::new(),
             attached: BTreeSet::new(),
             absent: BTreeMap::new(),
@@ -77,15 +93,16 @@ impl Group {
     ) {
         match message {
             ToOwner::State(state) => self.arriving.entry(from).or_default().push(state),
-            ToOwner::Attached { rooms } => {
+            ToOwner::Attached { rooms, in_step } => {
                 let arrived = self.arriving.remove(&from).unwrap_or_default();
                 if arrived.len() != rooms {
                     // Some came before the answer to the claim did, and were dropped.
                     out.push(self.to(shard, from, ToRelay::NotOwner));
-                } else if let Phase::Opening { waiting, states, .. } = &mut self.phase {
+                } else if let Phase::Opening { waiting, states, cut_off, .. } = &mut self.phase {
                     waiting.remove(&from);
                     states.insert(from, arrived);
-                    self.open_if_complete(now, shard, false, out);
+                    *cut_off |= !in_step;
+                    self.open_if_complete(now, shard, out);
                 } else {
                     self.attach(shard, from, &arrived, out);
                 }
@@ -129,29 +146,31 @@ impl Group {
         connector: Incarnation,
         out: &mut Vec<Effect>,
     ) {
-        if let Phase::Opening { waiting, .. } = &mut self.phase
-            && waiting.remove(&connector)
-        {
-            self.open_if_complete(now, shard, false, out);
+        if let Phase::Opening { waiting, departed, .. } = &mut self.phase {
+            *departed = true;
+            if waiting.remove(&connector) {
+                self.open_if_complete(now, shard, out);
+            }
         }
     }
 
-    /// Opens the shard if nobody is waited for, or `anyway`: rebuilds its rooms, then brings every
-    /// connector that attached into step.
+    /// Opens the shard if nobody is waited for, or its deadline has come: rebuilds its rooms, then
+    /// brings every connector that attached into step.
     pub(crate) fn open_if_complete(
         &mut self,
         now: Time,
         shard: Shard,
-        anyway: bool,
         out: &mut Vec<Effect>,
     ) {
-        let Phase::Opening { waiting, states, .. } = &mut self.phase else {
+        let Phase::Opening { waiting, states, cut_off, departed, deadline, .. } = &mut self.phase
+        else {
             return;
         };
-        if !waiting.is_empty() && !anyway {
+        if !waiting.is_empty() && now < *deadline {
             return;
         }
-        let complete = waiting.is_empty();
+        // One that is gone may have shown its clients what those that were cut off never got.
+        let complete = waiting.is_empty() && !(*cut_off && *departed);
         let states = std::mem::take(states);
         self.phase = Phase::Open;
 

@@ -30,6 +30,9 @@ pub enum ToOwner {
     Attached {
         /// How many states. The receiver may have become the owner between two of them.
         rooms: usize,
+        /// Whether the last owner could be heard until it lost the shard. If not, somebody else may
+        /// have heard more from it.
+        in_step: bool,
     },
     /// A session wants to be a member.
     Join {

@@ -113,6 +113,8 @@ pub enum Effect {
 pub struct Owner {
     links: BTreeMap<Incarnation, LinkId>,
     shards: BTreeMap<Shard, Group>,
+    /// When a connector was last seen to go.
+    departed: Option<Time>,
     /// No shard's deadline is before this; checked only when it comes.
     timeout: Option<Time>,
 }
@@ -166,6 +168,7 @@ impl Owner {
                     out.push(Effect::CutLink(connector));
                 }
                 self.unlink(now, connector);
+                self.departed = Some(now);
                 for (shard, group) in &mut self.shards {
                     group.connector_gone(now, *shard, connector, out);
                 }
@@ -189,8 +192,10 @@ impl Owner {
         out: &mut Vec<Effect>,
     ) {
         let deadline = now + limits::ATTACH_TIMEOUT;
-        let mut group = Group::new(term, connectors, deadline);
-        group.open_if_complete(now, shard, false, out);
+        let lately = |at: Time| now - at < limits::DEPARTURE_DOUBT;
+        let departed = self.departed.is_some_and(lately);
+        let mut group = Group::new(term, connectors, departed, deadline);
+        group.open_if_complete(now, shard, out);
         self.shards.insert(shard, group);
         wake_at(&mut self.timeout, deadline);
     }
@@ -250,7 +255,7 @@ impl Owner {
             if let Phase::Opening { deadline, .. } = group.phase
                 && deadline <= now
             {
-                group.open_if_complete(now, *shard, true, out);
+                group.open_if_complete(now, *shard, out);
             }
             let overdue: Vec<Incarnation> = group
                 .absent

@@ -178,6 +178,8 @@ struct Group {
     term: Term,
     state: State,
     rooms: BTreeMap<RoomId, Relay>,
+    /// Whether an owner could not be heard any more before it lost the shard.
+    cut_off: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -281,6 +283,9 @@ impl Relays {
         if same || term < group.term {
             return;
         }
+        if group.owner.is_some() {
+            group.cut_off = group.state != State::Attached;
+        }
         group.owner = owner;
         group.term = term;
         self.detach(now, shard, None);
@@ -339,7 +344,8 @@ impl Relays {
         let term = group.term;
         let rooms = group.rooms.len();
         let states = group.rooms.values_mut().map(|relay| ToOwner::State(relay.state()));
-        for message in states.chain([ToOwner::Attached { rooms }]) {
+        let in_step = !group.cut_off;
+        for message in states.chain([ToOwner::Attached { rooms, in_step }]) {
             out.push(Effect::Frame { to: owner, frame: Frame { shard, term, message } });
         }
     }
@@ -365,6 +371,7 @@ impl Relays {
         match message {
             ToRelay::Opened => {
                 group.state = State::Attached;
+                group.cut_off = false;
                 out.push(Effect::Attached { shard, owner: from, term });
                 let again = group.rooms.values_mut().flat_map(Relay::unanswered);
                 out.extend(again.map(|message| Effect::Frame {

@@ -26,7 +26,8 @@ pub(crate) struct Rebuilt {
 /// Rebuilds one room at `term`.
 ///
 /// `states` are the views of the connectors that know the room, `attached` are all connectors that
-/// attached; `complete` says that every connector live at the claim attached or is gone. Returns `None` if nobody saw the room before, so that
+/// attached; `complete` says that every connector live at the claim attached, or is gone and cannot have known
+/// more than they. Returns `None` if nobody saw the room before, so that
 /// there is nothing to rebuild.
 ///
 /// The history goes on only if every connector that had members in the room has attached: another

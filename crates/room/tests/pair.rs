@@ -78,7 +78,21 @@ impl Stage {
         self.link(front, chat);
     }
 
+    /// A link breaks, and cannot be opened again.
+    fn unlink(&mut self, front: Incarnation, chat: Incarnation) {
+        self.down.remove(&(chat, front));
+        self.relay(front, RelayEvent::LinkDown(chat));
+    }
 
+    /// A connector dies, and everybody hears of it.
+    fn lose(&mut self, front: Incarnation) {
+        self.connectors.remove(&front);
+        self.down.retain(|(_, to), _| *to != front);
+        self.up.retain(|(from, _), _| *from != front);
+        for chat in [CHAT_A, CHAT_B] {
+            self.owner(chat, OwnerEvent::ConnectorGone(front));
+        }
+    }
 
     /// The registry grants the shard at a term, and everybody hears of it.
     fn own(&mut self, chat: Incarnation, term: u64) {
@@ -272,4 +286,36 @@ fn a_join_with_what_followed_is_made_good() {
     stage.relink(FRONT_2, CHAT_A);
     stage.settle();
     assert_eq!(stage.told(), ["3: in with a b c", "2: +c", "2: 1/1", "3: 1/1"]);
+}
+
+/// Two connectors are cut off from the owner, a third one gets its first member, hears what they do
+/// not, and dies with the owner. Nobody knows then what was said there, so everybody is told.
+#[test]
+fn what_only_the_dead_have_heard_is_not_passed_over() {
+    let mut stage = Stage::new();
+    stage.enter(FRONT_1, 1, "a");
+    stage.enter(FRONT_2, 2, "b");
+    stage.unlink(FRONT_1, CHAT_A);
+    stage.unlink(FRONT_2, CHAT_A);
+    stage.enter(FRONT_3, 3, "c");
+    stage.say(FRONT_3, 3, 1);
+    stage.told();
+    stage.lose(FRONT_3);
+    stage.own(CHAT_B, 2);
+    assert_eq!(stage.resets, 1);
+    assert_eq!(stage.told(), ["1: out", "2: out"]);
+}
+
+/// The same, but those that stay could hear the owner to its end: the dead one knew no more.
+#[test]
+fn a_dead_connector_alone_resets_nothing() {
+    let mut stage = Stage::new();
+    stage.enter(FRONT_1, 1, "a");
+    stage.enter(FRONT_2, 2, "b");
+    stage.lose(FRONT_3);
+    stage.told();
+    stage.own(CHAT_B, 2);
+    stage.say(FRONT_1, 1, 1);
+    assert_eq!(stage.resets, 0);
+    assert_eq!(stage.told(), ["1: 1/1", "2: 1/1"]);
 }

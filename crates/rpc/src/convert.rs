@@ -47,8 +47,9 @@ pub fn owner_frame(frame: Frame<ToOwner>) -> pb::OwnerFrame {
     use pb::owner_frame::Message;
     let message = match frame.message {
         ToOwner::State(state) => Message::State(room_state(state)),
-        ToOwner::Attached { rooms } => {
-            Message::Attached(pb::Attached { rooms: u32::try_from(rooms).unwrap_or(u32::MAX) })
+        ToOwner::Attached { rooms, in_step } => {
+            let rooms = u32::try_from(rooms).unwrap_or(u32::MAX);
+            Message::Attached(pb::Attached { rooms, in_step })
         }
         ToOwner::Join { room, session, user } => Message::Join(pb::Join {
             room: room.to_string(),
@@ -85,9 +86,10 @@ pub fn owner_frame_from(frame: pb::OwnerFrame) -> Result<Frame<ToOwner>> {
     use pb::owner_frame::Message;
     let message = match required(frame.message, "frame")? {
         Message::State(state) => ToOwner::State(room_state_from(state)?),
-        Message::Attached(attached) => {
-            ToOwner::Attached { rooms: usize::try_from(attached.rooms).unwrap_or(usize::MAX) }
-        }
+        Message::Attached(attached) => ToOwner::Attached {
+            rooms: usize::try_from(attached.rooms).unwrap_or(usize::MAX),
+            in_step: attached.in_step,
+        },
         Message::Join(join) => ToOwner::Join {
             room: room(&join.room)?,
             session: SessionId(join.session),
@@ -353,7 +355,8 @@ mod tests {
         };
         let messages = [
             ToOwner::State(state),
-            ToOwner::Attached { rooms: 1 },
+            ToOwner::Attached { rooms: 1, in_step: false },
+            ToOwner::Attached { rooms: 0, in_step: true },
             ToOwner::Join { room: room.clone(), session, user: member(4).user },
             ToOwner::Leave { room: room.clone(), session },
             say(Target::Everyone { shown: Content::Text("*".into()) }),
