@@ -2,7 +2,7 @@
 //!
 //! Every session (one connection of one client) keeps a [`Log`]; a [`History`] gathers them when
 //! everything has come to rest and [`History::check`] judges. Nothing but what a Pomelo client
-//! can see is needed: no positions, no clocks. A text carries the identity of its send
+//! can see is needed; positions and times are judged where a log has them. A text carries the identity of its send
 //! ([`TextId`], such as `m:7:12`), so that a delivery can be traced to it.
 //!
 //! What is checked, for every room:
@@ -18,13 +18,18 @@
 //! - Nothing is seen twice, nothing that was never sent or that was refused; a sender's messages
 //!   come in the order of sending, under its name, in its room, while it is a member.
 //! - What was acknowledged was seen.
+//! - No two messages have one position, and everyone's positions grow ([`Log::saw_at`]).
+//! - Nobody is listed, or only now seen to leave, that ended longer ago than a bound
+//!   ([`History::leave_within`], [`Log::at`]).
 
 mod check;
 mod report;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::BTreeMap, fmt, sync::Arc};
+use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
+
+use model::Position;
 
 pub use report::{Kind, Report, Violation};
 
@@ -138,6 +143,18 @@ pub struct Log {
     events: Vec<Event>,
     joined: bool,
     end: End,
+    /// Where messages stood in the room, if the client was told.
+    positions: Vec<(Position, TextId)>,
+    times: Times,
+}
+
+/// When some of it happened, if the log is told the time.
+#[derive(Clone, Debug, Default)]
+struct Times {
+    now: Option<Duration>,
+    joined: Option<Duration>,
+    gone: Option<Duration>,
+    leaves: Vec<(Name, Duration)>,
 }
 
 impl Log {
@@ -152,7 +169,20 @@ impl Log {
             events: Vec::new(),
             joined: false,
             end: End::Alive,
+            positions: Vec::new(),
+            times: Times { now: None, joined: None, gone: None, leaves: Vec::new() },
         }
+    }
+
+    /// The room that it is about.
+    #[must_use]
+    pub const fn room(&self) -> Name {
+        self.room
+    }
+
+    /// What follows happens at this time, by a clock that all logs of the history share.
+    pub const fn at(&mut self, now: Duration) {
+        self.times.now = Some(now);
     }
 
     /// Entering was answered with these members, the session's own user included. Only the first
@@ -160,6 +190,7 @@ impl Log {
     pub fn joined(&mut self, members: impl IntoIterator<Item = Name>) {
         if !self.joined {
             self.joined = true;
+            self.times.joined = self.times.now;
             self.members = members.into_iter().collect();
             self.events.push(Event::Joined);
         }
@@ -188,6 +219,12 @@ impl Log {
         self.events.push(Event::Saw { from, id, whisper });
     }
 
+    /// A message arrived, and the client was told its position in the room.
+    pub fn saw_at(&mut self, position: Position, from: Name, id: TextId, whisper: bool) {
+        self.positions.push((position, id));
+        self.saw(from, id, whisper);
+    }
+
     /// A message arrived whose text is no [`TextId`].
     pub fn saw_foreign(&mut self) {
         self.events.push(Event::SawForeign);
@@ -201,10 +238,16 @@ impl Log {
     /// Another user's leave was announced.
     pub fn saw_leave(&mut self, user: Name) {
         self.events.push(Event::SawLeave(user));
+        if let Some(now) = self.times.now {
+            self.times.leaves.push((user, now));
+        }
     }
 
     /// The connection has ended, by whomever. What the session missed from here on is no loss.
     pub fn gone(&mut self) {
+        if self.end != End::Gone {
+            self.times.gone = self.times.now;
+        }
         self.end = End::Gone;
     }
 
@@ -245,13 +288,19 @@ pub struct History {
     names: Names,
     logs: Vec<Log>,
     presence: Presence,
+    leave_within: Option<Duration>,
 }
 
 impl History {
     /// A history whose logs use these names.
     #[must_use]
     pub const fn new(names: Names, presence: Presence) -> Self {
-        Self { names, logs: Vec::new(), presence }
+        Self { names, logs: Vec::new(), presence, leave_within: None }
+    }
+
+    /// Also judges that nobody is listed longer than this after the end of its session.
+    pub const fn leave_within(&mut self, bound: Duration) {
+        self.leave_within = Some(bound);
     }
 
     /// Adds the log of the next session: [`SessionKey`] 0 first.

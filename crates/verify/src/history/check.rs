@@ -9,6 +9,7 @@
 //! a tail that one member lost is then a gap like any other.
 
 mod blame;
+mod bounds;
 mod rest;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -135,6 +136,8 @@ impl<'a> Checker<'a> {
         }
         self.check_acked();
         self.check_names();
+        self.check_positions();
+        self.check_times();
         self.report
     }
 
@@ -161,7 +164,9 @@ impl<'a> Checker<'a> {
     }
 
     fn add(&mut self, kind: Kind, log: u32, message: Option<TextId>, detail: String) {
-        let violation = || Violation { kind, session: SessionKey(log), message, detail };
+        let room = self.history.names.text(self.log(log).room);
+        let session = SessionKey(log);
+        let violation = || Violation { kind, session, room: room.to_owned(), message, detail };
         self.report.add(violation, kind);
     }
 

@@ -1,6 +1,6 @@
 //! What a check found.
 
-use std::{collections::BTreeMap, fmt};
+use std::{collections::BTreeMap, fmt, time::Duration};
 
 use super::{Names, SessionKey, TextId};
 
@@ -38,6 +38,10 @@ pub enum Kind {
     Unlisted,
     /// Two sessions that are both there have one name in one room.
     NameTwice,
+    /// Two messages have one position, or positions do not grow.
+    Fork,
+    /// Listed for longer than the bound after the end of its session.
+    Late,
 }
 
 impl Kind {
@@ -59,6 +63,8 @@ impl Kind {
             Self::Ghost => "ghost",
             Self::Unlisted => "member not listed",
             Self::NameTwice => "one name twice",
+            Self::Fork => "one position twice",
+            Self::Late => "listed for too long",
         }
     }
 }
@@ -70,6 +76,8 @@ pub struct Violation {
     pub kind: Kind,
     /// Whose log shows it.
     pub session: SessionKey,
+    /// Its room.
+    pub room: String,
     /// The message concerned, if one is.
     pub message: Option<TextId>,
     /// Names and neighbours, for a person.
@@ -101,6 +109,9 @@ pub struct Report {
     pub acked: u64,
     /// How many messages arrived.
     pub deliveries: u64,
+    /// The longest time from the end of a session to when somebody saw it leave, if the logs
+    /// know the time.
+    pub leave_latest: Option<Duration>,
 }
 
 impl Report {

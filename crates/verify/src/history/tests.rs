@@ -495,3 +495,73 @@ fn millions_of_deliveries_are_quick_enough_to_run_in_a_test() {
     assert!(report.is_clean(), "{report}");
     assert_eq!(report.deliveries, 2_000_000);
 }
+
+fn position(seq: u64) -> Position {
+    Position { generation: model::Term(1), seq }
+}
+
+#[test]
+fn one_position_for_two_messages_is_found() {
+    let mut scene = Scene::new();
+    let (a, b) = (scene.enter("a"), scene.enter("b"));
+    let (x, y) = (scene.say(a), scene.say(b));
+    for log in [a, b] {
+        scene.logs[log].positions = vec![(position(3), x), (position(4), y)];
+    }
+    let clean = History { names: scene.names.clone(), ..History::default() };
+    let mut history = clean;
+    history.logs = scene.logs.clone();
+    assert!(history.check().is_clean());
+    history.logs[b].positions[1].0 = position(5);
+    assert!(history.check().is_clean(), "a whisper may stand between");
+    history.logs[b].positions[0] = (position(4), x);
+    let report = history.check();
+    assert_eq!(report.count(Kind::Fork), 1, "{report}");
+    history.logs[b].positions = vec![(position(3), x), (position(3), y)];
+    assert!(history.check().count(Kind::Fork) > 0, "positions grow");
+}
+
+#[test]
+fn a_leave_that_comes_late_is_found() {
+    let seconds = Duration::from_secs;
+    let report = |seen_after: u64, joined_after: u64| {
+        let mut scene = Scene::new();
+        let (a, b) = (scene.enter("a"), scene.enter("b"));
+        scene.logs[a].at(seconds(100));
+        scene.logs[a].gone();
+        scene.logs[b].at(seconds(100 + seen_after));
+        scene.leave(a);
+        // Another life of the same user, much later, explains nothing.
+        scene.enter("a");
+        let c = scene.enter("c");
+        scene.logs[c].times.joined = Some(seconds(100 + joined_after));
+        let a = scene.names.intern("gone");
+        scene.logs[c].members.push(a);
+        let mut gone = Log::new(scene.room, a);
+        gone.times.gone = Some(seconds(100));
+        gone.end = End::Gone;
+        scene.logs.push(gone);
+        let mut history = History::new(scene.names, Presence::Silent);
+        history.leave_within(seconds(10));
+        history.logs = scene.logs;
+        history.check()
+    };
+    assert!(report(9, 8).is_clean(), "{}", report(9, 8));
+    assert_eq!(report(9, 8).leave_latest, Some(seconds(9)));
+    assert_eq!(report(11, 8).count(Kind::Late), 1, "seen too late");
+    assert_eq!(report(9, 12).count(Kind::Late), 1, "listed for too long");
+}
+
+#[test]
+fn a_whisper_to_who_left_is_no_loss() {
+    let mut scene = Scene::new();
+    let (a, b) = (scene.enter("a"), scene.enter("b"));
+    let id = scene.whisper(a, b);
+    let at = scene.place(b, id);
+    scene.logs[b].events.remove(at);
+    let b_name = scene.logs[b].user;
+    scene.logs[a].saw_leave(b_name);
+    scene.logs[a].saw_add(b_name);
+    let report = scene.check();
+    assert!(report.is_clean(), "{report}");
+}

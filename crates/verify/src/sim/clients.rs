@@ -1,8 +1,8 @@
 //! Clients that enter, talk, whisper and leave by chance, and remember what they saw.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
-use model::{Code, Content, RoomId, SendNumber, SessionId, Target, UserName};
+use model::{Code, Content, RoomId, SendNumber, SessionId, Target, Time, UserName};
 use room::{
     Push,
     message::{Body, Member},
@@ -29,6 +29,8 @@ pub(crate) struct Client {
     pub(crate) room: usize,
     user: UserName,
     state: State,
+    /// Its own chance, so that what it does next depends on nobody else.
+    random: Random,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +49,8 @@ pub(crate) struct Clients {
     rooms: Vec<RoomId>,
     /// Whose session it is.
     owners: BTreeMap<SessionId, usize>,
+    /// The true time, for the logs.
+    pub(crate) now: Time,
 }
 
 impl Clients {
@@ -62,22 +66,25 @@ impl Clients {
             logs: Vec::new(),
             rooms: rooms.to_vec(),
             owners: BTreeMap::new(),
+            now: Time::ZERO,
         };
         for number in 0..count {
             // Some names are wanted by two clients.
             let user = name(&format!("u{}", number % (count * 3 / 4).max(1)));
             let connector = random.index(connectors);
             let state = State::Outside;
-            clients.all.push(Client { connector, session: SessionId(0), room: 0, user, state });
-            clients.renew(number, random);
+            let session = SessionId(0);
+            let random = random.fork();
+            clients.all.push(Client { connector, session, room: 0, user, state, random });
+            clients.renew(number);
         }
         clients
     }
 
     /// Gives a client a fresh session in some room.
-    pub(crate) fn renew(&mut self, number: usize, random: &mut Random) {
+    pub(crate) fn renew(&mut self, number: usize) {
         let client = &mut self.all[number];
-        client.room = random.index(self.rooms.len());
+        client.room = client.random.index(self.rooms.len());
         client.session = SessionId(self.logs.len() as u64);
         client.state = State::Outside;
         let room = self.names.intern(self.rooms[client.room].as_str());
@@ -92,21 +99,47 @@ impl Clients {
         (self.all[number].session == session).then_some(number)
     }
 
+    /// Lets a client look for another of so many connectors.
+    pub(crate) fn look_elsewhere(&mut self, number: usize, connectors: usize) {
+        let client = &mut self.all[number];
+        client.connector = client.random.index(connectors);
+    }
+
+    /// How long a client waits before it acts again.
+    pub(crate) fn pause(&mut self, number: usize) -> Duration {
+        self.all[number].random.span(Duration::from_millis(5), Duration::from_millis(200))
+    }
+
+    /// Another session that is in the same room under the same name, and its connector.
+    pub(crate) fn namesake(&self, of: SessionId) -> Option<(SessionId, usize)> {
+        let left = &self.all[*self.owners.get(&of)?];
+        let room = self.logs[index(of)].room();
+        let is_it = |client: &&Client| {
+            client.user == left.user
+                && client.session != of
+                && client.state == State::Inside
+                && self.logs[index(client.session)].room() == room
+        };
+        self.all.iter().find(is_it).map(|client| (client.session, client.connector))
+    }
+
     /// What a client does now; its log knows already.
-    pub(crate) fn act(&mut self, number: usize, random: &mut Random) -> Option<Action> {
+    pub(crate) fn act(&mut self, number: usize) -> Option<Action> {
         let users = self.all.len();
         let client = &mut self.all[number];
+        let random = &mut client.random;
         let log = &mut self.logs[index(client.session)];
         match client.state {
             State::Outside => {
                 client.state = State::Entering;
                 Some(Action::Enter { user: client.user.clone() })
             }
-            State::Entering => None,
+            // Some lose patience.
+            State::Entering => random.one_in(30).then_some(Action::Leave),
             State::Inside if random.one_in(40) => Some(Action::Leave),
             State::Inside => {
                 let (to, target) = if random.one_in(6) {
-                    let whom = format!("u{}", random.index(users * 3 / 4));
+                    let whom = format!("u{}", random.index((users * 3 / 4).max(1)));
                     (To::One(self.names.intern(&whom)), Target::One(name(&whom)))
                 } else {
                     (To::Everyone, Target::Everyone { shown: Content::Text("*".into()) })
@@ -126,7 +159,9 @@ impl Clients {
         let Some(number) = self.of(session) else { return };
         self.all[number].state = State::Inside;
         let users: Vec<Name> = users.iter().map(|user| self.names.intern(user.as_str())).collect();
-        self.logs[index(session)].joined(users);
+        let log = &mut self.logs[index(session)];
+        log.at(self.now.since_start());
+        log.joined(users);
     }
 
     /// A session was told that it is not in; it will try again.
@@ -156,6 +191,7 @@ impl Clients {
             return;
         }
         let log = &mut self.logs[index(session)];
+        log.at(self.now.since_start());
         match push {
             Push::Add(user) => log.saw_add(self.names.intern(user.as_str())),
             Push::Leave(user) => log.saw_leave(self.names.intern(user.as_str())),
@@ -168,7 +204,7 @@ impl Clients {
                 let Member { user, .. } = from;
                 let from = self.names.intern(user.as_str());
                 match content.as_text().and_then(TextId::parse) {
-                    Some(id) => log.saw(from, id, whisper),
+                    Some(id) => log.saw_at(event.position, from, id, whisper),
                     None => log.saw_foreign(),
                 }
             }
@@ -177,7 +213,9 @@ impl Clients {
 
     /// A session has ended.
     pub(crate) fn gone(&mut self, session: SessionId) {
-        self.logs[index(session)].gone();
+        let log = &mut self.logs[index(session)];
+        log.at(self.now.since_start());
+        log.gone();
     }
 }
 

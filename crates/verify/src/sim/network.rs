@@ -43,6 +43,12 @@ impl<T> Agenda<T> {
         self.at(at, item);
     }
 
+    /// Lets nothing arrive over a channel before `until`; it keeps its order.
+    pub(crate) fn hold(&mut self, channel: Channel, until: Time) {
+        let last = self.channels.entry(channel).or_default();
+        *last = until.max(*last);
+    }
+
     /// The next thing to happen, unless it is after `end`.
     pub(crate) fn next(&mut self, end: Time) -> Option<(Time, T)> {
         let entry = self.items.first_entry().filter(|entry| entry.key().0 <= end)?;

@@ -1,19 +1,19 @@
-//! Lives, streams, the registry, and what goes wrong with them.
+//! Lives, streams and the registry.
 
 use std::time::Duration;
 
-use model::{Incarnation, SessionId, Shard, Term};
-use room::{
-    LinkId, Owner, OwnerEvent, RelayEvent, Relays,
-    message::{Frame, ToOwner, ToRelay},
-};
+use model::{Incarnation, Shard, Term, Time};
+use room::{LinkId, Owner, OwnerEvent, RelayEvent, Relays};
 
 use super::{
-    Bug,
-    item::{Fault, Item, Node, Stream},
+    clock::Clock,
+    item::{Item, Node, Stream},
     network::Channel,
     world::{LEASE, STREAM_PATIENCE, World, ms},
 };
+
+/// After a silence the registry waits this long before it gives anybody up or grants a claim.
+const SETTLE: Duration = Duration::from_secs(2);
 
 impl World<'_> {
     // ---- lives
@@ -21,9 +21,14 @@ impl World<'_> {
     pub(super) fn start(&mut self, node: Node) {
         self.lives += 1;
         let life = Incarnation(self.lives);
+        let clock = if self.config.faults.skew {
+            Clock::skewed(self.now, &mut self.random)
+        } else {
+            Clock::TRUE
+        };
         match node {
-            Node::Chat(n) => self.chats[n].begin(life, Owner::default()),
-            Node::Connector(n) => self.connectors[n].begin(life, Relays::new(life)),
+            Node::Chat(n) => self.chats[n].begin(life, clock, Owner::default()),
+            Node::Connector(n) => self.connectors[n].begin(life, clock, Relays::new(life)),
         }
         self.live.push((node, life));
         match node {
@@ -53,9 +58,8 @@ impl World<'_> {
                 for client in 0..self.clients.all.len() {
                     if self.clients.all[client].connector == n {
                         self.clients.gone(self.clients.all[client].session);
-                        self.clients.renew(client, &mut self.random);
-                        self.clients.all[client].connector =
-                            self.random.index(self.connectors.len());
+                        self.clients.renew(client);
+                        self.clients.look_elsewhere(client, self.connectors.len());
                     }
                 }
             }
@@ -67,7 +71,17 @@ impl World<'_> {
 
     // ---- registry
 
+    /// When the registry, now silent, will act again.
+    fn settled(&self) -> Option<Time> {
+        (self.registry_back > self.now).then(|| self.registry_back + SETTLE)
+    }
+
+    /// A silent registry has given nobody up; afterwards it asks who is there.
     pub(super) fn gone(&mut self, life: Incarnation) {
+        if let Some(later) = self.settled() {
+            self.agenda.at(later, Item::Missed(life));
+            return;
+        }
         let Some(at) = self.live.iter().position(|(_, live)| *live == life) else { return };
         let (node, _) = self.live.remove(at);
         match node {
@@ -82,9 +96,19 @@ impl World<'_> {
                 }
             }
         }
+        self.counters.given_up += u64::from(self.life(node) == (life, true));
         let told = self.random.delay();
         let item = Item::GivenUp { node, life };
         self.agenda.over(Channel::Map(life.0), self.now, told, item);
+    }
+
+    /// Gives a life up that has not come back after the registry's silence.
+    pub(super) fn missed(&mut self, life: Incarnation) {
+        let node = self.live.iter().find(|(_, live)| *live == life).map(|(node, _)| *node);
+        let back = |node| self.life(node) == (life, true) && self.paused_until(node) <= self.now;
+        if !node.is_some_and(back) {
+            self.gone(life);
+        }
     }
 
     fn owned_by(&self, life: Incarnation) -> Vec<Shard> {
@@ -92,7 +116,7 @@ impl World<'_> {
         owned.map(|(shard, _)| *shard).collect()
     }
 
-    fn free(&mut self, shard: Shard) {
+    pub(super) fn free(&mut self, shard: Shard) {
         let Some((owner, term)) = self.owners.get_mut(&shard) else { return };
         *owner = None;
         let term = *term;
@@ -102,6 +126,10 @@ impl World<'_> {
     }
 
     pub(super) fn claim(&mut self, shard: Shard) {
+        if let Some(later) = self.settled() {
+            self.agenda.at(later, Item::Claim(shard));
+            return;
+        }
         let Some((None, Term(term))) = self.owners.get(&shard).copied() else { return };
         let chats: Vec<(usize, Incarnation)> = self
             .live
@@ -133,7 +161,7 @@ impl World<'_> {
         self.tell_connectors(shard, Some(life), term);
     }
 
-    fn tell_chat(&mut self, chat: usize, event: OwnerEvent) {
+    pub(super) fn tell_chat(&mut self, chat: usize, event: OwnerEvent) {
         let (life, alive) = self.life(Node::Chat(chat));
         if alive {
             let delay = self.random.delay();
@@ -173,6 +201,12 @@ impl World<'_> {
         let between = |stream: &Stream| {
             stream.connector_life == connector_life && stream.chat_life == chat_life
         };
+        let parted = self.parted.get(&(connector, chat)).copied().unwrap_or_default();
+        if here && there && parted > self.now {
+            let pause = self.random.span(ms(5), ms(400));
+            self.agenda.at(parted + pause, Item::Dial { connector, chat });
+            return;
+        }
         if !here || !there || self.streams.values().any(|s| between(s) && !s.mourned) {
             return;
         }
@@ -234,109 +268,6 @@ impl World<'_> {
         let open = self.streams.iter().filter(|(_, stream)| stream.open && of(stream));
         for id in open.map(|(id, _)| *id).collect::<Vec<_>>() {
             self.cut(id);
-        }
-    }
-
-    // ---- faults
-
-    pub(super) fn fault(&mut self, fault: Fault) {
-        match fault {
-            Fault::ChatKilled => {
-                let chat = self.random.index(self.chats.len());
-                let alive = self.chats.iter().filter(|chat| chat.alive).count();
-                if self.chats[chat].alive && alive > 1 {
-                    self.stop(Node::Chat(chat));
-                    let back = self.random.span(ms(200), ms(2000));
-                    self.agenda.at(self.now + back, Item::Start(Node::Chat(chat)));
-                }
-            }
-            Fault::ConnectorKilled => {
-                let connector = self.random.index(self.connectors.len());
-                if self.connectors[connector].alive {
-                    self.stop(Node::Connector(connector));
-                    let back = self.random.span(ms(200), ms(2000));
-                    self.agenda.at(self.now + back, Item::Start(Node::Connector(connector)));
-                }
-            }
-            Fault::LinkCut => {
-                let open: Vec<u64> =
-                    self.streams.iter().filter(|(_, s)| s.open).map(|(id, _)| *id).collect();
-                if !open.is_empty() {
-                    let at = self.random.index(open.len());
-                    self.cut(open[at]);
-                }
-            }
-            Fault::Paused => self.pause(),
-            Fault::Moved => {
-                let shards: Vec<Shard> = self.owners.keys().copied().collect();
-                let shard = shards[self.random.index(shards.len())];
-                let Some((Some(owner), _)) = self.owners.get(&shard).copied() else { return };
-                let chat = self.chats.iter().position(|chat| chat.life == owner);
-                if let Some(chat) = chat {
-                    self.tell_chat(chat, OwnerEvent::Lost { shard });
-                    self.free(shard);
-                }
-            }
-        }
-    }
-
-    fn pause(&mut self) {
-        let node = if self.random.one_in(2) {
-            Node::Chat(self.random.index(self.chats.len()))
-        } else {
-            Node::Connector(self.random.index(self.connectors.len()))
-        };
-        let (life, alive) = self.life(node);
-        if !alive || self.paused_until(node) > self.now {
-            return;
-        }
-        let span = self.random.span(ms(100), Duration::from_secs(6));
-        let until = self.now + span;
-        match node {
-            Node::Connector(n) => self.connectors[n].paused_until = until,
-            Node::Chat(n) => self.chats[n].paused_until = until,
-        }
-        if span > STREAM_PATIENCE {
-            self.agenda.at(self.now + STREAM_PATIENCE, Item::Stalled { node, life });
-        }
-        if span > LEASE {
-            self.agenda.at(self.now + LEASE, Item::Gone(life));
-        }
-    }
-
-    // ---- planted bugs, and what is counted
-
-    pub(super) fn loses_a_push(&mut self) -> bool {
-        match self.config.bug {
-            Some(Bug::DropEvents(n)) => self.random.one_in(n),
-            Some(Bug::ForgetTerms | Bug::ForgetNumbers | Bug::LoseLeaves) | None => false,
-        }
-    }
-
-    /// A frame as a connector reads it that does not know of terms.
-    pub(super) fn misread(&self, mut frame: Frame<ToRelay>) -> Frame<ToRelay> {
-        if self.config.bug == Some(Bug::ForgetTerms)
-            && let Some((_, term)) = self.owners.get(&frame.shard)
-        {
-            frame.term = *term;
-        }
-        frame
-    }
-
-    /// Whom a connector takes for the sender that does not know of terms.
-    pub(super) fn mistake(&self, shard: Shard, from: Incarnation) -> Incarnation {
-        match (self.config.bug, self.owners.get(&shard)) {
-            (Some(Bug::ForgetTerms), Some((Some(owner), _))) => *owner,
-            _ => from,
-        }
-    }
-
-    pub(super) fn count_repeats(&mut self, frame: &Frame<ToOwner>) {
-        if let ToOwner::Say { session, number, .. } = &frame.message {
-            let key: (SessionId, u64) = (*session, number.0);
-            if !self.seen_sends.insert(key) {
-                self.counters.sent_again += 1;
-            }
         }
     }
 }

@@ -38,6 +38,17 @@ pub(super) fn who_is_there(history: &History) -> BTreeMap<Name, There> {
     rooms
 }
 
+impl Log {
+    /// Whether a user was seen to leave after this session's send (counted from 0).
+    fn saw_leave_after(&self, send: usize, user: Name) -> bool {
+        let mut sends = 0;
+        self.events.iter().any(|event| {
+            sends += usize::from(*event == Event::Sent);
+            sends > send && *event == Event::SawLeave(user)
+        })
+    }
+}
+
 /// The joins and leaves in a part of a log.
 fn presence_in(log: &Log, (start, end): (u32, u32)) -> impl Iterator<Item = Event> {
     let events = log.events.get(start as usize..end as usize).unwrap_or(&[]);
@@ -120,7 +131,10 @@ impl Checker<'_> {
                         }
                     }
                     To::One(user) if status & SEEN_BY_TARGET == 0 => {
+                        // A target that was seen to leave need not have heard it.
+                        let left = log.saw_leave_after(number, *user);
                         if let Some([target]) = by_user.get(&(log.room, *user)).map(Vec::as_slice)
+                            && !left
                             && self.contains(*target, log.room.0)
                         {
                             self.gap(*target, entry);
