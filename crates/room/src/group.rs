@@ -156,12 +156,7 @@ impl Group {
 
     /// Opens the shard if nobody is waited for, or its deadline has come: rebuilds its rooms, then
     /// brings every connector that attached into step.
-    pub(crate) fn open_if_complete(
-        &mut self,
-        now: Time,
-        shard: Shard,
-        out: &mut Vec<Effect>,
-    ) {
+    pub(crate) fn open_if_complete(&mut self, now: Time, shard: Shard, out: &mut Vec<Effect>) {
         let Phase::Opening { waiting, states, cut_off, departed, deadline, .. } = &mut self.phase
         else {
             return;

@@ -2,11 +2,11 @@
 
 #![expect(clippy::unwrap_used, reason = "a failed test panics")]
 
-use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
-};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use model::{Content, Incarnation, RoomId, SendNumber, SessionId, Shard, Target, Term, Time, UserName};
+use model::{
+    Content, Incarnation, RoomId, SendNumber, SessionId, Shard, Target, Term, Time, UserName,
+};
 use room::{
     LinkId, Owner, OwnerEffect, OwnerEvent, Push, RelayEffect, RelayEvent, Relays,
     message::{Body, Frame, ToOwner, ToRelay},
@@ -47,11 +47,13 @@ const FRONT_3: Incarnation = Incarnation(13);
 impl Stage {
     /// All nodes linked; the first chat owns the shard.
     fn new() -> Self {
-        let mut stage = Self::default();
-        stage.chats = [CHAT_A, CHAT_B].map(|chat| (chat, Owner::default())).into();
-        stage.connectors =
-            [FRONT_1, FRONT_2, FRONT_3].map(|front| (front, Relays::new(front))).into();
-        for front in [FRONT_1, FRONT_2, FRONT_3] {
+        let fronts = [FRONT_1, FRONT_2, FRONT_3];
+        let mut stage = Self {
+            chats: [CHAT_A, CHAT_B].map(|chat| (chat, Owner::default())).into(),
+            connectors: fronts.map(|front| (front, Relays::new(front))).into(),
+            ..Self::default()
+        };
+        for front in fronts {
             for chat in [CHAT_A, CHAT_B] {
                 stage.link(front, chat);
             }
