@@ -271,7 +271,7 @@ impl Worker {
                 let members = state.own.len();
                 tracing::debug!(room = %state.room, position = %state.position, members, connector, "state");
             }
-            ToOwner::Attached { rooms } => {
+            ToOwner::Attached { rooms, .. } => {
                 tracing::debug!(shard = %frame.shard, term = %frame.term, rooms, connector, "attached");
             }
             ToOwner::Join { room, session, user } => {
