@@ -8,11 +8,17 @@
 //! Whatever differs is a [`Difference`]. Some are meant; the test that replays knows which.
 
 mod compare;
+mod connection;
+mod exchange;
+mod item;
 #[cfg(test)]
 mod mirror;
+mod packages;
 mod play;
 mod record;
+mod script;
 mod socket;
+mod socketio;
 
 use std::{
     env,

@@ -3,6 +3,7 @@
 use std::{
     io,
     net::SocketAddr,
+    str::FromStr as _,
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -16,21 +17,30 @@ use tokio::{
 use tokio_tungstenite::{
     WebSocketStream,
     tungstenite::{
-        Message,
-        protocol::{CloseFrame, frame::coding::CloseCode},
+        self, Message,
+        client::IntoClientRequest as _,
+        http::{HeaderName, HeaderValue},
+        protocol::CloseFrame,
     },
 };
 
-use super::record::Payload;
+use super::{
+    exchange::{Headers, Reply, Request},
+    record::Payload,
+};
 
 /// What has arrived on one connection.
 #[derive(Debug, Default)]
 pub(super) struct Arrived {
     /// Message by message on WebSocket, one piece on TCP.
-    pub(super) messages: Vec<Vec<u8>>,
+    pub(super) messages: Vec<Payload>,
+    /// Answers to HTTP requests as they came; nothing where the server hung up.
+    pub(super) replies: Vec<(Request, Option<Reply>)>,
+    /// A poll waits.
+    pub(super) polling: bool,
     /// The code with which the server closed the WebSocket.
     pub(super) close_code: Option<u16>,
-    /// The server has ended the connection.
+    /// Nothing more will come: the server has ended the connection, or the client dropped it.
     pub(super) ended: bool,
 }
 
@@ -46,7 +56,7 @@ impl Inbox {
         look(&mut self.arrived.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn change(&self, change: impl FnOnce(&mut Arrived)) {
+    pub(super) fn change(&self, change: impl FnOnce(&mut Arrived)) {
         self.look(change);
         self.changed.notify_waiters();
     }
@@ -66,50 +76,62 @@ enum Writer {
 
 /// A client's socket. What arrives is in its [`Inbox`].
 pub(super) struct Socket {
-    pub(super) inbox: Inbox,
     pub(super) websocket: bool,
     writer: Writer,
     reader: JoinSet<()>,
 }
 
 impl Socket {
-    pub(super) async fn tcp(address: SocketAddr) -> io::Result<Self> {
+    pub(super) async fn tcp(address: SocketAddr, to: Inbox) -> io::Result<Self> {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
         let (mut read, write) = stream.into_split();
-        let inbox = Inbox::default();
         let mut reader = JoinSet::new();
-        let to = inbox.clone();
         reader.spawn(async move {
             let mut buffer = vec![0; 64 * 1024];
             while let Ok(length @ 1..) = read.read(&mut buffer).await {
                 to.change(|arrived| {
-                    if arrived.messages.is_empty() {
-                        arrived.messages.push(Vec::new());
-                    }
-                    arrived.messages[0].extend_from_slice(&buffer[..length]);
+                    let so_far = arrived.messages.pop();
+                    let so_far = so_far.as_ref().map_or(&[][..], Payload::bytes);
+                    arrived.messages = vec![Payload::Bytes([so_far, &buffer[..length]].concat())];
                 });
             }
             to.change(|arrived| arrived.ended = true);
         });
-        Ok(Self { inbox, websocket: false, writer: Writer::Tcp(write), reader })
+        Ok(Self { websocket: false, writer: Writer::Tcp(write), reader })
     }
 
-    pub(super) async fn websocket(address: SocketAddr, path: &str) -> anyhow::Result<Self> {
+    /// # Errors
+    ///
+    /// If the server does not accept the WebSocket; with its status, if it has one.
+    pub(super) async fn websocket(
+        address: SocketAddr,
+        path: &str,
+        headers: &Headers,
+        to: Inbox,
+    ) -> Result<Self, tungstenite::Error> {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
-        let url = format!("ws://{address}{path}");
-        let (stream, _) = tokio_tungstenite::client_async(url, stream).await?;
+        let mut request = format!("ws://{address}{path}").into_client_request()?;
+        for (name, value) in headers.iter() {
+            if let (Ok(name), Ok(value)) =
+                (HeaderName::from_str(name), HeaderValue::from_str(value))
+            {
+                request.headers_mut().insert(name, value);
+            }
+        }
+        let (stream, _) = tokio_tungstenite::client_async(request, stream).await?;
         let (sink, mut stream) = stream.split();
-        let inbox = Inbox::default();
         let mut reader = JoinSet::new();
-        let to = inbox.clone();
         reader.spawn(async move {
             while let Some(Ok(message)) = stream.next().await {
                 to.change(|arrived| match message {
-                    Message::Binary(bytes) => arrived.messages.push(bytes.to_vec()),
-                    // No server should, so it will be found to differ.
-                    Message::Text(text) => arrived.messages.push(text.as_bytes().to_vec()),
+                    Message::Binary(bytes) => {
+                        arrived.messages.push(Payload::Bytes(bytes.to_vec()));
+                    }
+                    Message::Text(text) => {
+                        arrived.messages.push(Payload::Text(text.as_str().to_owned()));
+                    }
                     Message::Close(frame) => {
                         arrived.close_code = Some(frame.map_or(1005, |frame| frame.code.into()));
                     }
@@ -118,7 +140,7 @@ impl Socket {
             }
             to.change(|arrived| arrived.ended = true);
         });
-        Ok(Self { inbox, websocket: true, writer: Writer::WebSocket(sink), reader })
+        Ok(Self { websocket: true, writer: Writer::WebSocket(sink), reader })
     }
 
     /// Sends. A connection that the server has ended takes it without complaint, as it did the
@@ -137,13 +159,14 @@ impl Socket {
         }
     }
 
-    /// Closes politely: what the server sent before it notices still arrives.
-    pub(super) async fn close(&mut self) {
+    /// Closes politely: what the server sent before it notices still arrives. `code` is for a
+    /// WebSocket's Close frame.
+    pub(super) async fn close(&mut self, code: Option<u16>) {
         match &mut self.writer {
             Writer::Tcp(write) => drop(write.shutdown().await),
             Writer::WebSocket(sink) => {
-                let frame = CloseFrame { code: CloseCode::Normal, reason: "".into() };
-                drop(sink.send(Message::Close(Some(frame))).await);
+                let frame = code.map(|code| CloseFrame { code: code.into(), reason: "".into() });
+                drop(sink.send(Message::Close(frame)).await);
             }
             Writer::Gone => {}
         }
