@@ -1,4 +1,4 @@
-//! Every recorded client of the binary protocol, against our cluster.
+//! Every recorded client, against our cluster.
 //!
 //! The transcripts are not in this repository. They are looked for in `$TANGELO_TRANSCRIPTS`, and
 //! in `shared/protocol/transcripts` beside the checkout.
@@ -20,8 +20,11 @@ use e2e::{
     Cluster, Shape,
     transcript::{Difference, FOLDER, Stage, Transcript, folder, replay},
 };
-use tokio::{sync::Semaphore, task::JoinSet};
-use transcripts::table;
+use tokio::{
+    sync::{Mutex, Semaphore},
+    task::JoinSet,
+};
+use transcripts::table::{self, Found};
 
 /// Set where nothing may be skipped.
 const REQUIRE_ALL: &str = "TANGELO_REQUIRE_ALL";
@@ -32,26 +35,28 @@ const ONLY: &str = "TANGELO_ONLY";
 /// Transcripts played at once.
 const AT_ONCE: usize = 8;
 
-/// The transcripts of this dialect whose name begins so.
-fn read(folder: &Path, prefix: &str) -> Vec<Transcript> {
+/// All transcripts, those that take long first.
+fn read(folder: &Path) -> Vec<Transcript> {
     let files = std::fs::read_dir(folder).unwrap();
     let mut files: Vec<PathBuf> = files.map(|entry| entry.unwrap().path()).collect();
     files.sort();
     let only = env::var(ONLY).unwrap_or_default();
     let is_one = |file: &&PathBuf| {
         let name = file.file_name().unwrap().to_string_lossy();
-        name.starts_with(prefix) && name.ends_with(".jsonl") && name.contains(&only)
+        name.ends_with(".jsonl") && name.contains(&only)
     };
-    files.iter().filter(is_one).map(|file| Transcript::read(file).unwrap()).collect()
+    let read = |file: &PathBuf| Transcript::read(file).unwrap();
+    let mut transcripts: Vec<Transcript> = files.iter().filter(is_one).map(read).collect();
+    transcripts.sort_by_key(|transcript| !transcript.is_long());
+    transcripts
 }
 
-/// Plays all of them, several at once: each has rooms of its own.
-async fn play(
-    stage: &Stage,
-    transcripts: Vec<Transcript>,
-    found: &mut BTreeMap<String, Option<Vec<Difference>>>,
-) {
+/// Plays all of them, several at once. Those that enter the same room take turns; those that
+/// mostly wait do not count.
+async fn play(stage: &Stage, transcripts: Vec<Transcript>) -> Found {
+    let mut found = Found::new();
     let permits = Arc::new(Semaphore::new(AT_ONCE));
+    let mut rooms: BTreeMap<String, Arc<Mutex<()>>> = BTreeMap::new();
     let mut plays = JoinSet::new();
     for transcript in transcripts {
         if !transcript.can_be_played() {
@@ -59,10 +64,18 @@ async fn play(
             continue;
         }
         let (stage, permits) = (stage.clone(), Arc::clone(&permits));
+        // In order of the rooms' names, so that no two wait for each other.
+        let its = transcript.rooms().into_iter();
+        let its: Vec<_> = its.map(|room| Arc::clone(rooms.entry(room).or_default())).collect();
         let known: BTreeSet<Difference> = table::meant(&transcript.name).collect();
         plays.spawn(async move {
-            let _permit = permits.acquire().await.unwrap();
+            let mut turns = Vec::new();
+            for room in its {
+                turns.push(room.lock_owned().await);
+            }
+            let permit = if transcript.is_long() { None } else { Some(permits.acquire().await) };
             let differences = replay(&stage, &transcript, &known).await;
+            drop((permit, turns));
             (transcript.name, differences)
         });
     }
@@ -73,6 +86,7 @@ async fn play(
             Err(error) => panic!("{name} cannot be played: {error:#}"),
         }
     }
+    found
 }
 
 #[tokio::test]
@@ -87,11 +101,7 @@ async fn recorded_clients_get_the_bytes_of_the_original() {
     let cluster = Cluster::start("transcripts", shape).await.unwrap();
     let stage = Stage { gate: cluster.gate(), connectors: cluster.connectors() };
 
-    let mut found = BTreeMap::new();
-    // One transport after the other: they share names of rooms.
-    for prefix in ["ws-", "tcp-", "hybrid-"] {
-        play(&stage, read(&folder, prefix), &mut found).await;
-    }
+    let found = play(&stage, read(&folder)).await;
     assert!(!found.is_empty(), "no transcripts in {}", folder.display());
 
     let mut wrong = String::new();

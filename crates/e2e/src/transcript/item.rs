@@ -168,8 +168,9 @@ impl Framing {
                 String::from_utf8_lossy(&reply.body).into_owned()
             }
         };
-        let body = socketio::without_sid(&body);
-        let text = format!("{} to {asked}:{headers} {}", reply.status, shorten(&body));
+        let body = socketio::without_sid(&body).replace('\n', "\\n").replace('\r', "\\r");
+        let body = if body.is_empty() { body } else { format!(" {}", shorten(&body)) };
+        let text = format!("{} to {asked}:{headers}{body}", reply.status);
         vec![Item::http(request, text)]
     }
 }

@@ -383,12 +383,17 @@ impl Player<'_> {
         true
     }
 
-    /// Closes what is still open and compares.
+    /// Compares, and closes what is still open.
     async fn finish(&mut self) {
         self.arrive().await;
         let names: Vec<String> = self.connections.keys().cloned().collect();
         for name in &names {
             self.arrive_more(name).await;
+        }
+        // Before anything is closed: others would hear of it.
+        for (name, connection) in &self.connections {
+            let actual = connection.actual();
+            self.differences.extend(connection.expected.differences(name, &actual));
         }
         for connection in self.connections.values_mut() {
             if let Some(socket) = &mut connection.socket {
@@ -398,10 +403,6 @@ impl Player<'_> {
         let deadline = Instant::now() + PATIENCE;
         for connection in self.connections.values().filter(|it| it.socket.is_some()) {
             connection.end(deadline).await;
-        }
-        for (name, connection) in &self.connections {
-            let actual = connection.actual();
-            self.differences.extend(connection.expected.differences(name, &actual));
         }
     }
 }

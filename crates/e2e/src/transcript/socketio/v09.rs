@@ -48,7 +48,7 @@ fn frames(mut text: &str) -> Option<Vec<&str>> {
 /// every element counts for itself.
 pub(in super::super) fn items(frame: &str) -> Vec<Item> {
     let Some(json) = frame.strip_prefix(MESSAGE) else {
-        return vec![Item::other(frame.as_bytes().to_vec(), format!("frame {frame}"))];
+        return vec![Item::other(frame.as_bytes().to_vec(), format!("frame {frame:?}"))];
     };
     let item = |json: &str| {
         let bytes = without_address(json.as_bytes(), "");
@@ -57,7 +57,7 @@ pub(in super::super) fn items(frame: &str) -> Vec<Item> {
     match serde_json::from_str::<Vec<&RawValue>>(json) {
         Ok(elements) => elements.into_iter().map(|it| item(it.get())).collect(),
         Err(_) if json.starts_with('{') => vec![item(json)],
-        Err(_) => vec![Item::other(frame.as_bytes().to_vec(), format!("frame {frame}"))],
+        Err(_) => vec![Item::other(frame.as_bytes().to_vec(), format!("frame {frame:?}"))],
     }
 }
 
@@ -75,8 +75,8 @@ mod tests {
         let together = items(&format!(r#"3:::[{push},{{"id":3,"body":{{}}}}]"#));
         assert_eq!(shown(&together), [&format!("push onAdd {push}"), "answer 3 {}"]);
         assert_eq!(items(&format!("3:::{push}")), together[..1]);
-        assert_eq!(shown(&items("1::")), ["frame 1::"]);
-        assert_eq!(shown(&items("3:::nonsense")), ["frame 3:::nonsense"]);
+        assert_eq!(shown(&items("1::")), ["frame \"1::\""]);
+        assert_eq!(shown(&items("3:::nonsense")), ["frame \"3:::nonsense\""]);
     }
 
     #[test]
