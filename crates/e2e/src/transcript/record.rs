@@ -136,7 +136,7 @@ impl Transcript {
 }
 
 impl Line {
-    fn parse(line: &str) -> anyhow::Result<Self> {
+    pub(super) fn parse(line: &str) -> anyhow::Result<Self> {
         let line: Value = serde_json::from_str(line)?;
         let text = |member: &str| line.get(member).and_then(Value::as_str);
         Ok(Self {

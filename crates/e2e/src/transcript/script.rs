@@ -198,3 +198,76 @@ impl<'a> Script<'a> {
         if last.is_some_and(|line| line.what == goodbye) { Closer::Server } else { by }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SID: &str = "i7mEnxZIIXTbZu2jAAAA";
+
+    fn script(lines: &[&str]) -> Vec<What> {
+        let parse = |(at, line): (usize, &&str)| {
+            let line = line.replace("SID", SID);
+            Line::parse(&format!(r#"{{"t_ms":{at},{line}}}"#)).unwrap()
+        };
+        let recorded = lines.iter().enumerate().map(parse).collect();
+        prepare(recorded).into_iter().map(|line| line.what).collect()
+    }
+
+    fn is_answered(script: &[What], answer: usize) -> Option<usize> {
+        let What::Answer { to, .. } = script[answer] else {
+            return None;
+        };
+        Some(to)
+    }
+
+    #[test]
+    fn answers_are_found_where_a_poll_waits() {
+        let script = script(&[
+            r#""dir":"c2s","conn":"a","http":"GET /socket.io/1/?t=1""#,
+            r#""dir":"s2c","conn":"a","http":"200 text/plain","text":"SID:60:60:xhr-polling""#,
+            r#""dir":"c2s","conn":"a","http":"GET /socket.io/1/xhr-polling/SID?t=2""#,
+            r#""dir":"c2s","conn":"a","http":"POST /socket.io/1/xhr-polling/SID?t=3","text":"x""#,
+            r#""dir":"s2c","conn":"a","http":"200 text/plain","text":"1""#,
+            r#""dir":"s2c","conn":"a","http":"200 text/plain","text":"1::""#,
+        ]);
+        let What::Request(handshake) = &script[0] else { panic!() };
+        assert_eq!((handshake.sid.as_deref(), handshake.port), (Some(SID), GATE_PORT));
+        let What::Request(poll) = &script[2] else { panic!() };
+        assert!(poll.is_poll);
+        assert_eq!(is_answered(&script, 4), Some(3));
+        assert_eq!(is_answered(&script, 5), Some(2));
+    }
+
+    #[test]
+    fn a_browser_behind_a_proxy_is_a_client_like_others() {
+        let script = script(&[
+            r#""dir":"c2s","conn":"3051-1","event":"tcp-open""#,
+            r#""dir":"c2s","conn":"3051-1","http":"GET /x","headers":{"origin":"o","upgrade":"websocket"}"#,
+            r#""dir":"s2c","conn":"3051-1","http":"101 Switching Protocols","headers":{}"#,
+            r#""dir":"c2s","conn":"3051-1","event":"ws-close-frame","hex":"""#,
+            r#""dir":"s2c","conn":"3051-1","event":"ws-close-frame","hex":"03e8""#,
+            r#""dir":"s2c","conn":"3051-1","event":"fin""#,
+        ]);
+        let (transport, path) = (Transport::WebSocket, "/x".to_owned());
+        let headers = Headers::one("origin", "o");
+        let by = Closer::ClientFrame(None);
+        assert_eq!(
+            script,
+            [
+                What::Remark,
+                What::Open { transport, port: 3051, path, headers },
+                What::Closed { by, code: Some(1000) },
+            ]
+        );
+    }
+
+    #[test]
+    fn a_session_without_a_beginning_gets_one() {
+        let asked = r#""dir":"c2s","conn":"c","text":"GET /socket.io/1/websocket/SID HTTP/1.1\r\nHost: 127.0.0.1:3050\r\n\r\n""#;
+        let script = script(&[asked]);
+        assert_eq!(script[0], What::Handshake { port: 3050, sid: SID.to_owned() });
+        assert!(matches!(script[1], What::Open { transport: Transport::Tcp, port: 3050, .. }));
+        assert!(matches!(script[2], What::Send(_)));
+    }
+}
