@@ -93,6 +93,11 @@ pub struct Args {
           default_value_t = model::limits::SESSION_SENDS_PER_SECOND)]
     pub sends_per_second: u32,
 
+    /// How long a client may take from its handshake to a room
+    #[arg(long, env = "TANGELO_LOGIN_TIMEOUT", value_name = "TIME", value_parser = login_timeout,
+          default_value = "10s")]
+    pub login_timeout: Duration,
+
     /// Allows any characters in user and room names, as the original server did
     #[arg(long, env = "TANGELO_ANY_NAMES")]
     pub any_names: bool,
@@ -104,6 +109,12 @@ pub struct Args {
     /// Arguments that every process takes.
     #[command(flatten)]
     pub common: CommonArgs,
+}
+
+fn login_timeout(text: &str) -> Result<Duration, String> {
+    let time = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    let fits = time >= Duration::from_secs(1) && time <= Duration::from_secs(24 * 3600);
+    if fits { Ok(time) } else { Err("between 1s and 24h, please".to_owned()) }
 }
 
 fn ports(text: &str) -> Result<PublishedPorts, advertise::BadPorts> {
@@ -193,6 +204,7 @@ fn settings(args: &Args) -> Result<Settings, UsageError> {
     let mut config = session::Config::connector();
     config.pomelo = Arc::new(args.pomelo.connector()?);
     config.names.anything = args.any_names;
+    config.limits.login_timeout = args.login_timeout;
     config.limits.calls.per_second = args.sends_per_second;
     config.limits.calls.burst = args.sends_per_second.saturating_mul(2);
     Ok(Settings::new(config))

@@ -1,5 +1,7 @@
 //! A Pomelo application's dictionary and schemas, on real processes.
 
+#![expect(clippy::unwrap_used, reason = "a test fails that way")]
+
 use client::{Client, Options, Push, Transport};
 use e2e::{Cluster, Shape};
 use wire::pomelo::packet::Kind;

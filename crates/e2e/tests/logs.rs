@@ -1,5 +1,7 @@
 //! What an operator reads: a session's and a message's way, and never what was said.
 
+#![expect(clippy::unwrap_used, reason = "a test fails that way")]
+
 use client::{Client, Options, Push};
 use e2e::{Cluster, Node, Shape, until};
 use model::Role;

@@ -5,7 +5,7 @@ use std::{collections::VecDeque, future::poll_fn, mem, sync::Arc, time::Duration
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use model::{SessionId, limits};
-use session::{CloseReason, Effect, Event, Session};
+use session::{CloseReason, Effect, Event, Farewell, Protocol, Session};
 use tokio::{
     net::TcpStream,
     pin, select,
@@ -30,6 +30,7 @@ const NEVER: Duration = Duration::from_secs(24 * 3600);
 #[derive(Debug)]
 pub(crate) struct Connection<T, H> {
     pub(crate) id: SessionId,
+    pub(crate) protocol: Protocol,
     pub(crate) session: Session,
     pub(crate) transport: T,
     pub(crate) handler: H,
@@ -184,11 +185,17 @@ impl<T: Transport, H: Handler> Connection<T, H> {
     /// Closes the connection, while the role notes that the session is over: neither waits for
     /// the other.
     async fn finish(&mut self, reason: CloseReason) {
-        let Self { transport, handler, inbox, shared, .. } = self;
+        let Self { transport, handler, inbox, shared, protocol, .. } = self;
+        let protocol = *protocol;
         inbox.end();
         shared.closed(reason);
         let close = async {
-            let closed = timeout(limits::CLOSE_TIMEOUT, transport.close(reason)).await;
+            let over = limits::CLOSE_TIMEOUT + limits::SOCKETIO_FAREWELL;
+            let over = match reason.farewell(protocol) {
+                Farewell::Wait => over,
+                Farewell::Frame | Farewell::Cut => limits::CLOSE_TIMEOUT,
+            };
+            let closed = timeout(over, transport.close(reason)).await;
             if closed.is_err() {
                 // What the client has not read by now, the kernel need not keep for it.
                 let _ = transport.socket().map(TcpStream::set_zero_linger);

@@ -228,6 +228,7 @@ fn drive<'a, A: Application, T: Transport + 'a>(
     let client = Client { id, protocol, transport: kind, peer, local, host, outbound };
     let mut connection = Connection {
         id,
+        protocol,
         session: Session::new(shared.now(), settings.session.clone(), protocol, kind),
         transport,
         handler: context.app.accept(client),

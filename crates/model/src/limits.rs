@@ -52,6 +52,9 @@ pub const SOCKETIO_HANDSHAKE_EXPIRY: Duration = Duration::from_secs(60);
 pub const SOCKETIO_HANDSHAKES_MAX: usize = 65_536;
 /// How long a WebSocket that a polling session tries may take until the session moves to it.
 pub const SOCKETIO_UPGRADE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a client of Socket.IO 1.x that has left, or was told to, may take to close the
+/// connection: pages do at once, and the original waited for ever.
+pub const SOCKETIO_FAREWELL: Duration = Duration::from_secs(3);
 /// Largest body of a post that carries packets, in bytes: some messages, encoded twice.
 pub const SOCKETIO_POST_BYTES_MAX: usize = 4 * MESSAGE_BYTES_MAX;
 /// Packets in one post. A page that was offline for a moment posts a handful at once.

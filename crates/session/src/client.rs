@@ -119,15 +119,18 @@ impl Client {
         }
     }
 
-    /// The client answered when it was asked whether it lives, or said so unasked.
+    /// The client says that it lives. Unasked that changes nothing, as in the original: it is asked
+    /// when it would have been.
     pub(crate) fn beaten(&mut self, now: Time) {
-        self.heard = now;
-        self.asked = false;
+        if self.asked {
+            self.heard = now;
+            self.asked = false;
+        }
     }
 
-    /// A poll came from the client.
-    pub(crate) fn polled(&mut self, now: Time) {
-        self.heard = now;
+    /// A sign of life without a meaning came from the client.
+    pub(crate) fn alive(&mut self, now: Time) {
+        self.heard(now);
     }
 
     /// Whether it is the server that begins with heartbeats.

@@ -27,8 +27,8 @@ pub enum Event<'a> {
     /// The client sent something: on TCP any piece of its stream, on WebSocket the payload of one
     /// message, text or binary. Of Socket.IO always one frame or packet, whatever carried it.
     Received(&'a [u8]),
-    /// The client polls: a sign of life, and nothing more.
-    Polled,
+    /// A sign of life, and nothing more.
+    Alive,
     /// The role answers a call. Every call is answered once, notifies too.
     Reply {
         /// The key that came with the call.
@@ -149,7 +149,7 @@ impl Session {
                     client.close(reason, out);
                 }
             }
-            Event::Polled => client.polled(now),
+            Event::Alive => client.alive(now),
             Event::Reply { request, reply } => client.reply(now, request, reply, out),
             Event::Kick { reason } => client.kick(&reason, CloseReason::Kicked, out),
             Event::Close(reason) => client.close(reason, out),

@@ -142,7 +142,7 @@ impl Stage {
                 self.handle(Event::Received(&frame.expect("it fits")), output);
             }
             "connect" => self.handle(Event::Connected, output),
-            "poll" => self.handle(Event::Polled, output),
+            "poll" => self.handle(Event::Alive, output),
             "kick" => self.handle(Event::Kick { reason: rest.to_owned() }, output),
             "drain" => self.handle(Event::Drain, output),
             "disconnect" => self.handle(Event::Disconnected, output),

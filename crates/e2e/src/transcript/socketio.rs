@@ -9,6 +9,8 @@ use super::item::Item;
 
 /// Before a session id in the first packet of the newer generation.
 const SID_BEFORE: &str = r#""sid":""#;
+/// The same inside of a script's string.
+const SID_IN_SCRIPT_BEFORE: &str = r#"\"sid\":\""#;
 /// Before one in its cookie.
 const COOKIE_BEFORE: &str = "io=";
 /// What stands for every session id.
@@ -43,11 +45,12 @@ pub(super) fn sid_in_answer(target: &str, body: &[u8]) -> Option<String> {
 pub(super) fn without_sid(text: &str) -> String {
     let after = |before: &str| text.find(before).map(|at| at + before.len());
     let at = after(SID_BEFORE)
+        .or_else(|| after(SID_IN_SCRIPT_BEFORE))
         .or_else(|| text.starts_with(COOKIE_BEFORE).then_some(COOKIE_BEFORE.len()))
         .or_else(|| text.starts_with("io.j[").then(|| after("(\"")).flatten())
         .unwrap_or(0);
     let rest = &text[at..];
-    let length = rest.find(['"', ';', ':']).unwrap_or(rest.len());
+    let length = rest.find(['"', '\\', ';', ':']).unwrap_or(rest.len());
     if is_sid(&rest[..length]) {
         format!("{}{SID}{}", &text[..at], &rest[length..])
     } else {

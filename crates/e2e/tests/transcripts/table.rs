@@ -4,8 +4,9 @@ use std::{collections::BTreeMap, fmt::Write as _};
 
 use e2e::transcript::Difference;
 
-/// What the connectors are told so that the names in the recordings are allowed.
-pub(crate) const CONNECTOR_ARGS: [&str; 1] = ["--any-names"];
+/// What the connectors are told so that the names in the recordings are allowed, and clients that
+/// enter nothing are heard to their end.
+pub(crate) const CONNECTOR_ARGS: [&str; 3] = ["--any-names", "--login-timeout", "10m"];
 
 /// What differs, per transcript; nothing for one that cannot be played.
 pub(crate) type Found = BTreeMap<String, Option<Vec<Difference>>>;

@@ -76,10 +76,14 @@ impl<A: Application> Asked<'_, A> {
     ) -> Response<Body> {
         let text = |status, text: &'static str| plain(status, "text/plain", text);
         match target {
-            Target::Welcome => text(StatusCode::OK, "Welcome to socket.io."),
+            Target::Welcome => bare(StatusCode::OK, "Welcome to socket.io."),
             Target::NoVersion => {
                 let words = "Protocol version not supported.";
-                text(StatusCode::INTERNAL_SERVER_ERROR, words)
+                bare(StatusCode::INTERNAL_SERVER_ERROR, words)
+            }
+            Target::Library => {
+                let words = "The client library is not served here; pages bring their own.";
+                text(StatusCode::NOT_FOUND, words)
             }
             Target::NoTransport => text(StatusCode::BAD_REQUEST, "No such transport."),
             Target::Handshake => {
@@ -311,6 +315,13 @@ async fn body(request: HttpRequest<Incoming>) -> Result<Bytes, Response<Body>> {
 
 fn refused(error: HttpError) -> Response<Body> {
     plain(StatusCode::BAD_REQUEST, "application/json", error.body())
+}
+
+/// A response of which the original did not say what kind it is.
+fn bare(status: StatusCode, words: &'static str) -> Response<Body> {
+    let mut response = Response::new(words.into());
+    *response.status_mut() = status;
+    response
 }
 
 fn plain(status: StatusCode, kind: &'static str, body: impl Into<Body>) -> Response<Body> {

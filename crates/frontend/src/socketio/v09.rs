@@ -23,6 +23,8 @@ pub(super) enum Target<'a> {
     Carry { transport: Carrier, id: &'a str },
     /// A transport that is not on offer.
     NoTransport,
+    /// The library for pages, which they bring themselves here.
+    Library,
 }
 
 /// What carries frames.
@@ -39,6 +41,9 @@ impl<'a> Target<'a> {
     pub(super) fn of(uri: &'a Uri) -> Option<Self> {
         let mut parts = uri.path().strip_prefix(PREFIX)?.split('/');
         let version = parts.next().filter(|version| !version.is_empty())?;
+        if version == "socket.io.js" {
+            return Some(Self::Library);
+        }
         let (transport, id) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
         if version == "0" {
             return Some(Self::Welcome);
@@ -116,6 +121,7 @@ mod tests {
                 Some(Target::Carry { transport: Carrier::XhrPolling, id: "abc" }),
             ),
             ("/socket.io/1/foo/bar", Some(Target::NoTransport)),
+            ("/socket.io/socket.io.js", Some(Target::Library)),
         ] {
             let uri: Uri = target.parse().unwrap();
             assert_eq!(Target::of(&uri), expected, "{target}");

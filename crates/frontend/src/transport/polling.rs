@@ -7,12 +7,12 @@ use std::{io, sync::Arc};
 
 use bytes::Bytes;
 use model::{Time, limits};
-use session::{Answer, CloseReason, Event, Polls, Protocol};
+use session::{Answer, CloseReason, Event, Farewell, Polls, Protocol};
 use tokio::{
     net::TcpStream,
     select,
     sync::{mpsc, oneshot},
-    time::{Instant, sleep_until},
+    time::{Instant, sleep_until, timeout_at},
 };
 use wire::socketio::{
     v1::{self, Packet},
@@ -44,6 +44,7 @@ type Responder = oneshot::Sender<Vec<Bytes>>;
 #[derive(Debug)]
 pub(crate) struct Polling {
     shared: Arc<Shared>,
+    protocol: Protocol,
     requests: mpsc::Receiver<Request>,
     /// Requests find the session for as long as this is there.
     registration: Registration,
@@ -51,6 +52,8 @@ pub(crate) struct Polling {
     polls: Polls<Responder>,
     line: Line,
     probe: Option<Probe>,
+    /// The client has said that it closes.
+    is_closed: bool,
 }
 
 /// What carries frames and packets to the client.
@@ -109,6 +112,8 @@ impl Polling {
             polls: Polls::new(protocol, hang, frames, bytes),
             line: Line::Polls,
             probe: None,
+            is_closed: false,
+            protocol,
         }
     }
 
@@ -132,7 +137,7 @@ impl Polling {
             // After the move to a WebSocket, and beside a stream, nobody polls.
             Request::Poll(_) if !matches!(self.line, Line::Polls) => Arrival::Nothing,
             Request::Poll(poll) => {
-                take(Event::Polled);
+                take(Event::Alive);
                 let released = self.polls.poll(self.now(), poll);
                 self.respond(released);
                 let answer = self.polls.answer();
@@ -144,6 +149,7 @@ impl Polling {
                 Arrival::Nothing
             }
             Request::Post(packets, _taken) => {
+                self.is_closed |= packets.contains(&v1::CLOSE);
                 let bytes = packets.iter().map(Bytes::len).sum();
                 for packet in packets {
                     take(Event::Received(&packet));
@@ -345,7 +351,8 @@ impl Transport for Polling {
         owes_pong || (!matches!(self.line, Line::Polls) && !self.polls.is_empty())
     }
 
-    /// Leaves what is left to say to the next poll, if one comes.
+    /// Leaves what is left to say to the next poll, if one comes, and waits for a client that
+    /// closes by itself.
     async fn close(&mut self, reason: CloseReason) -> io::Result<()> {
         self.probe = None;
         match &mut self.line {
@@ -355,19 +362,28 @@ impl Transport for Polling {
         }
         let answer = self.polls.answer();
         self.respond(answer);
-        while !self.polls.is_empty() {
-            match self.requests.recv().await {
-                Some(Request::Poll(poll)) => {
+        let waits = reason.farewell(self.protocol) == Farewell::Wait;
+        let over = if waits { limits::SOCKETIO_FAREWELL } else { limits::CLOSE_TIMEOUT };
+        let over = Instant::now() + over;
+        while !self.is_closed && (waits || !self.polls.is_empty()) {
+            let request = match timeout_at(over, self.requests.recv()).await {
+                Ok(Some(request)) => request,
+                Ok(None) | Err(_) => break,
+            };
+            match request {
+                Request::Poll(poll) => {
                     let released = self.polls.poll(self.now(), poll);
                     self.respond(released);
                     let answer = self.polls.answer();
                     self.respond(answer);
                 }
                 // Nobody is there any more to take what it brings.
-                Some(_) => {}
-                None => break,
+                Request::Post(packets, _taken) => self.is_closed = packets.contains(&v1::CLOSE),
+                Request::Leave | Request::Stream(_) | Request::Probe(_) => self.is_closed = true,
             }
         }
+        let released = self.polls.release();
+        self.respond(released);
         Ok(())
     }
 

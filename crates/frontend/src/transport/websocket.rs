@@ -4,8 +4,9 @@ use std::io;
 
 use bytes::Bytes;
 use futures_util::{SinkExt as _, StreamExt as _};
+use model::limits;
 use session::{CloseReason, Event, Farewell, Protocol};
-use tokio::{io::AsyncWriteExt as _, net::TcpStream};
+use tokio::{io::AsyncWriteExt as _, net::TcpStream, time::timeout};
 use tokio_tungstenite::{
     WebSocketStream,
     tungstenite::{
@@ -81,6 +82,18 @@ impl WebSocket {
         Self { stream, protocol, arrived: None, end: End::Open }
     }
 
+    /// Waits for the client's Close frame, and says whether it has a code; nothing if the stream
+    /// ends without.
+    async fn next_close(&mut self) -> Option<bool> {
+        loop {
+            match self.stream.next().await? {
+                Ok(Message::Close(frame)) => return Some(frame.is_some()),
+                Ok(_) => {}
+                Err(_) => return None,
+            }
+        }
+    }
+
     async fn write_fed(&mut self) -> io::Result<()> {
         // Once the Close frames are exchanged the library has nothing to flush, and says so.
         match self.stream.flush().await {
@@ -139,6 +152,11 @@ impl Transport for WebSocket {
             None | Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => {
                 Arrival::Nothing
             }
+            // Attachments of events, which pomelo never used.
+            Some(Ok(Message::Binary(_))) if self.protocol != Protocol::Pomelo => {
+                take(Event::Alive);
+                Arrival::Nothing
+            }
             Some(Ok(Message::Binary(bytes))) => {
                 take(Event::Received(&bytes));
                 Arrival::Bytes(bytes.len())
@@ -167,16 +185,22 @@ impl Transport for WebSocket {
     async fn close(&mut self, reason: CloseReason) -> io::Result<()> {
         match (reason.farewell(self.protocol), self.end) {
             (_, End::Gone) => return Ok(()),
-            (Farewell::Cut, _) => self.write_fed().await?,
-            (_, End::Asked) => self.write_fed().await?,
+            // The library has its own answer to a Close frame ready; it is not sent.
+            (Farewell::Cut, End::Asked | End::AskedWithoutCode) => {}
+            (Farewell::Cut, End::Open) | (_, End::Asked) => self.write_fed().await?,
             // The library would answer without a code, too; the original answers with 1000.
             // Nothing else waits in the library: what was fed is flushed before each read.
             (_, End::AskedWithoutCode) => self.stream.get_mut().write_all(&CLOSE_NORMAL).await?,
             (Farewell::Wait, End::Open) => {
                 // A client that needs longer than it may is cut off.
                 self.write_fed().await?;
-                while let Some(Ok(_)) = self.stream.next().await {}
-                self.write_fed().await?;
+                match timeout(limits::SOCKETIO_FAREWELL, self.next_close()).await {
+                    Ok(Some(true)) => self.write_fed().await?,
+                    Ok(None) => return Ok(()),
+                    Ok(Some(false)) | Err(_) => {
+                        self.stream.get_mut().write_all(&CLOSE_NORMAL).await?;
+                    }
+                }
             }
             (Farewell::Frame, End::Open) => {
                 let (code, text) = (reason.code().into(), reason.text().into());
