@@ -168,11 +168,22 @@ impl Framing {
                 String::from_utf8_lossy(&reply.body).into_owned()
             }
         };
-        let body = socketio::without_sid(&body).replace('\n', "\\n").replace('\r', "\\r");
+        let body = printable(&socketio::without_sid(&body));
         let body = if body.is_empty() { body } else { format!(" {}", shorten(&body)) };
         let text = format!("{} to {asked}:{headers}{body}", reply.status);
         vec![Item::http(request, text)]
     }
+}
+
+/// Text on one line, with names for what no one can see.
+fn printable(text: &str) -> String {
+    let shown = |char: char| match char {
+        '\n' => "\\n".to_owned(),
+        '\r' => "\\r".to_owned(),
+        char if char.is_control() => format!("\\x{:02x}", u32::from(char)),
+        char => char.to_string(),
+    };
+    text.chars().map(shown).collect()
 }
 
 /// Where a request went, without the session.

@@ -118,6 +118,10 @@ impl Player<'_> {
             // The recording's own pauses are part of it.
             sleep(if pause < LONG_PAUSE { pause.min(PAUSE) } else { pause }).await;
         }
+        if matches!(&line.what, What::Send(Payload::Text(text)) if socketio::leaves(text)) {
+            // The server owes a client that has left nothing any more.
+            self.arrive_more(name, socketio::answers_leaving).await;
+        }
         let connection = self.connections.entry(name.to_owned()).or_default();
         match &line.what {
             What::Open { transport, port, path, headers } => {
@@ -261,12 +265,14 @@ impl Player<'_> {
 
     /// Waits until what the server sends beyond the original has arrived: what is known of it, and
     /// answers to what the original never answered.
-    async fn arrive_more(&mut self, name: &str) {
+    async fn arrive_more(&mut self, name: &str, comes_later: impl Fn(&Difference) -> bool) {
         let Some(connection) = self.connections.get_mut(name) else {
             return;
         };
         let deadline = Instant::now() + PATIENCE;
-        let known = self.known.iter().filter(|it| it.connection == name && it.is_more());
+        let is_awaited =
+            |it: &&Difference| it.connection == name && it.is_more() && !comes_later(it);
+        let known = self.known.iter().filter(is_awaited);
         let known: Vec<&Difference> = known.collect();
         let inbox = connection.inbox.clone();
         loop {
@@ -307,7 +313,7 @@ impl Player<'_> {
     async fn close(&mut self, name: &str, code: Option<u16>) {
         const EARLY: &str = "closes before the client does";
         const NEVER: &str = "does not answer the client's close";
-        self.arrive_more(name).await;
+        self.arrive_more(name, |_| false).await;
         let Some(connection) = self.connections.get_mut(name) else {
             return;
         };
@@ -388,7 +394,7 @@ impl Player<'_> {
         self.arrive().await;
         let names: Vec<String> = self.connections.keys().cloned().collect();
         for name in &names {
-            self.arrive_more(name).await;
+            self.arrive_more(name, |_| false).await;
         }
         // Before anything is closed: others would hear of it.
         for (name, connection) in &self.connections {

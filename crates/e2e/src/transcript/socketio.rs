@@ -5,7 +5,7 @@
 pub(super) mod v09;
 pub(super) mod v1;
 
-use super::item::Item;
+use super::{compare::Difference, item::Item};
 
 /// Before a session id in the first packet of the newer generation.
 const SID_BEFORE: &str = r#""sid":""#;
@@ -39,6 +39,17 @@ pub(super) fn sid_in_answer(target: &str, body: &[u8]) -> Option<String> {
         body.split_once(SID_BEFORE).and_then(|(_, rest)| rest.split('"').next())
     };
     sid.filter(|sid| is_sid(sid)).map(str::to_owned)
+}
+
+/// Whether a client that sends this leaves, in either generation.
+pub(super) fn leaves(text: &str) -> bool {
+    ["0::", "41", "1"].contains(&text)
+}
+
+/// Whether a difference is about what a server says to a client that leaves.
+pub(super) fn answers_leaving(difference: &Difference) -> bool {
+    let what = &difference.what;
+    what.contains("\"0::\"") || what.contains("client namespace disconnect")
 }
 
 /// A server's text with the session id taken out.
