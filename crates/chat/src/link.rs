@@ -30,7 +30,7 @@ async fn serve(link: LinkId, incoming: Incoming, workers: Workers, token: Cancel
     let Incoming { peer, sender, receiver } = incoming;
     let connector = peer.incarnation;
     let cut = token.child_token();
-    tracing::info!(connector = %peer.node, incarnation = %connector, link = link.0, "link open");
+    tracing::info!(connector = %peer.node, incarnation = connector.0, link = link.0, "link open");
     gauge!("tangelo_chat_links").increment(1);
     let up = || {
         let (name, sender, cut) = (peer.node.clone(), sender.clone(), cut.clone());

@@ -145,7 +145,7 @@ impl Keeper {
     async fn tell_gone_connectors(&mut self, map: &ClusterMap) {
         for (gone, name) in &self.connectors {
             if !map.nodes.contains_key(gone) {
-                tracing::info!(connector = %name, incarnation = %gone, "connector is gone");
+                tracing::info!(connector = %name, incarnation = gone.0, "connector is gone");
                 let event = OwnerEvent::ConnectorGone(*gone);
                 self.workers.all(|| Input::Room(event.clone())).await;
             }

@@ -327,7 +327,7 @@ impl Worker {
             let other = member.map(|member| member.connector).filter(|other| *other != self.me);
             tracing::debug!(
                 session = member.map(|member| member.session.0), number = number.map(|it| it.0),
-                from = other.map(tracing::field::display), %room, position = %event.position, chat = self.name(chat), "event in"
+                from = other.map(|other| other.0), %room, position = %event.position, chat = self.name(chat), "event in"
             );
         }
     }

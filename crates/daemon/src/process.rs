@@ -112,7 +112,7 @@ impl Process {
         let incarnation = Self::draw_incarnation()?;
         tracing::info!(
             role = role.name(),
-            %incarnation,
+            incarnation = incarnation.0,
             version = env!("CARGO_PKG_VERSION"),
             pid = std::process::id(),
             "starting"
