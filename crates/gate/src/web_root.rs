@@ -62,11 +62,20 @@ impl WebRoot {
             return None;
         }
         let headers = response.headers_mut();
+        if let Some(kind) = headers.get(header::CONTENT_TYPE).and_then(in_utf8) {
+            headers.insert(header::CONTENT_TYPE, kind);
+        }
         // Nothing says how long a file stays as it is: ask each time, and be told if it has.
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
         headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
         Some(response)
     }
+}
+
+/// The type of a text together with its encoding, which the original's server told as well.
+fn in_utf8(kind: &HeaderValue) -> Option<HeaderValue> {
+    let kind = kind.to_str().ok().filter(|kind| kind.starts_with("text/"))?;
+    HeaderValue::try_from(format!("{kind}; charset=utf-8")).ok()
 }
 
 /// Opens only what is in the folder: no hidden files, and no links that lead out of it.
@@ -199,19 +208,19 @@ mod tests {
         let folder = Folder::new("types");
         let root = folder.root();
         let index = get(&root, "/").await.unwrap();
-        assert_eq!(header(&index, "content-type"), "text/html");
+        assert_eq!(header(&index, "content-type"), "text/html; charset=utf-8");
         assert_eq!(header(&index, "cache-control"), "no-cache");
         assert_eq!(header(&index, "x-content-type-options"), "nosniff");
         assert_eq!(header(&index, "content-security-policy"), "");
         assert_eq!(text(index).await, "<title>old</title>");
         for (name, kind) in [
-            ("a.css", "text/css"),
+            ("a.css", "text/css; charset=utf-8"),
             ("a.png", "image/png"),
             ("a.gif", "image/gif"),
             ("a.ico", "image/x-icon"),
             ("a.swf", "application/x-shockwave-flash"),
             ("a.json", "application/json"),
-            ("a%20b.txt", "text/plain"),
+            ("a%20b.txt", "text/plain; charset=utf-8"),
             ("a.unknown", "application/octet-stream"),
         ] {
             folder.write(&format!("public/{}", name.replace("%20", " ")), "x");
@@ -219,7 +228,7 @@ mod tests {
             assert_eq!(header(&response, "content-type"), kind, "{name}");
         }
         let script = get(&root, "/js/app.js?v=1").await.unwrap();
-        assert_eq!(header(&script, "content-type"), "text/javascript");
+        assert_eq!(header(&script, "content-type"), "text/javascript; charset=utf-8");
     }
 
     #[tokio::test]
