@@ -13,7 +13,7 @@
 //! client reached the gate, unless one is configured: a container cannot know it.
 
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::time::Duration;
@@ -95,17 +95,18 @@ impl FromStr for PublishedPorts {
 }
 
 /// Names the hosts to probe, best first: only the configured one, or else (also if that is empty)
-/// the default gateway of this network namespace, if there is one, and `host.docker.internal`.
-pub async fn probe_hosts(configured: Option<&str>) -> Vec<String> {
+/// the one address that ports are published on, if it is known and can be reached from here, the
+/// default gateway of this network namespace, if there is one, and `host.docker.internal`.
+pub async fn probe_hosts(configured: Option<&str>, published_on: Option<&str>) -> Vec<String> {
     if let Some(host) = configured.filter(|host| !host.is_empty()) {
         return vec![host.to_owned()];
     }
+    let published_on = published_on.and_then(|text| text.parse::<IpAddr>().ok());
+    let one = published_on.filter(|ip| !ip.is_unspecified() && !ip.is_loopback());
     let routes = tokio::fs::read_to_string(ROUTES).await.unwrap_or_default();
-    default_gateway(&routes)
-        .map(|gateway| gateway.to_string())
-        .into_iter()
-        .chain([HOST_NAME.to_owned()])
-        .collect()
+    let gateway = default_gateway(&routes).map(IpAddr::from);
+    let hosts = one.into_iter().chain(gateway).map(|ip| ip.to_string());
+    hosts.chain([HOST_NAME.to_owned()]).collect()
 }
 
 /// Finds the port of `ports` that leads to this connector, whose incarnation is `whoami`, at the
@@ -175,7 +176,8 @@ impl Tally {
              TANGELO_ADVERTISE_PORTS?"
         } else {
             "set TANGELO_PROBE_HOST to an address at which this container reaches the published \
-             ports, or TANGELO_ADVERTISE_PORTS to the one port that is published"
+             ports (those on 127.0.0.1 no container reaches), or TANGELO_ADVERTISE_PORTS to the \
+             one port that is published"
         }
     }
 }
@@ -440,9 +442,15 @@ mod tests {
 
     #[tokio::test]
     async fn a_configured_probe_host_is_the_only_one() {
-        assert_eq!(probe_hosts(Some("192.0.2.1")).await, ["192.0.2.1"]);
+        assert_eq!(probe_hosts(Some("192.0.2.1"), Some("192.0.2.2")).await, ["192.0.2.1"]);
         for unset in [None, Some("")] {
-            assert_eq!(probe_hosts(unset).await.last().map(String::as_str), Some(HOST_NAME));
+            assert_eq!(probe_hosts(unset, None).await.last().map(String::as_str), Some(HOST_NAME));
+        }
+        let first = probe_hosts(None, Some("192.0.2.2")).await.swap_remove(0);
+        assert_eq!(first, "192.0.2.2");
+        let without = probe_hosts(None, None).await;
+        for unreachable in ["0.0.0.0", "127.0.0.1", "::", ""] {
+            assert_eq!(probe_hosts(None, Some(unreachable)).await, without);
         }
     }
 }

@@ -75,9 +75,13 @@ pub struct Args {
     pub advertise_ports: Option<PublishedPorts>,
 
     /// Where published ports answer, seen from here; used with a range of --advertise-ports
-    /// [default: the default gateway, then host.docker.internal]
+    /// [default: --published-on, the default gateway, then host.docker.internal]
     #[arg(long, env = "TANGELO_PROBE_HOST", value_name = "HOST")]
     pub probe_host: Option<String>,
+
+    /// Address of the host that ports are published on, if not on all
+    #[arg(long, env = "TANGELO_PUBLISHED_ON", value_name = "IP")]
+    pub published_on: Option<String>,
 
     /// Secret that all processes of the cluster show each other; best set by its variable, which
     /// other users of the machine cannot see
@@ -154,7 +158,8 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         None => address.port(),
         Some(ports) => {
             process.ready.unmet("address", "looking for the published port that leads here");
-            let hosts = advertise::probe_hosts(args.probe_host.as_deref()).await;
+            let (host, on) = (args.probe_host.as_deref(), args.published_on.as_deref());
+            let hosts = advertise::probe_hosts(host, on).await;
             tokio::select! {
                 port = advertise::discover(ports, &hosts, &whoami) => port,
                 () = process.stop.wait() => address.port(),

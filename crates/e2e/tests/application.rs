@@ -1,6 +1,6 @@
 //! A Pomelo application's dictionary and schemas, on real processes.
 
-#![expect(clippy::unwrap_used, reason = "a test fails that way")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use client::{Client, Options, Push, Transport};
 use e2e::{Cluster, Shape};

@@ -1,6 +1,6 @@
 //! What an operator reads: a session's and a message's way, and never what was said.
 
-#![expect(clippy::unwrap_used, reason = "a test fails that way")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use client::{Client, Options, Push};
 use e2e::{Cluster, Node, Shape, until};

@@ -155,7 +155,6 @@ impl Project {
             .args(&self.tool[1..])
             .args(["--project-name", &self.name, "--file", "docker-compose.yml"])
             .env("TANGELO_BIND", self.bridge.to_string())
-            .env("TANGELO_PROBE_HOST", self.bridge.to_string())
             .env("TANGELO_GATE_PORT", self.gate_port.to_string())
             .env("TANGELO_CONNECTOR_PORTS", format!("{}-{last}", self.connector_ports))
             .env_remove("TANGELO_ADVERTISE_HOST")
