@@ -21,14 +21,14 @@ Open the page that it prints, take a name and a room, and chat. Ctrl-C ends it a
 
 const UP_EXAMPLES: &str = "\
 Every process listens on 127.0.0.1 unless --host says otherwise; gates and connectors on the ports
-below, everything else on free ones. Each writes its log to <logs>/<name>.log, with the log of the
+above, everything else on free ones. Each writes its log to <logs>/<name>.log, with the log of the
 run before in <name>.log.1. Ctrl-C drains the cluster; a second Ctrl-C kills it at once.
 
 Examples:
   tangelo up --connectors 4 --chats 3
   tangelo up --host 0.0.0.0 --logs /var/log/tangelo --log-format json
   tangelo up --log info,session=debug
-  tangelo up --web-root chatofpomelo/web-server/public --web-port 3001
+  tangelo up --web-root chatofpomelo-websocket/web-server/public --web-port 3001
                                          the page of the original chat, unmodified";
 
 const BENCH_EXAMPLES: &str = "\
@@ -119,8 +119,8 @@ pub struct UpArgs {
     #[arg(long, env = "TANGELO_WEB_ROOT", value_name = "FOLDER", value_parser = gate::path())]
     pub web_root: Option<PathBuf>,
 
-    /// Port of the first gate for the page alone; further gates take the next ports. The page of
-    /// the original chat is on 3001 [default: only --gate-port]
+    /// Another port of the first gate, for its page; further gates take the next ports. The page of
+    /// the original chat is on 3001 [default: none but --gate-port]
     #[arg(long, value_name = "PORT", value_parser = port())]
     pub web_port: Option<u16>,
 
