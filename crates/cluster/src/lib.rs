@@ -5,6 +5,8 @@
 //! - [`placement`]: the only hashing of keys. Room to shard, room to connector, shard to the chat
 //!   that *should* own it.
 //! - [`registrar`]: the state of the embedded registry, which says who *does* own a shard.
+//! - [`mirror`]: the same without a registry of ours: a node's picture of a store such as etcd, and
+//!   what it may do there.
 //! - [`member`]: what a node remembers of its own membership, to join again after a silence.
 //! - [`ownership`]: a chat's side, which shards to claim and which to give up, and when.
 //!
@@ -26,6 +28,7 @@
 pub mod claim;
 pub mod map;
 pub mod member;
+pub mod mirror;
 pub mod ownership;
 pub mod placement;
 pub mod registrar;
@@ -36,6 +39,7 @@ pub use map::{
     ClientAddress, ClusterMap, MapDelta, MapUpdate, MissedUpdate, Node, NodeState, Ownership,
 };
 pub use member::{Join, Lease, Member};
+pub use mirror::Mirror;
 pub use ownership::Shards;
 pub use placement::{Connectors, Owners, shard_of};
 pub use registrar::{Gone, Registrar};

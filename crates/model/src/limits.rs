@@ -176,6 +176,17 @@ pub const REGISTRY_REPORTS_MAX: usize = 8;
 pub const REGISTRY_RETRY_MAX: Duration = Duration::from_millis(500);
 /// How long a try to join, a claim or a release may take.
 pub const REGISTRY_CALL_TIMEOUT: Duration = Duration::from_secs(1);
+/// Shards, or nodes, changed in one transaction of etcd, which takes at most 128 operations by
+/// default.
+pub const ETCD_TXN_OPS: usize = 100;
+/// Largest answer taken from etcd, in bytes: everything stored, of [`NODES_MAX`] nodes, is 2 MiB,
+/// and a watch that catches up gets up to 1,000 changes at once.
+pub const ETCD_MESSAGE_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Members of etcd that one address may name.
+pub const ETCD_ENDPOINTS_MAX: usize = 16;
+/// How long one member of etcd may take before the next one is asked beside it: a member that
+/// hangs costs no more than this.
+pub const ETCD_NEXT_ENDPOINT: Duration = Duration::from_millis(150);
 /// Longest address that a node advertises, in bytes.
 pub const ADDRESS_BYTES_MAX: usize = 512;
 /// How long a gate counts a session that it has sent to a connector and that the connector has
@@ -221,6 +232,8 @@ const _: () = {
         REGISTRY_RETRY_MAX.as_millis() + REGISTRY_CALL_TIMEOUT.as_millis()
             < REGISTRY_SETTLE.as_millis()
     );
+    // A member of etcd that hangs is noticed and left for another while the lease lasts.
+    assert!(LEASE_BEAT.as_millis() + 2 * REGISTRY_CALL_TIMEOUT.as_millis() < LEASE.as_millis());
     assert!(
         LINK_KEEPALIVE.as_millis() + LINK_KEEPALIVE_TIMEOUT.as_millis()
             < ATTACH_TIMEOUT.as_millis()

@@ -1,0 +1,516 @@
+//! A node's picture of a registry that only stores, as etcd does: the map that follows from what
+//! is stored, and what this node may do there.
+//!
+//! # What is stored
+//!
+//! A *record* for each life of a node, its *sign of life* under a lease, and for each shard who
+//! holds it. Every change has a revision of the store; revisions only grow. The map is what
+//! follows from the records at one revision, so that all nodes at one version see the same map.
+//!
+//! # Who lives
+//!
+//! A node lives as long as its record is there. A record goes when its node leaves, when a newer
+//! life of the same name joins, or when another node, a *witness*, removes it because the sign of
+//! life is gone. Shards of a node without a record are free, at the term that they had.
+//!
+//! The end of a lease is evidence and not a verdict: a store that was away, or slept, ends leases
+//! of nodes that had no way to prolong them. So a witness acts only if the store has answered it
+//! all the time, for at least a lease since it was last away; and a node that finds its sign of
+//! life gone puts it anew, at the store's own word that its record is still there. Whoever comes
+//! first decides, for all nodes alike. Witnesses take turns, so that a death does not make every
+//! node write at once.
+//!
+//! # Claims
+//!
+//! A claim is compare-and-swap on the revision of the shard's entry, and its own revision is the
+//! new term. After the store was away no shard without owner is claimed before
+//! [`Timing::settle`]: whoever had it may be on its way. A cluster that starts, where no live chat
+//! owns anything, waits once as well, so that those who start together share from the beginning.
+//!
+//! # Another past
+//!
+//! A store that is behind what was seen of it has lost its memory, and one with another identity
+//! is another store. Neither is believed: the map stays as it is until someone repairs that.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use model::{Incarnation, NodeId, Role, Shard, Term, Time, limits};
+
+use crate::{
+    map::{ClusterMap, Node, Ownership},
+    registrar::Gone,
+    timing::Timing,
+};
+
+mod claims;
+
+pub use claims::{Swap, Swapped};
+
+/// How long the next witness waits for the one before it.
+const WITNESS_TURN: Duration = Duration::from_millis(100);
+
+/// What happens.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// The store has prolonged this node's lease.
+    Heard,
+    /// The store is not heard any more.
+    Silent,
+    /// The store has taken this node's record and sign of life.
+    Enlisted {
+        /// The revision at which it did.
+        revision: u64,
+    },
+    /// All that is stored.
+    Snapshot {
+        /// The revision at which it is.
+        revision: u64,
+        /// Puts only.
+        changes: Vec<Change>,
+    },
+    /// What has changed since, in order.
+    Changed(Vec<Change>),
+    /// The moment of [`Mirror::poll_timeout`] has come.
+    Timeout,
+}
+
+/// One change of what is stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// When it was.
+    pub revision: u64,
+    /// What it was.
+    pub what: What,
+}
+
+/// What has changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum What {
+    /// A record was put.
+    Node {
+        /// The record.
+        node: Box<Node>,
+        /// The revision at which it was put first.
+        created: u64,
+    },
+    /// A record was removed.
+    NodeGone(Incarnation),
+    /// A sign of life was put.
+    Alive(Incarnation),
+    /// A sign of life went with its lease, or was removed.
+    NotAlive(Incarnation),
+    /// A shard changed hands.
+    Shard(Shard, Holding),
+    /// A shard's entry was removed, which no node does.
+    ShardGone(Shard),
+}
+
+/// Who holds a shard, as stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Holding {
+    /// This node, if it lives; the term is the revision of the entry.
+    Owned(Incarnation),
+    /// Nobody.
+    Free {
+        /// The term of the last owner.
+        last: Term,
+    },
+}
+
+/// What the shell has to do, in order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// The map has changed.
+    Publish(Arc<ClusterMap>),
+    /// The sign of life is gone: put it anew, under a new lease.
+    Enlist,
+    /// Remove these records, each only if there is no sign of life at that moment.
+    Remove(Vec<(Role, Incarnation)>),
+    /// This incarnation is over.
+    Over(Gone),
+}
+
+/// The store is not the one that was seen before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Estranged {
+    /// Its history is shorter than what was seen of it.
+    #[error(
+        "etcd is at revision {now} and was at {seen}: it has lost its memory; restore it, or \
+         restart every process of this cluster"
+    )]
+    Behind {
+        /// Its revision.
+        now: u64,
+        /// The revision seen before.
+        seen: u64,
+    },
+    /// Its identity is another one.
+    #[error(
+        "this endpoint belongs to another etcd cluster than the one joined; name only members of \
+         one cluster in --registry"
+    )]
+    Other,
+}
+
+/// An entry of a shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Slot {
+    holding: Holding,
+    /// When it was put; 0 if it is not there.
+    revision: u64,
+}
+
+impl Slot {
+    const NONE: Self = Self { holding: Holding::Free { last: Term(0) }, revision: 0 };
+
+    const fn term(self) -> Term {
+        match self.holding {
+            Holding::Owned(_) => Term(self.revision),
+            Holding::Free { last } => last,
+        }
+    }
+}
+
+struct Record {
+    node: Node,
+    created: u64,
+}
+
+/// How this node stands with the store while it is heard.
+#[derive(Clone, Copy)]
+struct Contact {
+    heard_at: Time,
+    claims_from: Time,
+    removes_from: Time,
+}
+
+/// What one node knows of the store.
+pub struct Mirror {
+    me: Incarnation,
+    name: NodeId,
+    timing: Timing,
+    store: Option<u64>,
+    revision: u64,
+    records: BTreeMap<Incarnation, Record>,
+    alive: BTreeSet<Incarnation>,
+    shards: Vec<Slot>,
+    /// Entries known from answers to claims and releases, until the changes come to them.
+    answered: BTreeMap<Shard, Slot>,
+    /// Records without a sign of life, and when to remove each.
+    doomed: BTreeMap<Incarnation, Time>,
+    contact: Option<Contact>,
+    heard_before: bool,
+    /// At which revision this node's record was put first, and its sign of life last.
+    enlisted: Option<(u64, u64)>,
+    over: bool,
+    map: Arc<ClusterMap>,
+    published_at: Time,
+    /// The map differs by loads only, which can wait.
+    loads_wait: bool,
+}
+
+impl Mirror {
+    /// A node that has heard nothing yet.
+    #[must_use]
+    pub fn new(me: Incarnation, name: NodeId, timing: Timing) -> Self {
+        Self {
+            me,
+            name,
+            timing,
+            store: None,
+            revision: 0,
+            records: BTreeMap::new(),
+            alive: BTreeSet::new(),
+            shards: vec![Slot::NONE; usize::from(limits::SHARD_COUNT)],
+            answered: BTreeMap::new(),
+            doomed: BTreeMap::new(),
+            contact: None,
+            heard_before: false,
+            enlisted: None,
+            over: false,
+            map: Arc::default(),
+            published_at: Time::ZERO,
+            loads_wait: false,
+        }
+    }
+
+    /// The revision up to which all changes are known; 0 before the first snapshot.
+    #[must_use]
+    pub const fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// Whether the store has ever taken this node's record.
+    #[must_use]
+    pub const fn is_enlisted(&self) -> bool {
+        self.enlisted.is_some()
+    }
+
+    /// Whether this node's record is stored, as far as this node knows.
+    #[must_use]
+    pub const fn is_live(&self) -> bool {
+        self.enlisted.is_some() && !self.over
+    }
+
+    /// Earlier lives of this node's name, to be removed as it joins.
+    #[must_use]
+    pub fn former_lives(&self) -> Vec<(Role, Incarnation)> {
+        let same =
+            |(i, record): &(&Incarnation, &Record)| **i != self.me && record.node.id == self.name;
+        self.records.iter().filter(same).map(|(i, record)| (record.node.role, *i)).collect()
+    }
+
+    /// Whether there are as many nodes as there may be, so that no other can join.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.records.len() >= limits::NODES_MAX && self.former_lives().is_empty()
+    }
+
+    /// Recognises the store that answers, by its identity and its revision.
+    ///
+    /// # Errors
+    ///
+    /// If it is not the one known, or has lost what it knew.
+    pub fn recognise(&mut self, store: u64, revision: u64) -> Result<(), Estranged> {
+        if *self.store.get_or_insert(store) != store {
+            return Err(Estranged::Other);
+        }
+        if revision < self.revision {
+            return Err(Estranged::Behind { now: revision, seen: self.revision });
+        }
+        Ok(())
+    }
+
+    /// When to call [`Mirror::handle`] with [`Event::Timeout`].
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Time> {
+        let removal = self.contact.and_then(|contact| {
+            let first = self.doomed.values().min()?;
+            let due = (*first).max(contact.removes_from) + self.turn();
+            // Later than that, only if the store is heard again before.
+            Some(due).filter(|due| *due - contact.heard_at <= self.timing.lease / 2)
+        });
+        let loads = self.loads_wait.then(|| self.published_at + self.timing.load_interval);
+        [removal, loads].into_iter().flatten().min()
+    }
+
+    /// Takes in one event; what follows from it is appended to `out`.
+    pub fn handle(&mut self, now: Time, event: Event, out: &mut Vec<Effect>) {
+        if self.over {
+            return;
+        }
+        match event {
+            Event::Heard => self.heard(now),
+            Event::Silent => self.contact = None,
+            Event::Enlisted { revision } => {
+                let first = self.enlisted.map_or(revision, |(first, _)| first);
+                self.enlisted = Some((first, revision));
+            }
+            Event::Snapshot { revision, changes } => self.start_over(now, revision, changes, out),
+            Event::Changed(changes) => self.follow(now, changes, out),
+            Event::Timeout => {}
+        }
+        self.remove(now, out);
+        if self.loads_wait && now - self.published_at >= self.timing.load_interval {
+            self.publish(now, out);
+        }
+    }
+
+    // ---- the store is heard, or not
+
+    fn heard(&mut self, now: Time) {
+        if let Some(contact) = &mut self.contact
+            && now - contact.heard_at <= self.timing.lease / 2
+        {
+            contact.heard_at = now;
+            return;
+        }
+        // It was away, or this process slept: what was not heard in between says nothing.
+        let first = !std::mem::replace(&mut self.heard_before, true);
+        let settled = now + self.timing.settle;
+        self.contact = Some(Contact {
+            heard_at: now,
+            claims_from: if first && self.is_running() { now } else { settled },
+            removes_from: settled.max(now + self.timing.lease),
+        });
+    }
+
+    /// Whether some shard has an owner who shows a sign of life.
+    fn is_running(&self) -> bool {
+        self.shards.iter().any(|slot| match slot.holding {
+            Holding::Owned(owner) => {
+                self.records.contains_key(&owner) && self.alive.contains(&owner)
+            }
+            Holding::Free { .. } => false,
+        })
+    }
+
+    // ---- what is stored
+
+    fn start_over(
+        &mut self,
+        now: Time,
+        revision: u64,
+        changes: Vec<Change>,
+        out: &mut Vec<Effect>,
+    ) {
+        self.records.clear();
+        self.alive.clear();
+        for slot in &mut self.shards {
+            // An entry that is not there any more must not take its term along.
+            *slot = Slot { holding: Holding::Free { last: slot.term() }, revision: 0 };
+        }
+        for change in changes {
+            self.apply(change);
+        }
+        self.revision = revision;
+        self.changed(now, false, out);
+    }
+
+    fn follow(&mut self, now: Time, changes: Vec<Change>, out: &mut Vec<Effect>) {
+        let mut only_loads = true;
+        for change in changes {
+            self.revision = self.revision.max(change.revision);
+            only_loads &= self.apply(change);
+        }
+        self.changed(now, only_loads, out);
+    }
+
+    /// Applies one change; whether it was about nothing but a load.
+    fn apply(&mut self, change: Change) -> bool {
+        match change.what {
+            What::Node { node, created } => {
+                let incarnation = node.incarnation;
+                let load = node.load;
+                let record = Record { node: *node, created };
+                let was = self.records.get_mut(&incarnation).map(|record| {
+                    record.node.load = load;
+                    &record.node
+                });
+                let only_load = was == Some(&record.node);
+                self.records.insert(incarnation, record);
+                return only_load;
+            }
+            What::NodeGone(incarnation) => drop(self.records.remove(&incarnation)),
+            What::Alive(incarnation) => drop(self.alive.insert(incarnation)),
+            What::NotAlive(incarnation) => drop(self.alive.remove(&incarnation)),
+            What::Shard(shard, holding) => {
+                self.shards[shard.index()] = Slot { holding, revision: change.revision };
+            }
+            What::ShardGone(shard) => {
+                let last = self.shards[shard.index()].term();
+                self.shards[shard.index()] = Slot { holding: Holding::Free { last }, revision: 0 };
+            }
+        }
+        false
+    }
+
+    fn changed(&mut self, now: Time, only_loads: bool, out: &mut Vec<Effect>) {
+        let shards = &self.shards;
+        self.answered.retain(|shard, slot| slot.revision > shards[shard.index()].revision);
+        self.note_doomed(now);
+        let enlisted = self.enlisted.filter(|(first, _)| self.revision >= *first);
+        if enlisted.is_some() && !self.lives(self.me) {
+            self.over = true;
+            return out.push(Effect::Over(self.end()));
+        }
+        self.loads_wait |= only_loads;
+        if !only_loads {
+            self.publish(now, out);
+        }
+        if enlisted.is_some_and(|(_, last)| self.revision >= last) && !self.alive.contains(&self.me)
+        {
+            out.push(Effect::Enlist);
+        }
+    }
+
+    /// Why this node's record does not count any more.
+    fn end(&self) -> Gone {
+        let namesake =
+            |record: &Record| record.node.id == self.name && record.node.incarnation != self.me;
+        if self.records.values().any(namesake) { Gone::Replaced } else { Gone::Silent }
+    }
+
+    fn note_doomed(&mut self, now: Time) {
+        let (records, alive) = (&self.records, &self.alive);
+        self.doomed.retain(|node, _| records.contains_key(node) && !alive.contains(node));
+        for node in records.keys().filter(|node| **node != self.me && !alive.contains(node)) {
+            self.doomed.entry(*node).or_insert(now);
+        }
+    }
+
+    fn remove(&mut self, now: Time, out: &mut Vec<Effect>) {
+        let Some(contact) = self.contact else { return };
+        if now - contact.heard_at > self.timing.lease / 2 {
+            self.contact = None;
+            return;
+        }
+        let turn = self.turn();
+        let is_due = |due: &Time| now >= (*due).max(contact.removes_from) + turn;
+        let mut due = Vec::new();
+        for (node, at) in
+            self.doomed.iter_mut().filter(|(_, at)| is_due(at)).take(limits::ETCD_TXN_OPS)
+        {
+            if let Some(record) = self.records.get(node) {
+                due.push((record.node.role, *node));
+            }
+            // Again, if nothing comes of it.
+            *at = now + self.timing.call_timeout;
+        }
+        if !due.is_empty() {
+            out.push(Effect::Remove(due));
+        }
+    }
+
+    /// How long this witness lets those before it go first.
+    fn turn(&self) -> Duration {
+        let before = self.alive.range(..self.me).filter(|node| self.records.contains_key(node));
+        WITNESS_TURN * u32::try_from(before.count()).unwrap_or(u32::MAX)
+    }
+
+    // ---- the map
+
+    /// Whether a node's record is there and no newer life of its name.
+    fn lives(&self, node: Incarnation) -> bool {
+        self.records.get(&node).is_some_and(|record| {
+            let newer =
+                |other: &Record| (other.created, other.node.incarnation) > (record.created, node);
+            !self.records.values().any(|other| other.node.id == record.node.id && newer(other))
+        })
+    }
+
+    fn publish(&mut self, now: Time, out: &mut Vec<Effect>) {
+        // Nothing is shown to a node that is not in it yet.
+        if self.map.version == 0 && !self.records.contains_key(&self.me) {
+            return;
+        }
+        self.loads_wait = false;
+        self.published_at = now;
+        let mut newest: BTreeMap<&NodeId, &Record> = BTreeMap::new();
+        for record in self.records.values() {
+            let best = newest.entry(&record.node.id).or_insert(record);
+            if (record.created, record.node.incarnation) > (best.created, best.node.incarnation) {
+                *best = record;
+            }
+        }
+        let nodes: BTreeMap<_, _> =
+            newest.values().map(|record| (record.node.incarnation, record.node.clone())).collect();
+        let ownership = |slot: &Slot| Ownership {
+            owner: match slot.holding {
+                Holding::Owned(owner) => Some(owner).filter(|owner| nodes.contains_key(owner)),
+                Holding::Free { .. } => None,
+            },
+            term: slot.term(),
+        };
+        let shards = self.shards.iter().map(ownership).collect();
+        self.map = Arc::new(ClusterMap { version: self.revision, nodes, shards });
+        out.push(Effect::Publish(Arc::clone(&self.map)));
+    }
+}
+
+#[cfg(test)]
+mod tests;
