@@ -1,9 +1,10 @@
 //! What the processes of a cluster say to each other over gRPC.
 //!
-//! The messages are described in `proto/tangelo/v1`. Types of module [`pb`] are translated into
+//! The messages are described in `proto/tangelo/v1`, and the part of etcd that is used in `proto/etcd`. Types of module [`pb`] are translated into
 //! those of the pure crates here and nowhere else.
 
 pub mod convert;
+pub mod etcd;
 pub mod link;
 pub mod pb;
 pub mod registry;

@@ -62,7 +62,7 @@ const fn read_state(state: pb::NodeState) -> NodeState {
     NodeState { load: state.load, ready: state.ready, draining: state.draining }
 }
 
-fn write_node(node: &Node) -> pb::Node {
+pub(crate) fn write_node(node: &Node) -> pb::Node {
     pb::Node {
         id: node.id.to_string(),
         incarnation: node.incarnation.0,
@@ -77,7 +77,7 @@ fn write_node(node: &Node) -> pb::Node {
     }
 }
 
-fn read_node(node: pb::Node) -> Result<Node> {
+pub(crate) fn read_node(node: pb::Node) -> Result<Node> {
     let role = read_role(node.role())?;
     let state = required(node.state, "node state")?;
     let client = node.client.map(|client| {
