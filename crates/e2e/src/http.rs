@@ -25,8 +25,27 @@ pub struct Answer {
 ///
 /// If there is no connection, or what comes back is no HTTP.
 pub async fn get(address: SocketAddr, path: &str) -> anyhow::Result<Answer> {
+    ask(address, "GET", path, "").await
+}
+
+/// Sends a text to a path, on a connection of its own.
+///
+/// # Errors
+///
+/// If there is no connection, or what comes back is no HTTP.
+pub async fn post(address: SocketAddr, path: &str, body: &str) -> anyhow::Result<Answer> {
+    ask(address, "POST", path, body).await
+}
+
+async fn ask(address: SocketAddr, method: &str, path: &str, body: &str) -> anyhow::Result<Answer> {
     let mut stream = TcpStream::connect(address).await?;
-    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    let length = match body.len() {
+        0 => String::new(),
+        length => format!("Content-Length: {length}\r\n"),
+    };
+    let request = format!(
+        "{method} {path} HTTP/1.1\r\nHost: {address}\r\n{length}Connection: close\r\n\r\n{body}"
+    );
     stream.write_all(request.as_bytes()).await?;
     let mut bytes = Vec::new();
     stream.read_to_end(&mut bytes).await?;

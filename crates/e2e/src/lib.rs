@@ -9,9 +9,11 @@
 mod binaries;
 mod cluster;
 mod crowd;
+mod etcd;
 pub mod http;
 mod ports;
 pub mod transcript;
 
 pub use cluster::{Cluster, Node, Shape, deadline, until};
 pub use crowd::{Crowd, UserKey};
+pub use etcd::Etcd;

@@ -1,9 +1,14 @@
 //! Membership in a cluster: who lives, who owns which shard, and claims on shards.
 //!
 //! A process joins once, with [`Registry::join`], and holds a [`Membership`] from then on. What
-//! stands behind it is chosen by configuration. Today that is the embedded registry, an
-//! [`EmbeddedServer`] that some gate hosts and every node reaches over gRPC; the decisions are
-//! those of [`cluster::Registrar`], and this crate carries them out.
+//! stands behind it is chosen by the address:
+//!
+//! - `http://host:port`: the embedded registry, an [`EmbeddedServer`] that some gate hosts and
+//!   every node reaches over gRPC. The decisions are those of [`cluster::Registrar`].
+//! - `etcd://host:port,host:port,…`: etcd, which every node speaks to by itself. The decisions are
+//!   those of [`cluster::Mirror`].
+//!
+//! This crate carries them out.
 //!
 //! The registry is never on the path of a message. While it is silent the map stays as it is,
 //! beats and tries to reach it go on, and only claims fail.
@@ -16,6 +21,7 @@
 
 mod backoff;
 mod embedded;
+mod etcd;
 mod membership;
 
 use cluster::{Node, Timing};
@@ -26,12 +32,23 @@ pub use cluster::Lease;
 pub use embedded::{EmbeddedServer, EmbeddedService};
 pub use membership::{CallError, Membership};
 
+/// How an address of etcd begins.
+const ETCD_SCHEME: &str = "etcd://";
+
+/// Whether the address is one of etcd, so that no gate has to host a registry.
+#[must_use]
+pub fn is_etcd(address: &str) -> bool {
+    address.starts_with(ETCD_SCHEME)
+}
+
 /// Where the registry is, and how to speak to it.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// `http://host:port` or `host:port` of the gate that hosts the registry.
+    /// `http://host:port` or `host:port` of the gate that hosts the registry, or
+    /// `etcd://host:port,host:port,…` with an optional `/name` for each cluster that shares an
+    /// etcd.
     pub address: String,
-    /// The secret that the cluster shares, if it has one.
+    /// The secret that the cluster shares, if it has one. etcd is not shown it.
     pub token: Option<ClusterToken>,
     /// The same as the registry's, or nodes are taken for dead.
     pub timing: Timing,
@@ -48,9 +65,15 @@ impl Config {
 /// The address names no registry.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ConfigError {
-    /// Another scheme than `http`.
-    #[error("registry address {0:?}: only http://host:port is known here")]
+    /// An unknown scheme.
+    #[error(
+        "registry address {0:?}: use http://host:port for a gate that hosts the registry, or \
+         etcd://host:port,host:port for etcd (without TLS)"
+    )]
     Scheme(String),
+    /// What is wrong with an address of etcd, and what to do.
+    #[error("registry address {0:?}: {1}")]
+    Etcd(String, &'static str),
     /// No address at all.
     #[error("registry address {0:?} is not http://host:port")]
     Address(String),
@@ -62,7 +85,8 @@ pub struct Registry(Backend);
 
 #[derive(Clone, Debug)]
 enum Backend {
-    Embedded(embedded::Client),
+    Embedded(Box<embedded::Client>),
+    Etcd(etcd::Client),
 }
 
 impl Registry {
@@ -72,7 +96,10 @@ impl Registry {
     ///
     /// If the address is none that this crate can dial.
     pub fn new(config: &Config) -> Result<Self, ConfigError> {
-        embedded::Client::new(config).map(|client| Self(Backend::Embedded(client)))
+        Ok(Self(match config.address.strip_prefix(ETCD_SCHEME) {
+            Some(rest) => Backend::Etcd(etcd::Client::new(config, rest)?),
+            None => Backend::Embedded(Box::new(embedded::Client::new(config)?)),
+        }))
     }
 
     /// Joins as `node` and keeps the membership until it is left, lost, or `tasks` are cancelled.
@@ -83,6 +110,7 @@ impl Registry {
     pub async fn join(&self, node: Node, tasks: &Tasks) -> Membership {
         match &self.0 {
             Backend::Embedded(client) => client.join(node, tasks),
+            Backend::Etcd(client) => client.join(node, tasks),
         }
     }
 }

@@ -7,7 +7,7 @@ use model::{Incarnation, Shard, Term};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::embedded;
+use crate::{embedded, etcd};
 
 /// A claim or a release has failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -40,6 +40,7 @@ pub struct Membership {
 #[derive(Clone, Debug)]
 pub(crate) enum Calls {
     Embedded(embedded::Calls),
+    Etcd(etcd::Calls),
 }
 
 impl Membership {
@@ -74,7 +75,8 @@ impl Membership {
 
     /// Claims shards, each if it is still at the term given and has no owner.
     ///
-    /// The answers come in the order of the claims.
+    /// The answers come in the order of the claims. Of one that was not answered, alone among
+    /// others, nothing is said; the map will tell.
     ///
     /// # Errors
     ///
@@ -87,6 +89,7 @@ impl Membership {
     pub async fn claim(&self, shards: Vec<(Shard, Term)>) -> Result<Vec<Claim>, CallError> {
         match &self.calls {
             Calls::Embedded(calls) => calls.claim(&shards).await,
+            Calls::Etcd(calls) => calls.claim(&shards).await,
         }
     }
 
@@ -102,6 +105,7 @@ impl Membership {
     pub async fn release(&self, shards: Vec<(Shard, Term)>) -> Result<(), CallError> {
         match &self.calls {
             Calls::Embedded(calls) => calls.release(&shards).await,
+            Calls::Etcd(calls) => calls.release(&shards).await,
         }
     }
 

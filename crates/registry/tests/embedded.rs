@@ -85,8 +85,8 @@ fn addresses_are_checked() {
     for good in ["127.0.0.1:3005", "http://gate:3005", "http://[::1]:3005"] {
         assert!(Registry::new(&Config::new(good)).is_ok(), "{good}");
     }
-    let scheme = Registry::new(&Config::new("etcd://a:2379")).unwrap_err();
-    assert_eq!(scheme, ConfigError::Scheme("etcd://a:2379".to_owned()));
+    let scheme = Registry::new(&Config::new("https://gate:3005")).unwrap_err();
+    assert_eq!(scheme, ConfigError::Scheme("https://gate:3005".to_owned()));
     for bad in ["", "http://", "http://gate", "a b:1"] {
         let error = Registry::new(&Config::new(bad)).unwrap_err();
         assert_eq!(error, ConfigError::Address(bad.to_owned()));

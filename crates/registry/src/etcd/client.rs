@@ -1,0 +1,450 @@
+//! A node's presence in etcd.
+
+use std::{
+    pin::pin,
+    sync::{Arc, OnceLock},
+};
+
+use cluster::{
+    ClusterMap, Gone, Lease, Mirror, Node, NodeState, Timing,
+    mirror::{Effect, Event},
+};
+use daemon::Tasks;
+use futures_util::{StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
+use metrics::{counter, gauge};
+use model::{Incarnation, Role};
+use rpc::etcd::{Etcd, KeepAlive, LeaseId, Watch, Watched};
+use tokio::{
+    sync::watch,
+    time::{Instant, MissedTickBehavior, interval_at, sleep, sleep_until, timeout},
+};
+use tokio_util::sync::CancellationToken;
+use tonic::Status;
+
+use super::{
+    address::Address,
+    calls::{Calls, Shared},
+    endpoints::Endpoints,
+};
+use crate::{
+    Config, ConfigError,
+    backoff::Backoff,
+    membership::{self, Membership},
+};
+
+/// Knows where etcd is.
+#[derive(Clone, Debug)]
+pub(crate) struct Client {
+    address: Address,
+    timing: Timing,
+}
+
+impl Client {
+    /// `rest` is what stands behind `etcd://`.
+    pub(crate) fn new(config: &Config, rest: &str) -> Result<Self, ConfigError> {
+        let address = Address::new(&config.address, rest, config.timing)?;
+        Ok(Self { address, timing: config.timing })
+    }
+
+    pub(crate) fn join(&self, node: Node, tasks: &Tasks) -> Membership {
+        let mirror = Mirror::new(node.incarnation, node.id.clone(), self.timing);
+        let calls = Calls {
+            incarnation: node.incarnation,
+            role: node.role,
+            timing: self.timing,
+            shared: Arc::new(Shared::new(mirror)),
+        };
+        let (state_sender, state) = watch::channel(node.state());
+        let (map_sender, map) = watch::channel(Arc::default());
+        let (lease_sender, lease) = watch::channel(Lease::Silent);
+        let membership = Membership {
+            map,
+            lease,
+            incarnation: node.incarnation,
+            state: state_sender,
+            gone: Arc::new(OnceLock::new()),
+            leaving: CancellationToken::new(),
+            ended: CancellationToken::new(),
+            calls: membership::Calls::Etcd(calls.clone()),
+        };
+        let presence = Presence {
+            endpoints: Endpoints::new(&self.address, node.incarnation.0, self.timing.call_timeout),
+            backoff: Backoff::new(self.timing.retry_max, node.incarnation.0),
+            timing: self.timing,
+            shared: Arc::clone(&calls.shared),
+            node,
+            lease: None,
+            shown_under: None,
+            stale: false,
+            complained: false,
+            state,
+            map: map_sender,
+            standing: lease_sender,
+            gone: Arc::clone(&membership.gone),
+            leaving: membership.leaving.clone(),
+            cancelled: tasks.token(),
+        };
+        let ended = membership.ended.clone().drop_guard();
+        tasks.spawn("registry", async move {
+            let _ended = ended;
+            presence.run().await;
+        });
+        membership
+    }
+}
+
+/// Keeps a node present.
+struct Presence {
+    endpoints: Endpoints,
+    backoff: Backoff,
+    timing: Timing,
+    shared: Arc<Shared>,
+    /// As it was stored last.
+    node: Node,
+    lease: Option<LeaseId>,
+    /// The lease under which the sign of life is known to be.
+    shown_under: Option<LeaseId>,
+    /// Changes were missed: only a snapshot helps.
+    stale: bool,
+    /// One line per silence, however many tries it takes.
+    complained: bool,
+    state: watch::Receiver<NodeState>,
+    map: watch::Sender<Arc<ClusterMap>>,
+    standing: watch::Sender<Lease>,
+    gone: Arc<OnceLock<Gone>>,
+    leaving: CancellationToken,
+    cancelled: CancellationToken,
+}
+
+/// Why an attendance has ended.
+enum End {
+    /// The node has left.
+    Left,
+    /// The incarnation is over.
+    Gone(Gone),
+    /// etcd was not reached, or is no longer; the text says how.
+    Away(String),
+    /// Nothing is wrong with etcd, but something has to be said or read anew.
+    Anew(&'static str),
+}
+
+/// An endpoint that answers, and what is open there.
+struct Session {
+    etcd: Etcd,
+    keep_alive: KeepAlive,
+    watch: Watch,
+}
+
+/// What has been asked besides, and is not awaited.
+enum Done {
+    Updated(Node),
+    Removed(usize),
+}
+
+type Job = BoxFuture<'static, Result<Done, String>>;
+
+impl Presence {
+    async fn run(mut self) {
+        loop {
+            match self.attend().await {
+                End::Left => break,
+                End::Gone(reason) => return self.lose(reason),
+                End::Anew(why) => tracing::debug!(why, "asking etcd anew"),
+                End::Away(reason) => {
+                    self.shared.forget_member();
+                    self.shared.handle(Event::Silent);
+                    self.standing.send_replace(Lease::Silent);
+                    self.endpoints.turn();
+                    counter!("tangelo_registry_tries_failed_total").increment(1);
+                    gauge!("tangelo_registry_held").set(0.0);
+                    if !std::mem::replace(&mut self.complained, true) {
+                        tracing::warn!(reason, "registry silent: going on with the map as it is");
+                    }
+                }
+            }
+            tokio::select! {
+                () = sleep(self.backoff.pause()) => {}
+                () = ending(&self.leaving, &self.cancelled) => break,
+            }
+        }
+        self.lose(Gone::Left);
+    }
+
+    fn lose(&self, reason: Gone) {
+        if reason != Gone::Left {
+            tracing::error!(%reason, "this incarnation is over");
+        }
+        gauge!("tangelo_registry_held").set(0.0);
+        // The reason first: whoever sees the lease lost can ask for it.
+        let _ = self.gone.set(reason);
+        self.standing.send_replace(Lease::Lost);
+    }
+
+    async fn attend(&mut self) -> End {
+        let (leaving, cancelled) = (self.leaving.clone(), self.cancelled.clone());
+        let opened = tokio::select! {
+            opened = self.open() => opened,
+            () = ending(&leaving, &cancelled) => return End::Left,
+        };
+        match opened {
+            Ok(session) => self.stay(session).await,
+            Err(end) => end,
+        }
+    }
+
+    // ---- coming in
+
+    /// Finds an endpoint, makes the node present there, and begins to follow.
+    async fn open(&mut self) -> Result<Session, End> {
+        let (etcd, greeting) = self.endpoints.connect().await.map_err(End::Away)?;
+        let known = self.shared.mirror().recognise(greeting.store, greeting.revision);
+        known.map_err(|estranged| End::Away(estranged.to_string()))?;
+        self.shared.use_member(etcd.clone());
+        let (lease, keep_alive) = self.lease(&etcd).await?;
+        if !self.shared.mirror().is_enlisted() {
+            self.enlist(&etcd, lease).await?;
+        } else if self.shown_under != Some(lease) {
+            self.enlist_again(&etcd, lease).await?;
+        } else if self.stale {
+            self.read_all(&etcd).await?;
+        }
+        let follow_from = self.shared.mirror().revision() + 1;
+        let watch = self.ask(etcd.watch(follow_from)).await?;
+        let _ = self.take(Event::Heard)?;
+        let heard_again = std::mem::replace(&mut self.complained, false);
+        tracing::info!(heard_again, "registry joined");
+        gauge!("tangelo_registry_held").set(1.0);
+        self.backoff.reset();
+        self.standing.send_replace(Lease::Held);
+        Ok(Session { etcd, keep_alive, watch })
+    }
+
+    /// The lease that the node has, if it still runs, else a new one.
+    async fn lease(&mut self, etcd: &Etcd) -> Result<(LeaseId, KeepAlive), End> {
+        if let Some(lease) = self.lease {
+            let mut keep_alive = self.ask(etcd.keep_alive(lease)).await?;
+            if self.ask(keep_alive.answer()).await? {
+                return Ok((lease, keep_alive));
+            }
+        }
+        let lease = self.ask(etcd.grant(self.timing.lease)).await?;
+        self.lease = Some(lease);
+        let mut keep_alive = self.ask(etcd.keep_alive(lease)).await?;
+        if self.ask(keep_alive.answer()).await? {
+            Ok((lease, keep_alive))
+        } else {
+            Err(End::Anew("the lease just granted has ended"))
+        }
+    }
+
+    async fn enlist(&mut self, etcd: &Etcd, lease: LeaseId) -> Result<(), End> {
+        self.read_all(etcd).await?;
+        let (former, is_full) = {
+            let mirror = self.shared.mirror();
+            (mirror.former_lives(), mirror.is_full())
+        };
+        if is_full {
+            return Err(End::Away("the cluster is full".to_owned()));
+        }
+        self.node.set_state(*self.state.borrow_and_update());
+        let revision = self.ask(etcd.enlist(&self.node, lease, &former)).await?;
+        self.shown_under = Some(lease);
+        self.take(Event::Enlisted { revision }).map(drop)
+    }
+
+    /// The sign of life is gone: etcd itself says whether the record is still there.
+    async fn enlist_again(&mut self, etcd: &Etcd, lease: LeaseId) -> Result<(), End> {
+        self.node.set_state(*self.state.borrow_and_update());
+        match self.ask(etcd.enlist_again(&self.node, lease)).await? {
+            Some(revision) => {
+                tracing::info!("back before anybody declared this node gone");
+                self.shown_under = Some(lease);
+                self.take(Event::Enlisted { revision }).map(drop)
+            }
+            None => {
+                self.read_all(etcd).await?;
+                Err(End::Anew("the record was not there and is"))
+            }
+        }
+    }
+
+    async fn read_all(&mut self, etcd: &Etcd) -> Result<(), End> {
+        counter!("tangelo_registry_snapshots_total").increment(1);
+        let snapshot = self.ask(etcd.snapshot()).await?;
+        let (revision, changes) = (snapshot.revision, snapshot.changes);
+        self.stale = false;
+        self.take(Event::Snapshot { revision, changes }).map(drop)
+    }
+
+    // ---- staying
+
+    async fn stay(&mut self, mut session: Session) -> End {
+        let end = self.follow(&mut session).await;
+        if let (End::Left | End::Gone(_), Some(lease)) = (&end, self.lease) {
+            let withdrawal = session.etcd.withdraw(&self.node, lease);
+            // Without an answer the lease ends by itself.
+            let _ = timeout(self.timing.call_timeout, withdrawal).await;
+        }
+        end
+    }
+
+    async fn follow(&mut self, session: &mut Session) -> End {
+        let (leaving, cancelled) = (self.leaving.clone(), self.cancelled.clone());
+        let mut over = pin!(ending(&leaving, &cancelled));
+        let beat = self.timing.beat;
+        let mut beats = interval_at(Instant::now() + beat, beat);
+        beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut asked_at: Option<Instant> = None;
+        let mut jobs: FuturesUnordered<Job> = FuturesUnordered::new();
+        let mut updating = false;
+        loop {
+            let wakes_at = self.shared.mirror().poll_timeout().map(|at| self.shared.instant(at));
+            let late_at = asked_at.map(|asked_at| asked_at + self.timing.call_timeout);
+            let mut told_at_once = false;
+            let event = tokio::select! {
+                () = &mut over => return End::Left,
+                _ = beats.tick() => {
+                    if asked_at.is_none() && session.keep_alive.ask() {
+                        asked_at = Some(Instant::now());
+                    }
+                    told_at_once = true;
+                    None
+                }
+                answer = session.keep_alive.answer() => match answer {
+                    Ok(true) => {
+                        asked_at = None;
+                        Some(Event::Heard)
+                    }
+                    Ok(false) => return End::Anew("the lease has ended"),
+                    Err(status) => return End::Away(describe(&status)),
+                },
+                () = at(late_at) => return End::Away("a beat was not answered in time".to_owned()),
+                watched = session.watch.next() => match watched {
+                    Ok(Watched::Changes(changes)) => Some(Event::Changed(changes)),
+                    Ok(Watched::Compacted) => {
+                        self.stale = true;
+                        return End::Anew("changes were missed");
+                    }
+                    Err(status) => return End::Away(describe(&status)),
+                },
+                Ok(()) = self.state.changed() => None,
+                Some(done) = jobs.next() => match done {
+                    Ok(Done::Updated(node)) => {
+                        self.node = node;
+                        updating = false;
+                        None
+                    }
+                    Ok(Done::Removed(count)) => {
+                        counter!("tangelo_registry_removed_total").increment(count as u64);
+                        None
+                    }
+                    Err(reason) => return End::Away(reason),
+                },
+                () = at(wakes_at) => Some(Event::Timeout),
+            };
+            if let Some(event) = event {
+                match self.take(event) {
+                    Ok(doomed) if !doomed.is_empty() => {
+                        jobs.push(self.remove(&session.etcd, doomed))
+                    }
+                    Ok(_) => {}
+                    Err(end) => return end,
+                }
+            }
+            if !updating && let Some(update) = self.update(&session.etcd, told_at_once) {
+                jobs.push(update);
+                updating = true;
+            }
+        }
+    }
+
+    /// Stores the node's state, if it has changed. Load waits for a beat: sessions come and go all
+    /// the time.
+    fn update(&mut self, etcd: &Etcd, with_load: bool) -> Option<Job> {
+        let (state, stored) = (*self.state.borrow_and_update(), self.node.state());
+        let urgent = (state.ready, state.draining) != (stored.ready, stored.draining);
+        let due = urgent || (with_load && state != stored);
+        if !due {
+            return None;
+        }
+        let (etcd, mut node) = (etcd.clone(), self.node.clone());
+        node.set_state(state);
+        let asked = ask(self.timing, async move { etcd.update(&node).await.map(|()| node) });
+        Some(Box::pin(async move { asked.await.map(Done::Updated) }))
+    }
+
+    fn remove(&self, etcd: &Etcd, nodes: Vec<(Role, Incarnation)>) -> Job {
+        for (role, node) in &nodes {
+            tracing::info!(%role, incarnation = node.0, "no sign of life: declaring it gone");
+        }
+        let etcd = etcd.clone();
+        let asked = ask(self.timing, async move { etcd.remove(&nodes).await });
+        Box::pin(async move { asked.await.map(Done::Removed) })
+    }
+
+    /// Takes an event to the mirror and applies what follows; the nodes to remove are handed back.
+    fn take(&mut self, event: Event) -> Result<Vec<(Role, Incarnation)>, End> {
+        let mut doomed = Vec::new();
+        for effect in self.shared.handle(event) {
+            match effect {
+                Effect::Publish(map) => {
+                    gauge!("tangelo_registry_map_version").set(as_gauge(map.version));
+                    gauge!("tangelo_registry_nodes").set(map.nodes.len() as f64);
+                    self.map.send_replace(map);
+                }
+                Effect::Enlist => {
+                    self.shown_under = None;
+                    return Err(End::Anew("the sign of life is gone"));
+                }
+                Effect::Remove(nodes) => doomed = nodes,
+                Effect::Over(reason) => return Err(End::Gone(reason)),
+            }
+        }
+        Ok(doomed)
+    }
+
+    async fn ask<T>(&self, answer: impl Future<Output = Result<T, Status>>) -> Result<T, End> {
+        ask(self.timing, answer).await.map_err(End::Away)
+    }
+}
+
+impl Shared {
+    fn handle(&self, event: Event) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        self.mirror().handle(self.now(), event, &mut effects);
+        effects
+    }
+}
+
+async fn ask<T>(
+    timing: Timing,
+    answer: impl Future<Output = Result<T, Status>>,
+) -> Result<T, String> {
+    match timeout(timing.call_timeout, answer).await {
+        Ok(answer) => answer.map_err(|status| describe(&status)),
+        Err(_) => Err("no answer in time".to_owned()),
+    }
+}
+
+async fn at(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => sleep_until(moment).await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn ending(leaving: &CancellationToken, cancelled: &CancellationToken) {
+    tokio::select! {
+        () = leaving.cancelled() => {}
+        () = cancelled.cancelled() => {}
+    }
+}
+
+pub(super) fn describe(status: &Status) -> String {
+    format!("{:?}: {}", status.code(), status.message())
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
+fn as_gauge(number: u64) -> f64 {
+    number as f64
+}
