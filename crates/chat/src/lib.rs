@@ -35,6 +35,8 @@ Examples:
   tangelo-chat                                      beside a gate on this machine
   tangelo-chat --listen 10.0.0.7:6050 --registry http://10.0.0.5:3005
                                                     on another machine
+  tangelo-chat --registry etcd://10.0.0.1:2379,10.0.0.2:2379,10.0.0.3:2379
+                                                    with etcd as the registry
 
 Chats share the rooms among themselves; start as many as you like. A chat that is killed is
 replaced by the others within seconds, and no client notices.";
@@ -47,7 +49,8 @@ pub struct Args {
     #[arg(long, env = "TANGELO_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:6050")]
     pub listen: SocketAddr,
 
-    /// The registry, hosted by a gate
+    /// The registry: the gate that hosts it, http://HOST:PORT, or etcd,
+    /// etcd://HOST:PORT,HOST:PORT,…
     #[arg(
         long,
         env = "TANGELO_REGISTRY",

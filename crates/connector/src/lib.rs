@@ -44,6 +44,8 @@ Examples:
   tangelo-connector                                 beside a gate on this machine
   tangelo-connector --listen 0.0.0.0:3050 --registry http://10.0.0.5:3005 \\
                     --advertise-host chat.example   on another machine, behind a name
+  tangelo-connector --registry etcd://10.0.0.1:2379,10.0.0.2:2379,10.0.0.3:2379
+                                                    with etcd as the registry
 
 Clients find a connector by asking a gate. The address they are told is --advertise-host, or else
 the host by which they reached the gate, and --advertise-ports, or else the port listened on.";
@@ -56,7 +58,8 @@ pub struct Args {
     #[arg(long, env = "TANGELO_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:3050")]
     pub listen: SocketAddr,
 
-    /// The registry, hosted by a gate
+    /// The registry: the gate that hosts it, http://HOST:PORT, or etcd,
+    /// etcd://HOST:PORT,HOST:PORT,…
     #[arg(
         long,
         env = "TANGELO_REGISTRY",

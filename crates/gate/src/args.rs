@@ -21,6 +21,13 @@ Examples:
                                                     a second gate
   tangelo-gate --web-root public --web-listen 127.0.0.1:3001
                                                     with the page of the original chat
+  tangelo-gate --registry etcd://10.0.0.1:2379,10.0.0.2:2379,10.0.0.3:2379
+                                                    with etcd as the registry
+
+For more than one machine use etcd: the registry that a gate hosts is away while that gate is. Give
+every process the same etcd://… address, with /NAME at its end if several clusters share an etcd.
+Users, passwords and TLS of etcd are not supported, so let it listen only where the cluster reaches
+it; and let it forget its history (--auto-compaction-retention=10m), or it fills up.
 
 The page is at / of the client port, and GET /entry?uid=…&rid=… answers a client's connector.";
 
@@ -32,11 +39,13 @@ pub struct Args {
     #[arg(long, env = "TANGELO_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:3014")]
     pub listen: SocketAddr,
 
-    /// Host the registry here [default: 127.0.0.1:3005, unless --registry is given]
+    /// Host the registry here [default: 127.0.0.1:3005, unless --registry is given]; ignored if
+    /// that is etcd
     #[arg(long, env = "TANGELO_REGISTRY_LISTEN", value_name = "ADDRESS")]
     pub registry_listen: Option<SocketAddr>,
 
-    /// Use the registry of another gate; ignored with --registry-listen
+    /// Use the registry of another gate, http://HOST:PORT (ignored with --registry-listen), or
+    /// etcd, etcd://HOST:PORT,HOST:PORT,…
     #[arg(long, env = "TANGELO_REGISTRY", value_name = "URL")]
     pub registry: Option<String>,
 
@@ -68,16 +77,18 @@ pub struct Args {
 pub enum RegistryChoice {
     /// Its own, hosted at this address.
     Host(SocketAddr),
-    /// Another gate's, at this URL.
+    /// Another gate's, or etcd, at this URL.
     Join(String),
 }
 
 impl RegistryChoice {
-    /// Hosting wins: in a compose file every process may be told the registry's URL, and the one
-    /// that is told to listen is that registry.
+    /// Hosting wins over another gate: in a compose file every process may be told the registry's
+    /// URL, and the one that is told to listen is that registry. etcd wins over hosting: nobody
+    /// would join what is hosted.
     #[must_use]
     pub fn new(listen: Option<SocketAddr>, url: Option<&str>) -> Self {
         match (listen, url.filter(|url| !url.is_empty())) {
+            (_, Some(url)) if registry::is_etcd(url) => Self::Join(url.to_owned()),
             (Some(listen), _) => Self::Host(listen),
             (None, Some(url)) => Self::Join(url.to_owned()),
             (None, None) => Self::Host(REGISTRY_LISTEN),
@@ -98,5 +109,9 @@ mod tests {
         assert_eq!(choice(None, Some("")), RegistryChoice::Host(REGISTRY_LISTEN));
         assert_eq!(choice(Some(listen), Some(url)), RegistryChoice::Host(listen));
         assert_eq!(choice(None, Some(url)), RegistryChoice::Join(url.to_owned()));
+        let etcd = "etcd://10.0.0.1:2379";
+        for listen in [None, Some(listen)] {
+            assert_eq!(choice(listen, Some(etcd)), RegistryChoice::Join(etcd.to_owned()));
+        }
     }
 }

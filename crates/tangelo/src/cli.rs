@@ -14,6 +14,8 @@ Examples:
   tangelo up --host 0.0.0.0              reachable from other machines
   tangelo up --gate-port 4014 --connector-port 4050 --registry-port 4005 --logs logs-2
                                          a second one beside it
+  tangelo up --registry etcd://10.0.0.1:2379,10.0.0.2:2379,10.0.0.3:2379
+                                         with etcd as the registry
   tangelo up --log debug                 with the way of every message in the logs
   tangelo up --help                      all options of `up`
 
@@ -94,7 +96,7 @@ pub struct UpArgs {
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = count())]
     pub chats: u16,
 
-    /// Gates, which tell clients their connector; the first hosts the registry
+    /// Gates, which tell clients their connector; the first hosts the registry, unless it is etcd
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = count())]
     pub gates: u16,
 
@@ -123,6 +125,11 @@ pub struct UpArgs {
     /// the original chat is on 3001 [default: none but --gate-port]
     #[arg(long, value_name = "PORT", value_parser = port())]
     pub web_port: Option<u16>,
+
+    /// etcd as the registry, etcd://HOST:PORT,HOST:PORT,…; it must run already, and no gate hosts
+    /// a registry then
+    #[arg(long, env = "TANGELO_REGISTRY", value_name = "URL")]
+    pub registry: Option<String>,
 
     /// Folder for the logs, one file per process
     #[arg(long, value_name = "DIR", default_value = "logs")]

@@ -43,7 +43,9 @@ impl Plan {
     ///
     /// If there are not enough ports, or two processes would take one.
     pub(super) fn new(args: &UpArgs) -> Result<Self, UsageError> {
-        let registry = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), args.registry_port);
+        let hosted = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), args.registry_port);
+        let etcd = etcd(args)?;
+        let registry = etcd.map_or_else(|| format!("http://{hosted}"), str::to_owned);
         let mut specs = Vec::new();
         for index in 0..args.gates {
             let listen = client_address(args.host, args.gate_port, index, "--gate-port")?;
@@ -56,11 +58,11 @@ impl Plan {
             if let Some(folder) = args.web_root() {
                 spec.flag("--web-root", folder.display());
             }
-            if index == 0 {
-                spec.flag("--registry-listen", registry);
-                spec.ports.push((registry, "--registry-port"));
+            if index == 0 && etcd.is_none() {
+                spec.flag("--registry-listen", hosted);
+                spec.ports.push((hosted, "--registry-port"));
             } else {
-                spec.flag("--registry", format!("http://{registry}"));
+                spec.flag("--registry", &registry);
             }
             for (flag, path) in args.pomelo.flags() {
                 // As in the original, whose gates have protos and no dictionary.
@@ -73,14 +75,14 @@ impl Plan {
         for index in 0..args.chats {
             let mut spec = Spec::new(args, Role::Chat, index);
             spec.flag("--listen", SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 0));
-            spec.flag("--registry", format!("http://{registry}"));
+            spec.flag("--registry", &registry);
             specs.push(spec);
         }
         for index in 0..args.connectors {
             let listen = client_address(args.host, args.connector_port, index, "--connector-port")?;
             let mut spec = Spec::new(args, Role::Connector, index);
             spec.listen(listen, "--listen", "--connector-port");
-            spec.flag("--registry", format!("http://{registry}"));
+            spec.flag("--registry", &registry);
             for (flag, path) in args.pomelo.flags() {
                 spec.flag(flag, path.display());
             }
@@ -145,6 +147,22 @@ impl Spec {
 /// The folder below the logs where processes say where they listen.
 pub(super) fn addresses_folder(logs: &Path) -> PathBuf {
     logs.join("addresses")
+}
+
+/// The address of etcd, if that is the registry. Another gate's cannot be: a gate of this cluster
+/// hosts it.
+fn etcd(args: &UpArgs) -> Result<Option<&str>, UsageError> {
+    // Compose files pass what is not set as an empty text.
+    let Some(address) = args.registry.as_deref().filter(|address| !address.is_empty()) else {
+        return Ok(None);
+    };
+    if address.starts_with("etcd://") {
+        return Ok(Some(address));
+    }
+    Err(UsageError(format!(
+        "--registry {address}: `up` takes only etcd://host:port,host:port,…; without it, the \
+         first gate hosts the registry"
+    )))
 }
 
 fn client_address(
@@ -234,6 +252,17 @@ mod tests {
             let said = format!("--web-listen {address} --web-root public");
             assert!(args.contains(&said), "{args}");
         }
+    }
+
+    #[test]
+    fn with_etcd_no_gate_hosts_the_registry() {
+        let url = "etcd://127.0.0.1:2379/blue";
+        for spec in plan(&["--registry", url]).unwrap().specs {
+            assert!(spec.args.windows(2).any(|pair| pair == ["--registry", url]), "{}", spec.name);
+            assert!(!spec.args.contains(&"--registry-listen".to_owned()), "{}", spec.name);
+        }
+        let error = plan(&["--registry", "http://gate:3005"]).unwrap_err().to_string();
+        assert!(error.contains("the first gate hosts the registry"), "{error}");
     }
 
     #[test]
