@@ -63,6 +63,8 @@ pub struct Shape {
     pub connectors: usize,
     /// Chats.
     pub chats: usize,
+    /// The registry that every process is told; absent: the gate hosts it.
+    pub registry: Option<String>,
     /// More arguments for the gate.
     pub gate_args: Vec<String>,
     /// More arguments for every connector.
@@ -78,6 +80,7 @@ impl Shape {
         Self {
             connectors,
             chats,
+            registry: None,
             gate_args: Vec::new(),
             connector_args: Vec::new(),
             chat_args: Vec::new(),
@@ -93,8 +96,9 @@ pub struct Node {
     /// Clients' port of a gate or connector; a chat's port for links.
     listen: SocketAddr,
     admin: SocketAddr,
-    /// The registry that it asks, or that it hosts.
+    /// The registry that it asks, or that it hosts if none is given.
     registry: SocketAddr,
+    external: Option<String>,
     args: Vec<String>,
     log: PathBuf,
     child: Option<Child>,
@@ -148,11 +152,13 @@ impl Node {
             .args(["--name", &self.name])
             .args(["--listen", &self.listen.to_string()])
             .args(["--admin", &self.admin.to_string()]);
-        if self.role == Role::Gate {
-            command.args(["--registry-listen", &self.registry.to_string()]);
-        } else {
-            command.args(["--registry", &format!("http://{}", self.registry)]);
-        }
+        match &self.external {
+            Some(url) => command.args(["--registry", url]),
+            None if self.role == Role::Gate => {
+                command.args(["--registry-listen", &self.registry.to_string()])
+            }
+            None => command.args(["--registry", &format!("http://{}", self.registry)]),
+        };
         command.args(&self.args);
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("TANGELO_") {
@@ -306,6 +312,7 @@ impl Cluster {
             listen: ports::free()?,
             admin: ports::free()?,
             registry,
+            external: self.shape.registry.clone(),
             args: args.clone(),
             child: None,
         });

@@ -1,5 +1,5 @@
 use super::*;
-use crate::claim::Outcome;
+use crate::{claim::Outcome, map::Ownership};
 
 const TIMING: Timing = Timing {
     lease: Duration::from_secs(3),
