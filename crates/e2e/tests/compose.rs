@@ -2,6 +2,8 @@
 //!
 //! Ignored in plain test runs, as it needs the image: `cargo xtask image compose`.
 
+#![expect(clippy::unwrap_used, reason = "a test's helpers may panic")]
+
 #[path = "compose/project.rs"]
 mod project;
 #[path = "compose/user.rs"]
@@ -29,7 +31,21 @@ const KILL_AT: usize = 5;
 #[test]
 #[ignore = "needs a container engine and the image: cargo xtask image compose"]
 fn the_compose_file_brings_up_a_cluster_that_scales_and_survives() {
-    let Some(project) = Project::new().unwrap() else {
+    run("plain", &["docker-compose.yml"], scenario);
+}
+
+#[test]
+#[ignore = "needs a container engine and the image: cargo xtask image compose"]
+fn on_etcd_it_survives_the_loss_of_a_member_and_a_chat() {
+    run("etcd", &["docker-compose.yml", "deploy/docker-compose.etcd.yml"], scenario_on_etcd);
+}
+
+fn run(
+    name: &str,
+    files: &'static [&'static str],
+    scenario: impl AsyncFnOnce(&Project) -> anyhow::Result<()>,
+) {
+    let Some(project) = Project::new(name, files).unwrap() else {
         let required = std::env::var_os("TANGELO_REQUIRE_ALL").is_some_and(|value| value == "1");
         assert!(!required, "no Docker engine with compose answers, and TANGELO_REQUIRE_ALL=1");
         eprintln!("skipped: compose: no Docker engine with compose answers");
@@ -41,6 +57,26 @@ fn the_compose_file_brings_up_a_cluster_that_scales_and_survives() {
         eprintln!("{}", project.logs(60));
         panic!("{error:#}");
     }
+}
+
+/// The same cluster with three members of etcd as its registry.
+async fn scenario_on_etcd(project: &Project) -> anyhow::Result<()> {
+    project.up(2, CHATS)?;
+    project.wait_healthy(3 + 1 + 2 + CHATS)?;
+    let mut ports = project.connector_ports()?.into_iter();
+    let (first, second) = (ports.next().context("a port")?, ports.next().context("a port")?);
+    people_chat(project, first, second).await?;
+    let mut rooms = Vec::new();
+    for number in 0..ROOMS {
+        rooms.push(Room::open(project, number, first, second).await?);
+    }
+    let member = project.containers("etcd-2")?.into_iter().next().context("a member of etcd")?;
+    project.kill(&member).await?;
+    a_chat_dies(project, &rooms).await?;
+    for room in rooms {
+        room.close().await?;
+    }
+    project.check_logs()
 }
 
 async fn scenario(project: &Project) -> anyhow::Result<()> {

@@ -8,6 +8,8 @@ use crate::tidy;
 
 /// The name that the image under test gets, so that a developer's own `tangelo:local` stays.
 const TEST_IMAGE: &str = "tangelo:test";
+/// The same for etcd's.
+const ETCD_TEST_IMAGE: &str = "tangelo-etcd:test";
 
 /// One step, callable by its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,7 +67,7 @@ impl Step {
             Self::Page => "the page's own tests, in node",
             Self::Docs => "the documentation builds without a warning",
             Self::Image => "the container image, with the quicker release profile",
-            Self::Compose => "the compose file in a real engine: scale, chat, kill",
+            Self::Compose => "the compose files in a real engine: scale, chat, kill",
         }
     }
 
@@ -142,8 +144,13 @@ fn image() -> anyhow::Result<()> {
         return skip("the container image", "no Docker engine with compose answers");
     };
     // One service is enough: all have the same image. The profile `dist` takes three times as long.
-    let settings = [("TANGELO_IMAGE", TEST_IMAGE), ("TANGELO_BUILD_PROFILE", "release")];
-    let built = execute(compose.args(["build", "gate"]).envs(settings));
+    let settings = [
+        ("TANGELO_IMAGE", TEST_IMAGE),
+        ("TANGELO_ETCD_IMAGE", ETCD_TEST_IMAGE),
+        ("TANGELO_BUILD_PROFILE", "release"),
+    ];
+    compose.args(["-f", "docker-compose.yml", "-f", "deploy/docker-compose.etcd.yml"]);
+    let built = execute(compose.args(["build", "gate", "etcd-1"]).envs(settings));
     remove_old_stages();
     built.context("if no image registry is in reach, deploy/base-images.sh makes the base images")
 }
@@ -169,8 +176,9 @@ fn compose() -> anyhow::Result<()> {
     execute(
         cargo()
             .args(["test", "-p", "e2e", "--test", "compose", "--locked"])
-            .args(["--", "--ignored", "--nocapture"])
-            .env("TANGELO_IMAGE", TEST_IMAGE),
+            .args(["--", "--ignored", "--nocapture", "--test-threads=1"])
+            .env("TANGELO_IMAGE", TEST_IMAGE)
+            .env("TANGELO_ETCD_IMAGE", ETCD_TEST_IMAGE),
     )
 }
 

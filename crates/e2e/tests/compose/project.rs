@@ -21,6 +21,7 @@ const CONNECTOR_PORTS: u16 = 8;
 /// The containers of one test; taken down when dropped.
 pub(crate) struct Project {
     name: String,
+    files: &'static [&'static str],
     /// `docker compose` or `docker-compose`.
     tool: Vec<&'static str>,
     /// The address that ports are published on: the engine's own bridge, so that nothing outside
@@ -31,8 +32,8 @@ pub(crate) struct Project {
 }
 
 impl Project {
-    /// Prepares a project; none if there is no engine with compose.
-    pub(crate) fn new() -> anyhow::Result<Option<Self>> {
+    /// Prepares a project of these compose files; none if there is no engine with compose.
+    pub(crate) fn new(name: &str, files: &'static [&'static str]) -> anyhow::Result<Option<Self>> {
         let answers = |words: &[&str]| output(Command::new(words[0]).args(&words[1..])).is_ok();
         let tool = match () {
             () if !answers(&["docker", "version"]) => return Ok(None),
@@ -43,7 +44,8 @@ impl Project {
         let bridge = bridge()?;
         let gate_port = free_ports(bridge, CONNECTOR_PORTS + 1).context("no free ports")?;
         Ok(Some(Self {
-            name: format!("tangelo-test-{}", std::process::id()),
+            name: format!("tangelo-test-{name}-{}", std::process::id()),
+            files,
             tool,
             bridge,
             gate_port,
@@ -153,7 +155,8 @@ impl Project {
         let mut command = Command::new(self.tool[0]);
         command
             .args(&self.tool[1..])
-            .args(["--project-name", &self.name, "--file", "docker-compose.yml"])
+            .args(["--project-name", &self.name])
+            .args(self.files.iter().flat_map(|file| ["--file", *file]))
             .env("TANGELO_BIND", self.bridge.to_string())
             .env("TANGELO_GATE_PORT", self.gate_port.to_string())
             .env("TANGELO_CONNECTOR_PORTS", format!("{}-{last}", self.connector_ports))
