@@ -12,6 +12,9 @@ const PORT: u16 = 2379;
 /// The part of etcd that a cluster uses if nothing is said.
 const NAME: &str = "tangelo";
 
+const NO_USERS: &str =
+    "users and passwords are not supported; let etcd listen only where this cluster reaches it";
+
 /// An address, checked.
 #[derive(Clone, Debug)]
 pub(super) struct Address {
@@ -25,8 +28,8 @@ impl Address {
         let bad = |problem| ConfigError::Etcd(address.to_owned(), problem);
         let (hosts, name) = rest.split_once('/').unwrap_or((rest, ""));
         if hosts.contains('@') {
-            return Err(bad("users and passwords are not supported; let etcd listen only where \
-                            this cluster reaches it"));
+            // A password is not repeated.
+            return Err(ConfigError::Etcd("etcd://…@…".to_owned(), NO_USERS));
         }
         let name = if name.is_empty() { NAME } else { name };
         let keys = Keyspace::new(name).map_err(|_| {
@@ -101,6 +104,7 @@ mod tests {
             (&format!("etcd://{}", ["a"; 17].join(",")), "at most 16"),
         ] {
             let error = read(bad).unwrap_err().to_string();
+            assert!(!error.contains("secret"), "{error}");
             assert!(error.contains(part), "{bad}: {error}");
         }
     }

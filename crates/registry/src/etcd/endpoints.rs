@@ -72,7 +72,9 @@ impl Endpoints {
     async fn greet(&self, index: usize) -> Result<(usize, Etcd, Greeting), String> {
         let member = &self.members[index];
         let etcd = Etcd::new(member.connect_lazy(), self.keys.clone());
-        let at = |why: &str| format!("{}: {why}", member.uri());
+        let at = |why: &str| {
+            format!("{}: {why}; does etcd run there, without TLS and passwords?", member.uri())
+        };
         match timeout(self.call_timeout, etcd.greet()).await {
             Ok(Ok(greeting)) => Ok((index, etcd, greeting)),
             Ok(Err(status)) => Err(at(&describe(&status))),

@@ -41,6 +41,7 @@ where
         terms_grow,
         a_leave_frees_the_shards_at_once,
         a_killed_process_is_gone,
+        a_process_that_slept_learns_that_it_is_over,
         a_restarted_process_replaces_its_former_life,
         a_node_that_does_not_read_stays,
         strangers_claim_nothing,
@@ -232,6 +233,35 @@ async fn a_killed_process_is_gone(registry: &Registry, tasks: &Tasks) {
     assert_eq!(map.owned_by(incarnation).count(), 0);
     let terms: Vec<_> = Shard::all().map(|shard| (shard, map.ownership(shard).term)).collect();
     assert_eq!(claim(&witness, terms).await.len(), 1024);
+}
+
+async fn a_process_that_slept_learns_that_it_is_over(registry: &Registry, tasks: &Tasks) {
+    let witness = registry.join(node(Role::Chat, "chat-2"), tasks).await;
+    let sleeper = node(Role::Chat, "chat-1");
+    let incarnation = sleeper.incarnation;
+    let registry = registry.clone();
+    let (sender, joined) = tokio::sync::oneshot::channel();
+    let (wake, sleep) = std::sync::mpsc::channel();
+    // One thread, which nothing else of the process can use while it is blocked.
+    let process = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let membership = registry.join(sleeper, &Tasks::new()).await;
+            claim(&membership, all_at(0)).await;
+            let _ = sender.send(());
+            sleep.recv().unwrap();
+            leased(&membership, Lease::Lost).await;
+            assert_eq!(membership.gone(), Some(Gone::Silent));
+            assert!(membership.claim(all_at(0)).await.is_err());
+        });
+    });
+    joined.await.unwrap();
+    let map = seen(&witness, |map| map.owned_by(incarnation).count() == 1024).await;
+    let terms: Vec<_> = map.owned_by(incarnation).collect();
+    seen(&witness, |map| !map.nodes.contains_key(&incarnation)).await;
+    assert_eq!(claim(&witness, terms).await.len(), 1024);
+    wake.send(()).unwrap();
+    tokio::task::spawn_blocking(|| process.join().unwrap()).await.unwrap();
 }
 
 async fn a_restarted_process_replaces_its_former_life(registry: &Registry, tasks: &Tasks) {
