@@ -7,15 +7,17 @@ use model::limits;
 /// How long the registry and its nodes wait for each other. Tests use shorter times.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timing {
-    /// A node that says nothing for this long is gone.
+    /// A node that says nothing for this long is gone. etcd counts in whole seconds, at least 2.
     pub lease: Duration,
     /// How often a node says that it lives.
     pub beat: Duration,
-    /// How long a node whose stream broke may take to come back.
+    /// How long a node whose stream broke may take to come back. Not with etcd, which sees no
+    /// streams.
     pub after_break: Duration,
-    /// How long a registry that has started waits for the nodes.
+    /// How long a registry that has started waits for the nodes; with etcd, how long a node waits
+    /// before it claims after etcd was away.
     pub settle: Duration,
-    /// How often at most loads are published.
+    /// How often at most a map is published that differs by loads only.
     pub load_interval: Duration,
     /// Longest pause between two tries to reach the registry.
     pub retry_max: Duration,

@@ -77,6 +77,7 @@ impl Client {
             shown_under: None,
             stale: false,
             complained: false,
+            complained_of_refusal: false,
             state,
             map: map_sender,
             standing: lease_sender,
@@ -108,6 +109,7 @@ struct Presence {
     stale: bool,
     /// One line per silence, however many tries it takes.
     complained: bool,
+    complained_of_refusal: bool,
     state: watch::Receiver<NodeState>,
     map: watch::Sender<Arc<ClusterMap>>,
     standing: watch::Sender<Lease>,
@@ -137,11 +139,11 @@ struct Session {
 
 /// What has been asked besides, and is not awaited.
 enum Done {
-    Updated(Node),
-    Removed(usize),
+    Updated(Result<Node, String>),
+    Removed(Result<usize, String>),
 }
 
-type Job = BoxFuture<'static, Result<Done, String>>;
+type Job = BoxFuture<'static, Done>;
 
 impl Presence {
     async fn run(mut self) {
@@ -296,18 +298,18 @@ impl Presence {
         beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut asked_at: Option<Instant> = None;
         let mut jobs: FuturesUnordered<Job> = FuturesUnordered::new();
-        let mut updating = false;
+        let (mut updating, mut refused) = (false, false);
         loop {
             let wakes_at = self.shared.mirror().poll_timeout().map(|at| self.shared.instant(at));
             let late_at = asked_at.map(|asked_at| asked_at + self.timing.call_timeout);
-            let mut told_at_once = false;
+            let mut with_beat = false;
             let event = tokio::select! {
                 () = &mut over => return End::Left,
                 _ = beats.tick() => {
                     if asked_at.is_none() && session.keep_alive.ask() {
                         asked_at = Some(Instant::now());
                     }
-                    told_at_once = true;
+                    with_beat = true;
                     None
                 }
                 answer = session.keep_alive.answer() => match answer {
@@ -328,18 +330,17 @@ impl Presence {
                     Err(status) => return End::Away(describe(&status)),
                 },
                 Ok(()) = self.state.changed() => None,
-                Some(done) = jobs.next() => match done {
-                    Ok(Done::Updated(node)) => {
-                        self.node = node;
-                        updating = false;
-                        None
+                Some(done) = jobs.next() => {
+                    match done {
+                        Done::Updated(updated) => {
+                            updating = false;
+                            refused = updated.is_err();
+                            self.updated(updated);
+                        }
+                        Done::Removed(removed) => count_removed(removed),
                     }
-                    Ok(Done::Removed(count)) => {
-                        counter!("tangelo_registry_removed_total").increment(count as u64);
-                        None
-                    }
-                    Err(reason) => return End::Away(reason),
-                },
+                    None
+                }
                 () = at(wakes_at) => Some(Event::Timeout),
             };
             if let Some(event) = event {
@@ -351,7 +352,9 @@ impl Presence {
                     Err(end) => return end,
                 }
             }
-            if !updating && let Some(update) = self.update(&session.etcd, told_at_once) {
+            // What etcd has refused is tried again, but not in a circle.
+            let may_update = !updating && (with_beat || !refused);
+            if may_update && let Some(update) = self.update(&session.etcd, with_beat) {
                 jobs.push(update);
                 updating = true;
             }
@@ -370,7 +373,23 @@ impl Presence {
         let (etcd, mut node) = (etcd.clone(), self.node.clone());
         node.set_state(state);
         let asked = ask(self.timing, async move { etcd.update(&node).await.map(|()| node) });
-        Some(Box::pin(async move { asked.await.map(Done::Updated) }))
+        Some(Box::pin(async move { Done::Updated(asked.await) }))
+    }
+
+    /// A refusal is no silence: the lease is prolonged all the same.
+    fn updated(&mut self, updated: Result<Node, String>) {
+        match updated {
+            Ok(node) => {
+                self.node = node;
+                self.complained_of_refusal = false;
+            }
+            Err(reason) => {
+                counter!("tangelo_registry_updates_failed_total").increment(1);
+                if !std::mem::replace(&mut self.complained_of_refusal, true) {
+                    tracing::warn!(reason, "etcd did not take this node's state; trying on");
+                }
+            }
+        }
     }
 
     fn remove(&self, etcd: &Etcd, nodes: Vec<(Role, Incarnation)>) -> Job {
@@ -379,7 +398,7 @@ impl Presence {
         }
         let etcd = etcd.clone();
         let asked = ask(self.timing, async move { etcd.remove(&nodes).await });
-        Box::pin(async move { asked.await.map(Done::Removed) })
+        Box::pin(async move { Done::Removed(asked.await) })
     }
 
     /// Takes an event to the mirror and applies what follows; the nodes to remove are handed back.
@@ -423,6 +442,14 @@ async fn ask<T>(
     match timeout(timing.call_timeout, answer).await {
         Ok(answer) => answer.map_err(|status| describe(&status)),
         Err(_) => Err("no answer in time".to_owned()),
+    }
+}
+
+fn count_removed(removed: Result<usize, String>) {
+    match removed {
+        Ok(count) => counter!("tangelo_registry_removed_total").increment(count as u64),
+        // The mirror asks again.
+        Err(reason) => tracing::debug!(reason, "no node removed"),
     }
 }
 
