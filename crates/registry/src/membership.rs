@@ -73,7 +73,8 @@ impl Membership {
         });
     }
 
-    /// Claims shards, each if it is still at the term given and has no owner.
+    /// Claims shards, each if it is still at the term given and has no owner. A node that has not
+    /// heard yet that a shard is free may be told that it has lost.
     ///
     /// The answers come in the order of the claims. Of one that was not answered, alone among
     /// others, nothing is said; the map will tell.

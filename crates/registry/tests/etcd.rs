@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use cluster::{ClusterMap, Gone, Lease, Outcome, Timing};
+use cluster::{ClusterMap, Gone, Lease, Outcome, Ownership, Timing};
 use daemon::Tasks;
 use e2e::Etcd;
 use model::{Role, Shard, Term};
@@ -118,7 +118,9 @@ impl Cast {
         let won = claim(&self.two, vec![(shard(1023), term)]).await;
         assert_eq!(won.len(), 1);
         assert!(won[0].1 > term);
-        self.two.release(won).await.unwrap();
+        self.two.release(won.clone()).await.unwrap();
+        let free = Ownership { owner: None, term: won[0].1 };
+        seen(&self.two, |map| map.ownership(shard(1023)) == free).await;
     }
 
     async fn end(self) {

@@ -185,6 +185,9 @@ async fn terms_grow(registry: &Registry, tasks: &Tasks) {
     let two = registry.join(node(Role::Chat, "chat-2"), tasks).await;
     let mut term = Term(0);
     for chat in [&one, &two, &one, &two] {
+        // A chat claims what it sees free itself.
+        let free = Ownership { owner: None, term };
+        seen(chat, |map| map.ownership(shard(9)) == free).await;
         let won = claim(chat, vec![(shard(9), term)]).await;
         assert!(won[0].1 > term);
         let stale = claim(chat, vec![(shard(9), term)]).await;
@@ -193,9 +196,8 @@ async fn terms_grow(registry: &Registry, tasks: &Tasks) {
         chat.release(won.clone()).await.unwrap();
         // A repeated release hurts nobody.
         chat.release(won).await.unwrap();
-        let free = Ownership { owner: None, term };
-        seen(chat, |map| map.ownership(shard(9)) == free).await;
     }
+    seen(&one, |map| map.ownership(shard(9)) == Ownership { owner: None, term }).await;
 }
 
 async fn a_leave_frees_the_shards_at_once(registry: &Registry, tasks: &Tasks) {
