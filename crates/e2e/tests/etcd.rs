@@ -13,7 +13,7 @@ const ROOMS: usize = 8;
 /// How often each user speaks.
 const EVERY: Duration = Duration::from_millis(200);
 /// Longer than any lease lasts, so that etcd ends them all if it can.
-const AWAY: Duration = Duration::from_secs(2 * limits::LEASE.as_secs());
+const AWAY: Duration = Duration::from_secs(limits::LEASE.as_secs() + 2);
 /// Longer than it takes until somebody is declared gone, and until a stray shard moves.
 const QUIET: Duration = Duration::from_secs(limits::LEASE.as_secs() + 2);
 
