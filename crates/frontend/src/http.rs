@@ -7,6 +7,7 @@ use std::{
     pin::{Pin, pin},
     sync::{Arc, Mutex, PoisonError},
     task::{self, Poll},
+    time::Duration,
 };
 
 use axum::{body::Body, extract::ConnectInfo};
@@ -20,7 +21,7 @@ use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf},
     net::TcpStream,
     sync::mpsc,
-    time::{Instant, timeout},
+    time::{Instant, Sleep, sleep, timeout},
 };
 use tokio_tungstenite::tungstenite::handshake::{machine::TryParse as _, server};
 use tower::ServiceExt as _;
@@ -250,7 +251,12 @@ async fn serve<A: Application>(
     let context = asked.context;
     let upgrade = Upgrade::default();
     let service = service_fn(|request: Request<Incoming>| respond(request, asked, upgrade.clone()));
-    let io = TokioIo::new(Rewound { head: head.into(), stream });
+    let io = TokioIo::new(Rewound {
+        head: head.into(),
+        stream,
+        write_timeout: context.shared.settings.write_timeout,
+        stalled: None,
+    });
     let mut builder = hyper::server::conn::http1::Builder::new();
     builder
         .timer(TokioTimer::new())
@@ -273,7 +279,7 @@ async fn serve<A: Application>(
     let upgrade = upgrade.lock().unwrap_or_else(PoisonError::into_inner).take();
     let (upgraded, host, directed) = upgrade?;
     let parts = upgraded.await.ok()?.downcast::<TokioIo<Rewound>>().ok()?;
-    let Rewound { stream, head } = parts.io.into_inner();
+    let Rewound { stream, head, .. } = parts.io.into_inner();
     directed.admit(stream, [parts.read_buf, head].concat(), host, context).await
 }
 
@@ -351,11 +357,31 @@ fn status(status: StatusCode) -> Response<Body> {
     response
 }
 
-/// A stream whose first bytes were read already, and are read again.
+/// A stream whose first bytes were read already, and are read again; and whose writes fail once they
+/// have made no progress for long enough, for the library would wait for ever.
 #[derive(Debug)]
 struct Rewound {
     head: Bytes,
     stream: TcpStream,
+    write_timeout: Duration,
+    /// Rings when a write that waits has waited for too long.
+    stalled: Option<Pin<Box<Sleep>>>,
+}
+
+impl Rewound {
+    /// Passes on what came of a write, unless the client has not read for too long.
+    fn watched<T>(
+        &mut self,
+        context: &mut task::Context<'_>,
+        written: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        if written.is_ready() {
+            self.stalled = None;
+            return written;
+        }
+        let alarm = self.stalled.get_or_insert_with(|| Box::pin(sleep(self.write_timeout)));
+        alarm.as_mut().poll(context).map(|()| Err(io::ErrorKind::TimedOut.into()))
+    }
 }
 
 impl AsyncRead for Rewound {
@@ -379,7 +405,8 @@ impl AsyncWrite for Rewound {
         context: &mut task::Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
+        let written = Pin::new(&mut self.stream).poll_write(context, bytes);
+        self.watched(context, written)
     }
 
     fn poll_flush(
@@ -401,7 +428,8 @@ impl AsyncWrite for Rewound {
         context: &mut task::Context<'_>,
         pieces: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(context, pieces)
+        let written = Pin::new(&mut self.stream).poll_write_vectored(context, pieces);
+        self.watched(context, written)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use model::{Content, Role, SendNumber, Time};
+use bytes::Bytes;
+use model::{Content, Role, SendNumber, Time, limits};
 use wire::{
     Dialect, Reply, RequestId, Route,
     pomelo::{
@@ -34,6 +35,8 @@ pub(crate) struct Client {
     entry: Entry,
     dialect: Dialect,
     transport: Transport,
+    /// The answer to its handshake, and when it is due, for a client that must not get it at once.
+    held: Option<Box<(Time, Bytes)>>,
     /// It was asked for a sign of life, and has not answered yet.
     asked: bool,
 }
@@ -50,6 +53,8 @@ enum Entry {
 /// What is to be done at some moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Alarm {
+    /// Answer its handshake.
+    Answer,
     /// Ask for a sign of life.
     Ask,
     Close(CloseReason),
@@ -80,6 +85,7 @@ impl Client {
             entry: Entry::Out,
             dialect,
             transport,
+            held: None,
             asked: false,
             config,
         }
@@ -162,7 +168,12 @@ impl Client {
         self.dialect = hello.dialect();
         self.stage = Stage::Greeted;
         self.deadline = now + self.config.limits.login_timeout;
-        out.push(Effect::Transmit(self.config.pomelo.answer(&hello)));
+        let answer = self.config.pomelo.answer(&hello);
+        if hello.misses_quick_answers() {
+            self.held = Some(Box::new((now + limits::UNITY_HANDSHAKE_DELAY, answer)));
+        } else {
+            out.push(Effect::Transmit(answer));
+        }
     }
 
     /// Answers a sign of life at once: native clients reconnect if it is not.
@@ -322,6 +333,9 @@ impl Client {
                 self.asked = true;
                 out.push(Effect::Transmit(socketio::v09::HEARTBEAT));
             }
+            Some((at, Alarm::Answer)) if at <= now => {
+                out.extend(self.held.take().map(|held| Effect::Transmit(held.1)));
+            }
             Some(_) | None => {}
         }
     }
@@ -337,6 +351,7 @@ impl Client {
             Stage::Greeting => {
                 return Some((self.deadline, Alarm::Close(CloseReason::HandshakeTimeout)));
             }
+            Stage::Greeted if let Some(held) = &self.held => return Some((held.0, Alarm::Answer)),
             Stage::Greeted => self.idle(),
             Stage::Working => self.silence(),
         };

@@ -156,10 +156,15 @@ impl Server {
         let (address, handle) = (frontend.local_addr(), frontend.handle());
         let tasks = Tasks::new();
         let running = tasks.clone();
-        let http = Router::new().route(
-            "/hello",
-            get(|ConnectInfo(peer): ConnectInfo<SocketAddr>| async move { peer.ip().to_string() }),
-        );
+        let http =
+            Router::new()
+                .route(
+                    "/hello",
+                    get(|ConnectInfo(peer): ConnectInfo<SocketAddr>| async move {
+                        peer.ip().to_string()
+                    }),
+                )
+                .route("/long", get(|| async { vec![b'x'; 64 * 1024 * 1024] }));
         tasks.spawn("frontend", async move { frontend.run(app, http, &running).await });
         Self { address, chat, handle, tasks }
     }

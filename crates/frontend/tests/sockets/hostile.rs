@@ -164,3 +164,14 @@ async fn plain_http_is_for_the_role() {
     drop(stream);
     server.is_quiet().await;
 }
+
+#[tokio::test]
+async fn an_http_response_that_nobody_reads_is_given_up() {
+    let mut settings = Settings::new(Config::gate());
+    settings.write_timeout = Duration::from_millis(100);
+    let server = Server::start(settings);
+    let mut stalled = server.connect().await;
+    send(&mut stalled, b"GET /long HTTP/1.1\r\nHost: x\r\n\r\n").await;
+    read_until(&mut stalled, b"\r\n\r\n").await;
+    server.is_quiet().await;
+}

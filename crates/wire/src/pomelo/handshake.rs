@@ -19,6 +19,9 @@ use crate::{
 /// The `sys.type` of the browser library, which cannot read true UTF-8.
 const BROWSER: &str = "js-websocket";
 
+/// The `sys.type` of the .NET library for Unity.
+const UNITY: &str = "unity-socket";
+
 /// What a client says of itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Hello {
@@ -67,6 +70,12 @@ impl Hello {
             Encoding::Utf8 => Dialect::Pomelo,
             Encoding::Cesu8 => Dialect::PomeloCesu8,
         }
+    }
+
+    /// Whether this library ignores an answer that comes before it has noted that it waits for one.
+    #[must_use]
+    pub fn misses_quick_answers(&self) -> bool {
+        self.client_type.as_deref() == Some(UNITY)
     }
 
     /// How this client wants its text.
