@@ -1,33 +1,28 @@
 //! A cluster of real processes.
 
 use std::{
-    fs::{self, File, OpenOptions},
+    fs::{self, File},
     future::Future,
-    io::Write as _,
     net::SocketAddr,
     path::{Path, PathBuf},
-    process::{Child, Command, ExitStatus, Stdio},
+    process::ExitStatus,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, bail};
 use model::Role;
-use rustix::process::{Pid, Signal};
+use rustix::process::Signal;
 
-use crate::{binaries, http, ports};
+use crate::{binaries, http, node::Node, ports};
 
 /// How long anything in a test may take before it counts as never. Generous: nothing is timed.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How often something awaited is looked at.
-const LOOK: Duration = Duration::from_millis(10);
+pub(crate) const LOOK: Duration = Duration::from_millis(10);
 /// How often a child whose port was taken is started with another.
-const STARTS_MAX: usize = 5;
+pub(crate) const STARTS_MAX: usize = 5;
 /// How a child says that it did not get its port.
-const PORT_TAKEN: &str = "is in use";
-/// Lines of a log shown when something went wrong.
-const LINES_SHOWN: usize = 25;
-/// Filter for the children's logs.
-const LOG_FILTER: &str = "TANGELO_TEST_LOG";
+pub(crate) const PORT_TAKEN: &str = "is in use";
 
 /// When something that starts now counts as never.
 #[must_use]
@@ -84,156 +79,6 @@ impl Shape {
             gate_args: Vec::new(),
             connector_args: Vec::new(),
             chat_args: Vec::new(),
-        }
-    }
-}
-
-/// One process, in its present or its last life.
-#[derive(Debug)]
-pub struct Node {
-    name: String,
-    role: Role,
-    /// Clients' port of a gate or connector; a chat's port for links.
-    listen: SocketAddr,
-    admin: SocketAddr,
-    /// The registry that it asks, or that it hosts if none is given.
-    registry: SocketAddr,
-    external: Option<String>,
-    args: Vec<String>,
-    log: PathBuf,
-    child: Option<Child>,
-}
-
-impl Node {
-    /// Its name, such as `chat-2`.
-    #[must_use]
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// Where clients (of a chat: connectors) connect.
-    #[must_use]
-    pub const fn listen(&self) -> SocketAddr {
-        self.listen
-    }
-
-    /// Where health and metrics are.
-    #[must_use]
-    pub const fn admin(&self) -> SocketAddr {
-        self.admin
-    }
-
-    /// Its process, while it runs.
-    #[must_use]
-    pub fn pid(&self) -> Option<u32> {
-        self.child.as_ref().map(Child::id)
-    }
-
-    /// Its log.
-    #[must_use]
-    pub fn log(&self) -> &Path {
-        &self.log
-    }
-
-    /// The last lines of its log.
-    #[must_use]
-    pub fn log_tail(&self) -> String {
-        let text = fs::read(&self.log).unwrap_or_default();
-        let text = String::from_utf8_lossy(&text);
-        let lines: Vec<&str> = text.lines().collect();
-        lines[lines.len().saturating_sub(LINES_SHOWN)..].join("\n")
-    }
-
-    fn spawn(&mut self) -> anyhow::Result<()> {
-        let binary = binaries::binary(self.role)?;
-        let mut log = OpenOptions::new().create(true).append(true).open(&self.log)?;
-        let mut command = Command::new(binary);
-        command
-            .args(["--name", &self.name])
-            .args(["--listen", &self.listen.to_string()])
-            .args(["--admin", &self.admin.to_string()]);
-        match &self.external {
-            Some(url) => command.args(["--registry", url]),
-            None if self.role == Role::Gate => {
-                command.args(["--registry-listen", &self.registry.to_string()])
-            }
-            None => command.args(["--registry", &format!("http://{}", self.registry)]),
-        };
-        command.args(&self.args);
-        for (name, _) in std::env::vars_os() {
-            if name.to_string_lossy().starts_with("TANGELO_") {
-                command.env_remove(name);
-            }
-        }
-        if let Ok(filter) = std::env::var(LOG_FILTER)
-            && !self.args.iter().any(|arg| arg == "--log")
-        {
-            command.args(["--log", &filter]);
-        }
-        writeln!(log, "---- {command:?}")?;
-        let child = command
-            .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log)
-            .spawn()
-            .with_context(|| format!("cannot start {}", self.name))?;
-        self.child = Some(child);
-        Ok(())
-    }
-
-    /// Starts it on free ports; again on others if somebody was quicker.
-    async fn start(&mut self) -> anyhow::Result<()> {
-        for _ in 0..STARTS_MAX {
-            self.spawn()?;
-            match self.ready().await {
-                Err(error) if format!("{error:#}").contains(PORT_TAKEN) => {
-                    self.reap();
-                    self.listen = ports::free()?;
-                    self.admin = ports::free()?;
-                }
-                started => return started,
-            }
-        }
-        bail!("{} finds no free port", self.name)
-    }
-
-    /// Waits until it says that it can serve.
-    async fn ready(&mut self) -> anyhow::Result<()> {
-        let deadline = deadline();
-        loop {
-            if let Some(child) = &mut self.child
-                && let Some(status) = child.try_wait()?
-            {
-                bail!("{} ended: {status}\n{}", self.name, self.log_tail());
-            }
-            let answer = http::get(self.admin, "/readyz").await;
-            let last = match answer {
-                Ok(answer) if answer.status == 200 => return Ok(()),
-                Ok(answer) => format!("{} {}", answer.status, answer.body),
-                Err(error) => format!("{error:#}"),
-            };
-            if Instant::now() > deadline {
-                let log = self.log_tail();
-                bail!("{} does not become ready: {last}\n{log}", self.name);
-            }
-            tokio::time::sleep(LOOK).await;
-        }
-    }
-
-    fn signal(&self, signal: Signal) -> anyhow::Result<()> {
-        let pid = self.pid().with_context(|| format!("{} does not run", self.name))?;
-        let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
-        let pid = pid.context("a process id is positive")?;
-        rustix::process::kill_process(pid, signal)
-            .with_context(|| format!("cannot signal {}", self.name))
-    }
-
-    /// Ends it, whatever state it is in.
-    fn reap(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            // Both fail only if it has ended already.
-            let _ = child.kill();
-            let _ = child.wait();
         }
     }
 }
@@ -447,6 +292,37 @@ impl Cluster {
         }
         node.spawn()?;
         node.ready().await
+    }
+
+    /// A metric of a process, summed over its labels; 0 if it has not been counted yet.
+    ///
+    /// # Errors
+    ///
+    /// If the process does not answer.
+    pub async fn metric(&self, name: &str, metric: &str) -> anyhow::Result<f64> {
+        let text = self.metrics(name).await?;
+        let value = |line: &str| -> Option<f64> {
+            let rest = line.strip_prefix(metric)?;
+            if !rest.starts_with(['{', ' ']) {
+                return None;
+            }
+            rest.rsplit(' ').next()?.parse().ok()
+        };
+        Ok(text.lines().filter_map(value).sum())
+    }
+
+    /// A metric summed over all running processes of a role.
+    ///
+    /// # Errors
+    ///
+    /// If one does not answer.
+    pub async fn metric_of(&self, role: Role, metric: &str) -> anyhow::Result<f64> {
+        let mut sum = 0.0;
+        let running = self.of(role).filter(|node| node.child.is_some());
+        for name in running.map(|node| node.name.clone()) {
+            sum += self.metric(&name, metric).await?;
+        }
+        Ok(sum)
     }
 
     /// What a process says about itself, as Prometheus text.

@@ -37,6 +37,19 @@ pub struct Crowd {
     chatter: watch::Sender<Option<Duration>>,
     tasks: JoinSet<()>,
     options: Options,
+    /// How long after its end a member may be listed, if that is judged.
+    leave_within: Option<Duration>,
+}
+
+/// One send that was acknowledged.
+#[derive(Clone, Copy, Debug)]
+pub struct Acked {
+    /// Whose.
+    pub user: UserKey,
+    /// When it was sent.
+    pub sent: Instant,
+    /// How long its answer took.
+    pub after: Duration,
 }
 
 /// What a user is told to do.
@@ -46,8 +59,9 @@ enum Order {
 }
 
 /// What all users write into.
-#[derive(Default)]
 struct Records {
+    /// When the clock of all logs began.
+    start: Instant,
     inner: Mutex<Inner>,
 }
 
@@ -57,15 +71,31 @@ struct Inner {
     logs: Vec<Log>,
     /// Sends without an answer, from the order on.
     unanswered: usize,
-    acked: u64,
+    acked: Vec<Acked>,
     refused: Vec<String>,
-    /// Users whose connection ended without their doing, and how.
-    lost: Vec<String>,
+    /// Users whose connection ended without their doing, when and how.
+    lost: Vec<Lost>,
+}
+
+/// The end of a connection without its user's doing.
+#[derive(Clone, Debug)]
+pub struct Lost {
+    /// Whose.
+    pub user: UserKey,
+    /// When it was noticed.
+    pub at: Instant,
+    /// How it ended.
+    pub how: String,
 }
 
 impl Records {
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn note_lost(&self, key: usize, error: &Error) {
+        let lost = Lost { user: UserKey(key), at: Instant::now(), how: error.to_string() };
+        self.lock().lost.push(lost);
     }
 }
 
@@ -74,12 +104,18 @@ impl Crowd {
     #[must_use]
     pub fn new(transport: Transport) -> Self {
         Self {
-            records: Arc::default(),
+            records: Arc::new(Records { start: Instant::now(), inner: Mutex::default() }),
             users: Vec::new(),
             chatter: watch::Sender::new(None),
             tasks: JoinSet::new(),
             options: Options { transport, ..Options::default() },
+            leave_within: None,
         }
+    }
+
+    /// Also judges that nobody is listed longer than this after the end of its session.
+    pub const fn leave_within(&mut self, bound: Duration) {
+        self.leave_within = Some(bound);
     }
 
     /// Lets a user ask the gate, connect and enter.
@@ -170,7 +206,14 @@ impl Crowd {
     /// How many messages have been acknowledged so far.
     #[must_use]
     pub fn acked(&self) -> u64 {
-        self.records.lock().acked
+        self.records.lock().acked.len() as u64
+    }
+
+    /// The messages acknowledged that were under way at some moment since then.
+    #[must_use]
+    pub fn acked_since(&self, since: Instant) -> Vec<Acked> {
+        let inner = self.records.lock();
+        inner.acked.iter().filter(|acked| acked.sent + acked.after >= since).copied().collect()
     }
 
     /// How many messages have arrived so far.
@@ -179,9 +222,9 @@ impl Crowd {
         self.records.lock().logs.iter().map(Log::deliveries).sum()
     }
 
-    /// Users whose connection ended without their doing, and how.
+    /// Users whose connection ended without their doing, when and how.
     #[must_use]
-    pub fn lost(&self) -> Vec<String> {
+    pub fn lost(&self) -> Vec<Lost> {
         self.records.lock().lost.clone()
     }
 
@@ -196,6 +239,9 @@ impl Crowd {
     pub fn report(&self) -> Report {
         let inner = self.records.lock();
         let mut history = History::new(inner.names.clone(), Presence::Announced);
+        if let Some(bound) = self.leave_within {
+            history.leave_within(bound);
+        }
         for log in &inner.logs {
             history.push(log.clone());
         }
@@ -228,7 +274,7 @@ struct Member {
     key: usize,
     client: Client,
     /// Requests under way, and the number of the send that each carries.
-    sends: BTreeMap<RequestId, u32>,
+    sends: BTreeMap<RequestId, (u32, Instant)>,
     enter: Option<RequestId>,
     entered: Option<oneshot::Sender<Result<(), Error>>>,
 }
@@ -284,9 +330,11 @@ impl Member {
     }
 
     fn hear(&mut self, event: Event) {
+        let now = Instant::now();
         let mut inner = self.records.lock();
         let Inner { names, logs, unanswered, acked, refused, .. } = &mut *inner;
         let log = &mut logs[self.key];
+        log.at(now - self.records.start);
         match event {
             Event::Push(Push::Add { user }) => log.saw_add(names.intern(&user)),
             Event::Push(Push::Leave { user }) => log.saw_leave(names.intern(&user)),
@@ -312,10 +360,10 @@ impl Member {
             }
             Event::Answer { id, result } => {
                 *unanswered = unanswered.saturating_sub(1);
-                let number = self.sends.remove(&id).unwrap_or(0);
+                let (number, sent) = self.sends.remove(&id).unwrap_or((0, now));
                 match result {
                     Ok(_) => {
-                        *acked += 1;
+                        acked.push(Acked { user: UserKey(self.key), sent, after: now - sent });
                         log.acked(number);
                     }
                     Err(error) => refused.push(format!("m:{}:{number}: {error}", self.key)),
@@ -334,21 +382,21 @@ impl Member {
         let sender = SessionKey(u32::try_from(self.key).unwrap_or(u32::MAX));
         let text = TextId { sender, number }.to_string();
         match self.client.begin_send(target, &text) {
-            Ok(id) => drop(self.sends.insert(id, number)),
+            Ok(id) => drop(self.sends.insert(id, (number, Instant::now()))),
             // The connection is broken; the next look at it says so.
             Err(_) => inner.unanswered -= 1,
         }
     }
 
     fn lost(&mut self, error: &Error, orders: &mut mpsc::Receiver<Order>) {
-        self.records.lock().lost.push(format!("user {}: {error}", self.key));
+        self.records.note_lost(self.key, error);
         self.gone(orders);
     }
 
     async fn leave(mut self, done: oneshot::Sender<()>, orders: &mut mpsc::Receiver<Order>) {
         self.gone(orders);
         if let Err(error) = self.client.close().await {
-            self.records.lock().lost.push(format!("user {}: {error}", self.key));
+            self.records.note_lost(self.key, &error);
         }
         // Whoever asked may have gone away.
         let _ = done.send(());
@@ -361,8 +409,10 @@ impl Member {
         while let Ok(order) = orders.try_recv() {
             dropped += usize::from(matches!(order, Order::Say { .. }));
         }
+        let now = self.records.start.elapsed();
         let mut inner = self.records.lock();
         inner.unanswered -= dropped;
+        inner.logs[self.key].at(now);
         inner.logs[self.key].gone();
     }
 }

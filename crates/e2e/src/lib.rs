@@ -11,9 +11,11 @@ mod cluster;
 mod crowd;
 mod etcd;
 pub mod http;
+mod node;
 mod ports;
 pub mod transcript;
 
-pub use cluster::{Cluster, Node, Shape, deadline, until};
-pub use crowd::{Crowd, UserKey};
+pub use cluster::{Cluster, Shape, deadline, until};
+pub use crowd::{Acked, Crowd, Lost, UserKey};
 pub use etcd::Etcd;
+pub use node::Node;
