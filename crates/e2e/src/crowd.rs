@@ -39,6 +39,8 @@ pub struct Crowd {
     options: Options,
     /// How long after its end a member may be listed, if that is judged.
     leave_within: Option<Duration>,
+    /// Texts are made at least that long, in bytes.
+    text_bytes: usize,
 }
 
 /// One send that was acknowledged.
@@ -110,7 +112,13 @@ impl Crowd {
             tasks: JoinSet::new(),
             options: Options { transport, ..Options::default() },
             leave_within: None,
+            text_bytes: 0,
         }
+    }
+
+    /// Users who enter from now on say texts of at least so many bytes.
+    pub const fn pad(&mut self, bytes: usize) {
+        self.text_bytes = bytes;
     }
 
     /// Also judges that nobody is listed longer than this after the end of its session.
@@ -161,6 +169,7 @@ impl Crowd {
             sends: BTreeMap::new(),
             enter: None,
             entered: None,
+            text_bytes: self.text_bytes,
         };
         let (entered, waits) = oneshot::channel();
         member.enter(user, room, entered)?;
@@ -228,6 +237,14 @@ impl Crowd {
         self.records.lock().lost.clone()
     }
 
+    /// A user's name and room.
+    #[must_use]
+    pub fn who(&self, user: UserKey) -> (String, String) {
+        let inner = self.records.lock();
+        let log = &inner.logs[user.0];
+        (inner.names.text(log.user()).to_owned(), inner.names.text(log.room()).to_owned())
+    }
+
     /// Messages that were refused, and how.
     #[must_use]
     pub fn refused(&self) -> Vec<String> {
@@ -277,6 +294,7 @@ struct Member {
     sends: BTreeMap<RequestId, (u32, Instant)>,
     enter: Option<RequestId>,
     entered: Option<oneshot::Sender<Result<(), Error>>>,
+    text_bytes: usize,
 }
 
 impl Member {
@@ -380,7 +398,7 @@ impl Member {
         };
         let number = inner.logs[self.key].sent(to);
         let sender = SessionKey(u32::try_from(self.key).unwrap_or(u32::MAX));
-        let text = TextId { sender, number }.to_string();
+        let text = format!("{} {:x>2$}", TextId { sender, number }, "", self.text_bytes);
         match self.client.begin_send(target, &text) {
             Ok(id) => drop(self.sends.insert(id, (number, Instant::now()))),
             // The connection is broken; the next look at it says so.

@@ -180,6 +180,12 @@ impl Log {
         self.room
     }
 
+    /// The user that it is about.
+    #[must_use]
+    pub const fn user(&self) -> Name {
+        self.user
+    }
+
     /// What follows happens at this time, by a clock that all logs of the history share.
     pub const fn at(&mut self, now: Duration) {
         self.times.now = Some(now);

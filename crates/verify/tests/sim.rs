@@ -161,7 +161,7 @@ fn play_all(mix: Mix, first: u64, count: u64) -> Counters {
 
 #[test]
 fn every_seed_keeps_the_promises() {
-    let total = play_all(Mix::All, 0, 1500);
+    let total = play_all(Mix::All, 0, 1000);
     for (count, what) in total.sometimes() {
         assert!(count > 0, "void: no {what} in all seeds: {total:?}");
     }
@@ -169,19 +169,19 @@ fn every_seed_keeps_the_promises() {
 
 #[test]
 fn the_death_of_a_chat_disturbs_no_session() {
-    let total = play_all(Mix::Chats, 1_000_000, 700);
+    let total = play_all(Mix::Chats, 1_000_000, 500);
     assert!(total.takeovers > 0 && total.merges > 0 && total.recognised > 0, "void: {total:?}");
 }
 
 #[test]
 fn the_death_of_a_connector_takes_its_members_along_in_time() {
-    let total = play_all(Mix::Connectors, 2_000_000, 700);
+    let total = play_all(Mix::Connectors, 2_000_000, 500);
     assert!(total.killed > 0 && total.resets == 0, "void: {total:?}");
 }
 
 #[test]
 fn a_broken_network_is_healed() {
-    let total = play_all(Mix::Network, 3_000_000, 700);
+    let total = play_all(Mix::Network, 3_000_000, 500);
     assert!(total.one_way > 0 && total.parted > 0 && total.expelled > 0, "void: {total:?}");
 }
 

@@ -39,6 +39,13 @@ pub(super) fn who_is_there(history: &History) -> BTreeMap<Name, There> {
 }
 
 impl Log {
+    /// Whether this session ended before the other one was told that it is in. That one may have
+    /// been a member before for a while, without its knowledge.
+    fn ended_before(&self, other: &Self) -> bool {
+        let times = self.times.gone.zip(other.times.joined);
+        self.end == End::Gone && times.is_some_and(|(gone, joined)| gone <= joined)
+    }
+
     /// Whether a user was seen to leave after this session's send (counted from 0).
     fn saw_leave_after(&self, send: usize, user: Name) -> bool {
         let mut sends = 0;
@@ -136,6 +143,7 @@ impl Checker<'_> {
                         if let Some([target]) = by_user.get(&(log.room, *user)).map(Vec::as_slice)
                             && !left
                             && self.contains(*target, log.room.0)
+                            && !log.ended_before(self.log(*target))
                         {
                             self.gap(*target, entry);
                         }

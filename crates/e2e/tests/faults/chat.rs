@@ -1,0 +1,114 @@
+//! Chats killed and stopped.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use e2e::until;
+use model::Role;
+use tokio::time::{Instant, sleep};
+
+use crate::load::{Load, figure, figure_spread, gap_since, judge, judge_undisturbed, resets, work};
+
+/// Killed again and again: nobody is disconnected, and no room starts a new generation.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn chats_are_killed_again_and_again() {
+    let load = Load::chosen();
+    let mut cluster = load.cluster("chat-kill").await;
+    let crowd = load.crowd(&cluster).await;
+    let kills = if load.full { 100 } else { 4 };
+    let mut gaps = Vec::new();
+    for kill in 0..kills {
+        let name = format!("chat-{}", kill % 3 + 1);
+        assert!(resets(&cluster).await < 1.0, "before kill {kill}");
+        let killed = Instant::now();
+        cluster.kill(&name).unwrap();
+        work(&crowd, 300).await;
+        cluster.restart(&name).await.unwrap();
+        work(&crowd, 300).await;
+        gaps.push(gap_since(&crowd, killed));
+    }
+    assert!(resets(&cluster).await < 1.0);
+    figure("kills", kills);
+    figure_spread("send gap per kill", gaps);
+    judge_undisturbed(&crowd).await;
+}
+
+/// Asleep for 10 s: it is replaced. Awake again, it is heard by nobody and ends.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_chat_that_slept_is_replaced_and_heard_by_nobody() {
+    let load = Load::chosen();
+    let mut cluster = load.cluster("chat-sleep").await;
+    let crowd = load.crowd(&cluster).await;
+    let stopped = Instant::now();
+    cluster.stop("chat-1").unwrap();
+    sleep(Duration::from_secs(10)).await;
+    figure("replaced within", format_args!("{:.1?}", gap_since(&crowd, stopped)));
+    let stale = stale_frames(&cluster).await;
+    cluster.cont("chat-1").unwrap();
+    let status = cluster.ended("chat-1").await.unwrap();
+    assert!(!status.success(), "it gave up by itself: {status}");
+    work(&crowd, 200).await;
+    figure("stale frames dropped by connectors", stale_frames(&cluster).await - stale);
+    eprintln!("{}", cluster.node("chat-1").unwrap().log_tail());
+    cluster.restart("chat-1").await.unwrap();
+    work(&crowd, 200).await;
+    assert!(resets(&cluster).await < 1.0);
+    judge_undisturbed(&crowd).await;
+}
+
+async fn stale_frames(cluster: &e2e::Cluster) -> f64 {
+    cluster.metric_of(Role::Connector, "tangelo_connector_stale_frames_total").await.unwrap()
+}
+
+/// Asleep for 1 s: everybody waits for it, and nothing changes hands.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_chat_that_dozed_keeps_its_rooms() {
+    let load = Load::chosen();
+    let cluster = load.cluster("chat-doze").await;
+    let crowd = load.crowd(&cluster).await;
+    let opened = "tangelo_chat_shards_opened_total";
+    // What was still moving at the start has come to rest.
+    let before = until("the shards are at rest", async || {
+        let before = cluster.metric_of(Role::Chat, opened).await?;
+        sleep(Duration::from_secs(2)).await;
+        let after = cluster.metric_of(Role::Chat, opened).await?;
+        anyhow::ensure!(before >= after, "{before} {after}");
+        Ok(after)
+    })
+    .await
+    .unwrap();
+    let stopped = Instant::now();
+    cluster.stop("chat-1").unwrap();
+    sleep(Duration::from_secs(1)).await;
+    cluster.cont("chat-1").unwrap();
+    work(&crowd, 300).await;
+    sleep(Duration::from_secs(2)).await;
+    let after = cluster.metric_of(Role::Chat, opened).await.unwrap();
+    figure("send gap", format_args!("{:.1?}", gap_since(&crowd, stopped)));
+    figure("shards that changed hands", after - before);
+    judge_undisturbed(&crowd).await;
+}
+
+/// An owner and a connector with members of its rooms die together. What only the two of them held
+/// is lost, and whoever may have missed something is told, by the close of its connection.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_owner_and_another_holder_die_together() {
+    let load = Load::chosen();
+    let mut cluster = load.cluster("two-losses").await;
+    let crowd = load.crowd(&cluster).await;
+    let killed = Instant::now();
+    cluster.kill("chat-1").unwrap();
+    cluster.kill("connector-1").unwrap();
+    sleep(Duration::from_secs(10)).await;
+    let lost = crowd.lost();
+    let last = lost.iter().map(|lost| lost.at - killed).max().unwrap_or_default();
+    let at_connector = (0..load.users).filter(|user| load.connector_of(*user, 3) == 0).count();
+    figure("users of the dead connector", at_connector);
+    figure("users told by a close", lost.len());
+    figure("last told after", format_args!("{last:.1?}"));
+    assert!(lost.len() >= at_connector);
+    cluster.restart("chat-1").await.unwrap();
+    cluster.restart("connector-1").await.unwrap();
+    work(&crowd, 100).await;
+    let lost: BTreeSet<_> = crowd.lost().iter().map(|lost| lost.user).collect();
+    judge(&crowd, &lost).await;
+}

@@ -1,0 +1,120 @@
+//! The crowd that all faults strike.
+
+use std::{collections::BTreeSet, fmt::Display, time::Duration};
+
+use client::Transport;
+use e2e::{Cluster, Crowd, Shape, UserKey, until};
+use model::Role;
+use tokio::time::Instant;
+use verify::history::Report;
+
+/// Chooses the long versions.
+const FAULTS: &str = "TANGELO_FAULTS";
+
+/// How many users in how many rooms, and how often each speaks.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Load {
+    pub(crate) users: usize,
+    pub(crate) rooms: usize,
+    pub(crate) every: Duration,
+    /// The long version.
+    pub(crate) full: bool,
+}
+
+impl Load {
+    /// 300 sends/s in all: of 600 users in 60 rooms in the long version.
+    pub(crate) fn chosen() -> Self {
+        let full = std::env::var(FAULTS).is_ok_and(|text| text == "full");
+        if full {
+            Self { users: 600, rooms: 60, every: Duration::from_secs(2), full }
+        } else {
+            Self { users: 60, rooms: 12, every: Duration::from_millis(200), full }
+        }
+    }
+
+    /// The shape of the standard cluster: 3 connectors, 3 chats.
+    pub(crate) async fn cluster(self, name: &str) -> Cluster {
+        Cluster::start(&format!("faults-{name}"), Shape::new(3, 3)).await.unwrap()
+    }
+
+    /// Fills the rooms over all connectors, and lets everybody speak.
+    pub(crate) async fn crowd(self, cluster: &Cluster) -> Crowd {
+        let mut crowd = Crowd::new(Transport::Tcp);
+        let connectors = cluster.connectors();
+        for number in 0..self.users {
+            let connector = connectors[self.connector_of(number, connectors.len())];
+            let room = format!("room{}", number % self.rooms);
+            crowd.enter_at(connector, &format!("u{number}"), &room).await.unwrap();
+        }
+        crowd.chatter(Some(self.every));
+        work(&crowd, 100).await;
+        crowd
+    }
+
+    /// Which connector a user is at: neighbours in a room are at different ones.
+    pub(crate) const fn connector_of(self, user: usize, connectors: usize) -> usize {
+        (user / self.rooms) % connectors
+    }
+}
+
+/// Waits until that many more messages were acknowledged: the cluster is at work.
+pub(crate) async fn work(crowd: &Crowd, more: u64) {
+    let goal = crowd.acked() + more;
+    until("messages are acknowledged", async || {
+        let acked = crowd.acked();
+        anyhow::ensure!(acked >= goal, "{acked} of {goal}");
+        Ok(())
+    })
+    .await
+    .unwrap();
+}
+
+/// Prints what was measured.
+pub(crate) fn figure(what: &str, value: impl Display) {
+    eprintln!("figure: {what}: {value}");
+}
+
+/// Prints how spans are spread.
+pub(crate) fn figure_spread(what: &str, mut spans: Vec<Duration>) {
+    spans.sort_unstable();
+    let Some(longest) = spans.last() else { return };
+    let at = |percent: usize| spans[(spans.len() * percent / 100).min(spans.len() - 1)];
+    figure(
+        what,
+        format_args!(
+            "p50 {:.0?}  p99 {:.0?}  max {longest:.0?}  (of {})",
+            at(50),
+            at(99),
+            spans.len()
+        ),
+    );
+}
+
+/// The longest time that an answer took, of all sends under way since then.
+pub(crate) fn gap_since(crowd: &Crowd, since: Instant) -> Duration {
+    crowd.acked_since(since).iter().map(|acked| acked.after).max().unwrap_or_default()
+}
+
+/// Rooms that had to start a new generation, as all running chats count them.
+pub(crate) async fn resets(cluster: &Cluster) -> f64 {
+    cluster.metric_of(Role::Chat, "tangelo_chat_rooms_reset_total").await.unwrap()
+}
+
+/// Lets the crowd come to rest and judges it; nobody may have been lost or refused.
+pub(crate) async fn judge_undisturbed(crowd: &Crowd) {
+    let report = judge(crowd, &BTreeSet::new()).await;
+    assert!(crowd.refused().is_empty(), "{:?}", crowd.refused());
+    // Whatever was in flight was applied; and as nothing was seen twice, it was applied once.
+    assert_eq!(report.sends, report.acked, "{report}");
+}
+
+/// Lets the crowd come to rest and judges it; these users may have been lost, and nobody else.
+pub(crate) async fn judge(crowd: &Crowd, may_be_lost: &BTreeSet<UserKey>) -> Report {
+    let report = crowd.verdict().await;
+    let lost = crowd.lost();
+    let wrongly: Vec<_> = lost.iter().filter(|lost| !may_be_lost.contains(&lost.user)).collect();
+    assert!(wrongly.is_empty(), "{wrongly:?}");
+    assert!(report.is_clean(), "{report}");
+    figure("history", &report);
+    report
+}
