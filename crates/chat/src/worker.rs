@@ -246,10 +246,13 @@ impl Worker {
     }
 
     fn send(&mut self, to: Incarnation, frame: Frame<ToRelay>) {
-        let Some(Link { name, sender, cut, .. }) = self.links.get(&to) else { return };
-        if cut.is_cancelled() {
+        let Some(Link { name, sender, cut, .. }) =
+            self.links.get(&to).filter(|link| !link.cut.is_cancelled())
+        else {
+            // An owner that slept may have much to say, and nobody to hear it.
+            counter!("tangelo_chat_frames_unheard_total").increment(1);
             return;
-        }
+        };
         self.log_out(name, &frame);
         counter!("tangelo_chat_frames_out_total").increment(1);
         if sender.send(frame).is_err() {

@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File},
     future::Future,
-    net::SocketAddr,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     process::ExitStatus,
     time::{Duration, Instant},
@@ -13,7 +13,12 @@ use anyhow::{Context as _, bail};
 use model::Role;
 use rustix::process::Signal;
 
-use crate::{binaries, http, node::Node, ports};
+use crate::{
+    binaries, http,
+    network::{APART_ADDRESS, Apart},
+    node::Node,
+    ports,
+};
 
 /// How long anything in a test may take before it counts as never. Generous: nothing is timed.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -66,6 +71,10 @@ pub struct Shape {
     pub connector_args: Vec<String>,
     /// More arguments for every chat.
     pub chat_args: Vec<String>,
+    /// Where all listen.
+    pub host: IpAddr,
+    /// The name of one process that runs apart, and where.
+    pub apart: Option<(String, Apart)>,
 }
 
 impl Shape {
@@ -79,6 +88,8 @@ impl Shape {
             gate_args: Vec::new(),
             connector_args: Vec::new(),
             chat_args: Vec::new(),
+            host: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            apart: None,
         }
     }
 }
@@ -141,24 +152,31 @@ impl Cluster {
     fn prepare(&mut self, role: Role) -> anyhow::Result<usize> {
         let number = 1 + self.of(role).count();
         let name = format!("{role}-{number}");
-        let args = match role {
-            Role::Gate => &self.shape.gate_args,
-            Role::Connector => &self.shape.connector_args,
-            Role::Chat => &self.shape.chat_args,
+        let mut args = match role {
+            Role::Gate => self.shape.gate_args.clone(),
+            Role::Connector => self.shape.connector_args.clone(),
+            Role::Chat => self.shape.chat_args.clone(),
         };
+        let apart = self.shape.apart.as_ref().filter(|(apart, _)| *apart == name);
+        let host = if apart.is_some() { APART_ADDRESS } else { self.shape.host };
+        if apart.is_some() && role == Role::Connector {
+            // Not that of the gate, as a gate takes for granted.
+            args.extend(["--advertise-host".to_owned(), host.to_string()]);
+        }
         let registry = match self.nodes.first() {
             Some(gate) => gate.registry,
-            None => ports::free()?,
+            None => ports::free(host)?,
         };
         self.nodes.push(Node {
             log: self.folder.join(format!("{name}.log")),
+            namespace: apart.map(|(_, apart)| apart.namespace().to_owned()),
             name,
             role,
-            listen: ports::free()?,
-            admin: ports::free()?,
+            listen: ports::free(host)?,
+            admin: ports::free(host)?,
             registry,
             external: self.shape.registry.clone(),
-            args: args.clone(),
+            args,
             child: None,
         });
         Ok(self.nodes.len() - 1)
@@ -323,6 +341,12 @@ impl Cluster {
             sum += self.metric(&name, metric).await?;
         }
         Ok(sum)
+    }
+
+    /// The port of the registry.
+    #[must_use]
+    pub fn registry_port(&self) -> u16 {
+        self.nodes[0].registry.port()
     }
 
     /// What a process says about itself, as Prometheus text.

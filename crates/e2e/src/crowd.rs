@@ -317,6 +317,8 @@ impl Member {
         mut orders: mpsc::Receiver<Order>,
         mut chatter: watch::Receiver<Option<Duration>>,
     ) {
+        // Whoever comes while the others speak speaks too.
+        chatter.mark_changed();
         let mut every: Option<Duration> = None;
         let mut next = Instant::now();
         loop {

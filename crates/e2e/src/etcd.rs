@@ -3,6 +3,7 @@
 use std::{
     env,
     fs::{self, OpenOptions},
+    net::Ipv4Addr,
     net::SocketAddr,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -63,7 +64,8 @@ impl Etcd {
             fs::create_dir_all(&folder)?;
             let mut etcd = Self { folder: folder.clone(), members: Vec::new() };
             for number in 1..=members {
-                let (client, peer) = (ports::free()?, ports::free()?);
+                let host = Ipv4Addr::LOCALHOST.into();
+                let (client, peer) = (ports::free(host)?, ports::free(host)?);
                 etcd.members.push(Member {
                     name: format!("etcd-{number}"),
                     client,

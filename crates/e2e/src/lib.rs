@@ -11,6 +11,7 @@ mod cluster;
 mod crowd;
 mod etcd;
 pub mod http;
+pub mod network;
 mod node;
 mod ports;
 pub mod transcript;

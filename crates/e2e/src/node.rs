@@ -35,6 +35,8 @@ pub struct Node {
     /// The registry that it asks, or that it hosts if none is given.
     pub(crate) registry: SocketAddr,
     pub(crate) external: Option<String>,
+    /// The network namespace that it runs in, if not in that of the test.
+    pub(crate) namespace: Option<String>,
     pub(crate) args: Vec<String>,
     pub(crate) log: PathBuf,
     pub(crate) child: Option<Child>,
@@ -83,7 +85,15 @@ impl Node {
     pub(crate) fn spawn(&mut self) -> anyhow::Result<()> {
         let binary = binaries::binary(self.role)?;
         let mut log = OpenOptions::new().create(true).append(true).open(&self.log)?;
-        let mut command = Command::new(binary);
+        let mut command = match &self.namespace {
+            None => Command::new(binary),
+            Some(namespace) => {
+                let mut command = Command::new("ip");
+                // It becomes the binary, so that its process id is the binary's.
+                command.args(["netns", "exec", namespace]).arg(binary);
+                command
+            }
+        };
         command
             .args(["--name", &self.name])
             .args(["--listen", &self.listen.to_string()])
@@ -124,8 +134,8 @@ impl Node {
             match self.ready().await {
                 Err(error) if format!("{error:#}").contains(PORT_TAKEN) => {
                     self.reap();
-                    self.listen = ports::free()?;
-                    self.admin = ports::free()?;
+                    self.listen = ports::free(self.listen.ip())?;
+                    self.admin = ports::free(self.admin.ip())?;
                 }
                 started => return started,
             }

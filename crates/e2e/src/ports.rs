@@ -1,7 +1,7 @@
-//! Loopback ports for processes that must be told theirs.
+//! Ports for processes that must be told theirs.
 
 use std::{
-    net::{Ipv4Addr, SocketAddr, TcpListener},
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener},
     sync::atomic::{AtomicU16, Ordering},
 };
 
@@ -10,19 +10,19 @@ use std::{
 const FIRST: u16 = 10_000;
 const COUNT: u16 = 20_000;
 
-/// A loopback address that nobody listens on, and that this process has not handed out lately.
+/// A port of `host` that nobody listens on at the loopback, and that this process has not handed out lately.
 ///
 /// Another process may still be quicker: whoever starts a child tries again with another port.
-pub(crate) fn free() -> anyhow::Result<SocketAddr> {
+pub(crate) fn free(host: IpAddr) -> anyhow::Result<SocketAddr> {
     // Tests run as several processes at once; each begins elsewhere.
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let start = (std::process::id().wrapping_mul(97) % u32::from(COUNT)) as u16;
     for _ in 0..COUNT {
         let offset = NEXT.fetch_add(1, Ordering::Relaxed) % COUNT;
         let port = FIRST + (start + offset) % COUNT;
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        if TcpListener::bind(address).is_ok() {
-            return Ok(address);
+        // The host may be in another network namespace, where nobody else listens.
+        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+            return Ok(SocketAddr::new(host, port));
         }
     }
     anyhow::bail!("no free port from {FIRST} on")

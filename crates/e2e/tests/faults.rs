@@ -15,6 +15,8 @@ mod chat;
 mod connector;
 #[path = "faults/gate.rs"]
 mod gate;
+#[path = "faults/link.rs"]
+mod link;
 #[path = "faults/load.rs"]
 mod load;
 #[path = "faults/people.rs"]

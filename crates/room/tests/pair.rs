@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use model::{
     Content, Incarnation, RoomId, SendNumber, SessionId, Shard, Target, Term, Time, UserName,
+    limits,
 };
 use room::{
     LinkId, Owner, OwnerEffect, OwnerEvent, Push, RelayEffect, RelayEvent, Relays,
@@ -28,6 +29,8 @@ struct Stage {
     /// What clients were told, as `session: what`.
     told: Vec<String>,
     resets: usize,
+    /// Frames that connectors dropped, as they came from a former owner.
+    stale: usize,
 }
 
 fn shard() -> Shard {
@@ -145,8 +148,8 @@ impl Stage {
                 RelayEffect::EnterRefused { .. }
                 | RelayEffect::Said { .. }
                 | RelayEffect::SayRefused { .. }
-                | RelayEffect::StaleFrame { .. }
                 | RelayEffect::Attached { .. } => {}
+                RelayEffect::StaleFrame { .. } => self.stale += 1,
             }
         }
     }
@@ -320,4 +323,70 @@ fn a_dead_connector_alone_resets_nothing() {
     stage.say(FRONT_1, 1, 1);
     assert_eq!(stage.resets, 0);
     assert_eq!(stage.told(), ["1: 1/1", "2: 1/1"]);
+}
+
+/// A connector that lives, but does not attach within the time: what its clients have seen is not
+/// known, so the room starts a new generation, and everybody is told.
+#[test]
+fn a_silent_connector_is_not_waited_for() {
+    let mut stage = Stage::new();
+    stage.enter(FRONT_1, 1, "a");
+    stage.enter(FRONT_2, 2, "b");
+    stage.held.insert((FRONT_2, CHAT_B));
+    stage.told();
+    stage.own(CHAT_B, 2);
+    assert_eq!((stage.resets, stage.told()), (0, vec![]), "it is waited for");
+    stage.now = stage.now + limits::ATTACH_TIMEOUT;
+    stage.owner(CHAT_B, OwnerEvent::Timeout);
+    stage.settle();
+    assert_eq!((stage.resets, stage.told()), (1, vec!["1: out".to_owned()]));
+    stage.held.clear();
+    stage.settle();
+    assert_eq!(stage.told(), ["2: out"]);
+    stage.enter(FRONT_1, 3, "a");
+    stage.enter(FRONT_2, 4, "b");
+    assert_eq!(stage.told(), ["3: in with a", "3: +b", "4: in with a b"]);
+}
+
+/// An owner that slept goes on as if nothing had happened: nobody hears it.
+#[test]
+fn a_woken_owner_is_heard_by_nobody() {
+    let mut stage = Stage::new();
+    stage.enter(FRONT_1, 1, "a");
+    stage.enter(FRONT_2, 2, "b");
+    // Asleep: what is sent to it is not read yet.
+    stage.held.extend([(FRONT_1, CHAT_A), (FRONT_2, CHAT_A)]);
+    stage.say(FRONT_1, 1, 1);
+    stage.own(CHAT_B, 2);
+    stage.say(FRONT_2, 2, 1);
+    assert_eq!(
+        stage.told(),
+        ["1: in with a", "1: +b", "2: in with a b", "1: 1/1", "2: 1/1", "1: 2/1", "2: 2/1"]
+    );
+    stage.held.clear();
+    stage.settle();
+    assert_eq!(stage.told(), [""; 0], "what it orders now is dropped");
+    assert_eq!(stage.stale, 2, "and counted: one frame at each connector");
+    stage.say(FRONT_1, 1, 2);
+    assert_eq!(stage.told(), ["1: 1/2", "2: 1/2"]);
+}
+
+/// A move by plan: the old owner lets go, the new one goes on. Clients notice nothing.
+#[test]
+fn a_planned_move_is_not_noticed() {
+    let mut stage = Stage::new();
+    stage.enter(FRONT_1, 1, "a");
+    stage.enter(FRONT_2, 2, "b");
+    stage.say(FRONT_1, 1, 1);
+    stage.told();
+    let (shard, term) = (shard(), Term(1));
+    stage.owner(CHAT_A, OwnerEvent::Lost { shard });
+    for front in [FRONT_1, FRONT_2, FRONT_3] {
+        stage.relay(front, RelayEvent::Owner { shard, owner: None, term });
+    }
+    // Said while nobody owns the room.
+    stage.say(FRONT_2, 2, 1);
+    stage.own(CHAT_B, 2);
+    assert_eq!(stage.told(), ["1: 2/1", "2: 2/1"]);
+    assert_eq!(stage.resets, 0);
 }

@@ -17,6 +17,7 @@ async fn chats_and_gate_restart_one_by_one() {
     let load = Load::chosen();
     let mut cluster = load.cluster("rolling").await;
     let crowd = load.crowd(&cluster).await;
+    let stale = "tangelo_connector_stale_frames_total";
     let mut gaps = Vec::new();
     for name in ["chat-1", "chat-2", "chat-3", "gate-1"] {
         let began = Instant::now();
@@ -31,6 +32,8 @@ async fn chats_and_gate_restart_one_by_one() {
         gaps.push(gap);
     }
     figure_spread("send gap per restart", gaps);
+    let dropped = cluster.metric_of(Role::Connector, stale).await.unwrap();
+    figure("frames of former owners dropped by connectors", dropped);
     assert!(resets(&cluster).await < 1.0);
     judge_undisturbed(&crowd).await;
 }
