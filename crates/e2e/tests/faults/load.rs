@@ -82,7 +82,7 @@ pub(crate) fn figure_spread(what: &str, mut spans: Vec<Duration>) {
     figure(
         what,
         format_args!(
-            "p50 {:.0?}  p99 {:.0?}  max {longest:.0?}  (of {})",
+            "p50 {:.1?}  p99 {:.1?}  max {longest:.1?}  (of {})",
             at(50),
             at(99),
             spans.len()

@@ -1,10 +1,16 @@
 //! Clients that are slow, and clients that want the same.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use client::{Client, Error, Options, Transport};
 use e2e::{Cluster, Crowd, Shape};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::{
+    sync::{Semaphore, mpsc, watch},
     task::JoinSet,
     time::{Instant, sleep},
 };
@@ -13,6 +19,8 @@ use crate::load::{Load, figure, figure_spread, judge_undisturbed, work};
 
 /// Races under way at once.
 const RACES_AT_ONCE: usize = 32;
+/// How long somebody of a great crowd may try to come in.
+const COME_PATIENCE: Duration = Duration::from_secs(180);
 
 /// Two connections at two connectors want one name at the same time: exactly one gets it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -109,4 +117,101 @@ fn resident(cluster: &Cluster) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
     line.trim().strip_suffix(" kB").unwrap().parse::<u64>().unwrap() / 1024
+}
+
+/// A great crowd loses its connections and comes back, all in one moment. One process holds fewer
+/// than 20,000 sockets here, so that is the most.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_crowd_comes_back_at_once() {
+    let load = Load::chosen();
+    let cluster = load.cluster("come-back").await;
+    let limit = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }).unwrap();
+    let people: usize = if load.full { 19_500 } else { 600 };
+    let (gate, doors) = (cluster.gate(), Arc::new(Semaphore::new(128)));
+    let phase = watch::Sender::new(Phase::Come);
+    let (arrived, mut arrivals) = mpsc::channel(people);
+    let mut running = JoinSet::new();
+    for number in 0..people {
+        let person = Person { gate, number, arrived: arrived.clone() };
+        running.spawn(person.live(Arc::clone(&doors), phase.subscribe()));
+    }
+    let began = Instant::now();
+    for _ in 0..people {
+        arrivals.recv().await.unwrap();
+    }
+    figure("people", format_args!("{people}, in after {:.1?}", began.elapsed()));
+    let began = Instant::now();
+    phase.send_replace(Phase::ComeBack);
+    let mut back = Vec::new();
+    for _ in 0..people {
+        arrivals.recv().await.unwrap();
+        back.push(began.elapsed());
+    }
+    figure_spread("back after", back);
+    phase.send_replace(Phase::Go);
+    while let Some(gone) = running.join_next().await {
+        gone.unwrap();
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Come,
+    ComeBack,
+    Go,
+}
+
+/// One of a great crowd: comes, stays, comes back, stays, goes.
+struct Person {
+    gate: SocketAddr,
+    number: usize,
+    arrived: mpsc::Sender<()>,
+}
+
+impl Person {
+    async fn live(self, doors: Arc<Semaphore>, mut phase: watch::Receiver<Phase>) {
+        let door = doors.acquire().await.unwrap();
+        let mut client = self.come().await;
+        drop(door);
+        self.arrived.send(()).await.unwrap();
+        stay(&mut client, &mut phase).await;
+        drop(client);
+        let mut client = self.come().await;
+        self.arrived.send(()).await.unwrap();
+        stay(&mut client, &mut phase).await;
+    }
+
+    /// Tries until it is in: its name may still be taken by its former self.
+    async fn come(&self) -> Client {
+        let deadline = Instant::now() + COME_PATIENCE;
+        // One address may have 10,000 connections at one process.
+        let source = IpAddr::from([127, 0, 0, 1 + u8::try_from(self.number % 8).unwrap()]);
+        let options =
+            Options { transport: Transport::Tcp, source: Some(source), ..Options::default() };
+        let (name, room) = (format!("u{}", self.number), format!("crowd{}", self.number / 50));
+        loop {
+            let entered = async {
+                let entry = Client::query_entry(self.gate, &options, &name, Some(&room)).await?;
+                let mut client = Client::connect((entry.host, entry.port), &options).await?;
+                client.enter(&name, &room).await?;
+                Ok::<_, Error>(client)
+            };
+            match entered.await {
+                Ok(client) => return client,
+                Err(error) if Instant::now() > deadline => panic!("{name}: {error}"),
+                Err(_) => sleep(Duration::from_millis(200)).await,
+            }
+        }
+    }
+}
+
+/// Listens until the next phase.
+async fn stay(client: &mut Client, phase: &mut watch::Receiver<Phase>) {
+    loop {
+        tokio::select! {
+            event = client.next() => drop(event.unwrap()),
+            changed = phase.changed() => return changed.unwrap(),
+        }
+    }
 }
