@@ -237,6 +237,12 @@ impl Crowd {
         self.records.lock().lost.clone()
     }
 
+    /// All users there ever were, in the order of entering.
+    #[must_use]
+    pub fn users(&self) -> Vec<UserKey> {
+        (0..self.users.len()).map(UserKey).collect()
+    }
+
     /// A user's name and room.
     #[must_use]
     pub fn who(&self, user: UserKey) -> (String, String) {
