@@ -4,8 +4,8 @@
 //! `cargo test -p e2e --test faults` plays short versions. The figures of `docs/guarantees.md` come
 //! from the long ones, under the standard load (3 connectors, 3 chats, 600 users in 60 rooms, 300
 //! sends/s): `TANGELO_BIN_DIR=$PWD/target/release TANGELO_FAULTS=full cargo test -p e2e --test
-//! faults -- --test-threads 1 --nocapture`, once the three roles are built with `--release`. Figures are printed (`figure: …`), never asserted: a loaded machine is slow, not
-//! wrong.
+//! faults -- --test-threads 1 --nocapture`, once the three roles are built with `--release`.
+//! Figures are printed (`figure: …`), never asserted: a loaded machine is slow, not wrong.
 
 #![expect(clippy::unwrap_used, reason = "a test's helpers may panic")]
 
