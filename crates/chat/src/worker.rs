@@ -277,8 +277,9 @@ impl Worker {
             ToOwner::Attached { rooms, .. } => {
                 tracing::debug!(shard = %frame.shard, term = %frame.term, rooms, connector, "attached");
             }
-            ToOwner::Join { room, session, user } => {
-                tracing::debug!(session = session.0, %room, %user, connector, "join");
+            ToOwner::Join { room, session, user, ticket } => {
+                let comes_back = ticket.is_some_and(|ticket| ticket.seen.is_some());
+                tracing::debug!(session = session.0, %room, %user, comes_back, connector, "join");
             }
             ToOwner::Leave { room, session } => {
                 tracing::debug!(session = session.0, %room, connector, "leave");
@@ -299,6 +300,16 @@ impl Worker {
                     session = member.map(|member| member.session.0), number = number.map(|it| it.0),
                     from = member.map(|member| self.name(member.connector)),
                     %room, position = %event.position, %connector, "event out"
+                );
+            }
+            ToRelay::Welcome { room, session, welcome } => {
+                let (outcome, events) = (welcome.outcome.name(), welcome.events.len());
+                tracing::debug!(session = session.0, %room, outcome, events, %connector, "welcome");
+            }
+            ToRelay::Repeated { room, session, number, position } => {
+                tracing::debug!(
+                    session = session.0, number = number.0, %room, %position, %connector,
+                    "said before"
                 );
             }
             ToRelay::JoinRefused { room, session, code } => {

@@ -119,7 +119,7 @@ async fn answer(socket: &mut Socket, options: &pomelo::Options, id: RequestId, c
             socket.send(&pomelo::encode_kick("as you wish", Encoding::Utf8)).await;
             return;
         }
-        Call::Send { content, target } => {
+        Call::Send { content, target, .. } => {
             let push = wire::Push::Chat { content, from: &alice, target };
             let package = options.encode_push(&push, Encoding::Utf8).unwrap();
             socket.send(&package).await;

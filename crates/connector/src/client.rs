@@ -7,7 +7,8 @@ use std::sync::{
 
 use cluster::shard_of;
 use frontend::{Application, Client, Handler, Outbound};
-use model::{Code, SessionId};
+use model::{Code, Resume, ResumeKey, SessionId};
+use room::message::Ticket;
 use session::{Call, CloseReason, RequestKey};
 use wire::{Dialect, Reply};
 
@@ -60,20 +61,21 @@ impl Handler for Entrant {
         let session = self.session;
         if matches!(call, Call::Enter { .. }) {
             // A session enters again only if it was refused; its first place must forget it.
-            self.leave().await;
+            self.leave(false).await;
         }
         let (shard, input) = match (call, &self.place) {
-            (Call::Enter { user, room }, _) => {
+            (Call::Enter { user, room, resume }, _) => {
                 let place = Place { shard: shard_of(&room), room };
                 self.place = Some(place.clone());
                 let shard = place.shard;
                 let outbound = self.outbound.clone();
-                (shard, Input::Enter { place, session, user, key, dialect, outbound })
+                let ticket = (dialect == Dialect::Modern).then(|| ticket(resume));
+                (shard, Input::Enter { place, session, user, ticket, key, dialect, outbound })
             }
-            (Call::Say { number, target, content }, Some(place)) => {
+            (Call::Say { number, target, content, id }, Some(place)) => {
                 let place = place.clone();
                 let shard = place.shard;
-                (shard, Input::Say { place, session, number, target, content, key })
+                (shard, Input::Say { place, session, number, target, content, id, key })
             }
             (Call::Say { .. }, None) => {
                 let reply = Reply::Refused { code: Code::Unauthorized, error: false };
@@ -89,17 +91,31 @@ impl Handler for Entrant {
         self.clients.workers.shard(shard, input).await;
     }
 
-    async fn closed(&mut self, _reason: &CloseReason) {
-        self.leave().await;
+    async fn closed(&mut self, reason: &CloseReason) {
+        self.leave(reason.is_loss()).await;
         self.clients.connected.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
 impl Entrant {
-    async fn leave(&mut self) {
+    async fn leave(&mut self, lost: bool) {
         if let Some(place) = self.place.take() {
             let (shard, session) = (place.shard, self.session);
-            self.clients.workers.shard(shard, Input::Leave { place, session }).await;
+            self.clients.workers.shard(shard, Input::Leave { place, session, lost }).await;
+        }
+    }
+}
+
+/// What a client may come back with: who comes back keeps its key, others get a new one.
+fn ticket(resume: Option<Resume>) -> Ticket {
+    match resume {
+        Some(Resume { key, position }) => Ticket { key, seen: Some(position) },
+        None => {
+            let mut bytes = [0; 16];
+            // Without randomness no process starts; a node that has lost it gives out keys that
+            // are no worse than none.
+            let _ = getrandom::fill(&mut bytes);
+            Ticket { key: ResumeKey(u128::from_ne_bytes(bytes)), seen: None }
         }
     }
 }

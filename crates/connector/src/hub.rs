@@ -7,13 +7,16 @@ use std::{
 
 use bytes::Bytes;
 use frontend::Outbound;
-use model::{Code, SendNumber, SessionId, UserName};
+use model::{Code, Position, SendNumber, SessionId, UserName};
 use room::{
     Push,
-    message::{Body, Event},
+    message::{Body, Event, Member, Welcome},
 };
 use session::{CloseReason, RequestKey};
-use wire::{Dialect, Reply, pomelo::Options};
+use wire::{
+    Dialect, Entered, Reply, Stamp,
+    pomelo::{Options, modern},
+};
 
 /// The sessions of one worker that have asked to enter a room.
 #[derive(Debug)]
@@ -70,11 +73,33 @@ impl Hub {
     }
 
     /// Tells a client that it is in.
-    pub(crate) fn entered(&mut self, session: SessionId, users: Vec<UserName>) {
+    pub(crate) fn entered(
+        &mut self,
+        session: SessionId,
+        users: Vec<UserName>,
+        position: Position,
+        welcome: Option<Welcome>,
+    ) {
         if let Some(client) = self.sessions.get_mut(&session)
             && let Some(key) = client.entering.take()
         {
-            client.outbound.reply(key, Reply::Users(users));
+            let reply = match welcome {
+                None => Reply::Users(users),
+                Some(Welcome { outcome, stay, events }) => {
+                    let (key, events) = (stay.key, in_json(&events));
+                    Reply::Entered(Box::new(Entered { outcome, users, position, key, events }))
+                }
+            };
+            client.outbound.reply(key, reply);
+        }
+    }
+
+    /// Tells a client that its send has a position.
+    pub(crate) fn placed(&mut self, session: SessionId, number: SendNumber, position: Position) {
+        if let Some(client) = self.sessions.get_mut(&session)
+            && let Some(key) = client.answers(number)
+        {
+            client.outbound.reply(key, client.done(position));
         }
     }
 
@@ -107,10 +132,10 @@ impl Hub {
         &mut self,
         sessions: &[SessionId],
         except: Option<SessionId>,
-        push: &Push,
+        (push, position): (&Push, Position),
         answered: Option<(SessionId, SendNumber)>,
     ) -> usize {
-        let mut encoded = Encoded::new(push);
+        let mut encoded = Encoded::new(push, position);
         let mut told = 0;
         for session in sessions {
             if Some(*session) == except {
@@ -125,16 +150,16 @@ impl Hub {
             match (frame, key) {
                 (Some(frame), Some(key)) => {
                     let reply_first = client.dialect.reply_before_push();
-                    outbound.push_and_reply(frame, key, Reply::Done, reply_first)
+                    outbound.push_and_reply(frame, key, client.done(position), reply_first)
                 }
                 (Some(frame), None) => outbound.push(frame),
-                (None, Some(key)) => outbound.reply(key, Reply::Done),
+                (None, Some(key)) => outbound.reply(key, client.done(position)),
                 (None, None) => continue,
             };
         }
         // The sender may have left the audience between its send and now.
         if let Some((sender, number)) = answered.filter(|(sender, _)| !sessions.contains(sender)) {
-            self.said(sender, number, Code::Ok);
+            self.placed(sender, number, position);
         }
         told
     }
@@ -146,6 +171,11 @@ impl Client {
         // Answers come in the order of the sends, but for refusals that need no owner.
         let at = self.saying.iter().position(|(said, _)| *said == number)?;
         self.saying.remove(at).map(|(_, key)| key)
+    }
+
+    /// The answer to a send that has this position.
+    fn done(&self, position: Position) -> Reply {
+        if self.dialect == Dialect::Modern { Reply::Placed(position) } else { Reply::Done }
     }
 
     fn answer(&mut self, number: SendNumber, code: Code) {
@@ -169,19 +199,32 @@ impl Client {
 /// One push in the bytes of each dialect that somebody in the room speaks.
 struct Encoded<'a> {
     push: Option<wire::Push<'a>>,
+    stamp: Stamp<'a>,
     frames: Vec<(Dialect, Option<Bytes>)>,
 }
 
 impl<'a> Encoded<'a> {
-    fn new(push: &'a Push) -> Self {
-        Self { push: in_wire_terms(push), frames: Vec::new() }
+    fn new(push: &'a Push, position: Position) -> Self {
+        let id = match push {
+            Push::Chat(event) => event.message_id().map(|(_, id)| id),
+            Push::Add(_) | Push::Leave(_) => None,
+        };
+        let stamp = Stamp { position, id };
+        Self { push: in_wire_terms(push), stamp, frames: Vec::new() }
     }
 
     fn of(&mut self, dialect: Dialect, options: &Options) -> Option<Bytes> {
         if let Some((_, frame)) = self.frames.iter().find(|(known, _)| *known == dialect) {
             return frame.clone();
         }
-        let frame = self.push.as_ref().and_then(|push| dialect.encode_push(push, options));
+        let frame = self.push.as_ref().and_then(|push| match dialect {
+            Dialect::Modern => modern::encode_push(push, Some(self.stamp)),
+            Dialect::Pomelo
+            | Dialect::PomeloCesu8
+            | Dialect::Pitaya
+            | Dialect::SocketIo09
+            | Dialect::SocketIo1 => dialect.encode_push(push, options),
+        });
         self.frames.push((dialect, frame.clone()));
         frame
     }
@@ -200,6 +243,28 @@ fn chat(event: &Event) -> Option<wire::Push<'_>> {
         Body::Said { from, shown, content, .. } | Body::Whispered { from, shown, content, .. } => {
             Some(wire::Push::Chat { content, from: &from.user, target: shown })
         }
-        Body::Joined(_) | Body::Left(_) | Body::Hidden => None,
+        Body::Joined(_) | Body::Left(_) | Body::Moved { .. } | Body::Hidden => None,
     }
+}
+
+/// Events as the pushes that a client would have had, in a JSON array.
+fn in_json(events: &[Arc<Event>]) -> String {
+    let mut json = b"[".to_vec();
+    for event in events {
+        let push = match &event.body {
+            Body::Joined(Member { user, .. }) => Some(wire::Push::Add { user }),
+            Body::Left(Member { user, .. }) => Some(wire::Push::Leave { user }),
+            Body::Said { .. } | Body::Whispered { .. } => chat(event),
+            Body::Moved { .. } | Body::Hidden => None,
+        };
+        let Some(push) = push else { continue };
+        if json.len() > 1 {
+            json.push(b',');
+        }
+        let id = event.message_id().map(|(_, id)| id);
+        let stamp = Stamp { position: event.position, id };
+        modern::write_push(&mut json, &push, Some(stamp));
+    }
+    json.push(b']');
+    String::from_utf8(json).unwrap_or_else(|_| "[]".to_owned())
 }

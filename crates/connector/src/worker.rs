@@ -9,12 +9,12 @@ use daemon::Tasks;
 use frontend::Outbound;
 use metrics::{counter, gauge};
 use model::{
-    Code, Content, Incarnation, NodeId, RoomId, SendNumber, SessionId, Shard, Target, Time,
-    UserName, limits,
+    Content, Incarnation, MessageId, NodeId, Outcome, Position, RoomId, SendNumber, SessionId,
+    Shard, Target, Time, UserName, limits,
 };
 use room::{
     Push, RelayEffect, RelayEvent, Relays,
-    message::{Frame, ToOwner, ToRelay},
+    message::{Frame, Ticket, ToOwner, ToRelay},
 };
 use rpc::link::Sender;
 use session::{CloseReason, RequestKey};
@@ -53,6 +53,7 @@ pub(crate) enum Input {
         place: Place,
         session: SessionId,
         user: UserName,
+        ticket: Option<Ticket>,
         key: RequestKey,
         dialect: Dialect,
         outbound: Outbound,
@@ -64,10 +65,11 @@ pub(crate) enum Input {
         number: SendNumber,
         target: Target,
         content: Content,
+        id: Option<MessageId>,
         key: RequestKey,
     },
-    /// A client is gone.
-    Leave { place: Place, session: SessionId },
+    /// A client is gone; `lost` says that it may not have meant to.
+    Leave { place: Place, session: SessionId, lost: bool },
 }
 
 /// Queues into all workers.
@@ -203,23 +205,26 @@ impl Worker {
                 place: Place { shard, room },
                 session,
                 user,
+                ticket,
                 key,
                 dialect,
                 outbound,
             } => {
                 tracing::debug!(session = session.0, %room, %user, "enter");
                 self.hub.enter(session, outbound, dialect, key);
-                self.handle(RelayEvent::Enter { shard, room, session, user });
+                self.handle(RelayEvent::Enter { shard, room, session, user, ticket });
             }
-            Input::Say { place: Place { shard, room }, session, number, target, content, key } => {
+            Input::Say { place, session, number, target, content, id, key } => {
+                let Place { shard, room } = place;
                 tracing::debug!(session = session.0, %room, number = number.0, "say");
                 self.hub.say(session, number, key);
-                self.handle(RelayEvent::Say { shard, room, session, number, target, content });
+                let say = RelayEvent::Say { shard, room, session, number, target, content, id };
+                self.handle(say);
             }
-            Input::Leave { place: Place { shard, room }, session } => {
-                tracing::debug!(session = session.0, %room, "leave");
+            Input::Leave { place: Place { shard, room }, session, lost } => {
+                tracing::debug!(session = session.0, %room, lost, "leave");
                 self.hub.leave(session);
-                self.handle(RelayEvent::Leave { shard, room, session });
+                self.handle(RelayEvent::Leave { shard, room, session, lost });
             }
         }
     }
@@ -237,12 +242,12 @@ impl Worker {
     fn apply(&mut self, effect: RelayEffect) {
         match effect {
             RelayEffect::Frame { to, frame } => self.send(to, frame),
-            RelayEffect::Push { sessions, except, push, answered } => {
-                self.push(&sessions, except, &push, answered);
+            RelayEffect::Push { sessions, except, push, position, answered } => {
+                self.push(&sessions, except, (&push, position), answered);
             }
             RelayEffect::Said { session, number, position } => {
                 tracing::debug!(session = session.0, number = number.0, %position, "said");
-                self.hub.said(session, number, Code::Ok);
+                self.hub.placed(session, number, position);
             }
             RelayEffect::SayRefused { session, number, code } => {
                 counter!("tangelo_connector_says_refused_total", "code" => code.to_string())
@@ -250,10 +255,11 @@ impl Worker {
                 tracing::debug!(session = session.0, number = number.0, %code, "say refused");
                 self.hub.said(session, number, code);
             }
-            RelayEffect::Entered { session, users } => {
-                counter!("tangelo_connector_entered_total").increment(1);
-                tracing::debug!(session = session.0, users = users.len(), "entered");
-                self.hub.entered(session, users);
+            RelayEffect::Entered { session, users, position, welcome } => {
+                let outcome = welcome.as_ref().map_or(Outcome::Joined, |it| it.outcome).name();
+                counter!("tangelo_connector_entered_total", "outcome" => outcome).increment(1);
+                tracing::debug!(session = session.0, users = users.len(), outcome, "entered");
+                self.hub.entered(session, users, position, welcome);
             }
             RelayEffect::EnterRefused { session, code } => {
                 counter!("tangelo_connector_enters_refused_total", "code" => code.to_string())
@@ -264,6 +270,10 @@ impl Worker {
             RelayEffect::Expel { session } => {
                 tracing::info!(session = session.0, "session lost its place in the room");
                 self.hub.close(session, CloseReason::Expelled);
+            }
+            RelayEffect::Supersede { session } => {
+                tracing::debug!(session = session.0, "came back as another session");
+                self.hub.close(session, CloseReason::Superseded);
             }
             RelayEffect::CutLink(peer) => self.cut(peer, "an event is missing"),
             RelayEffect::StaleFrame { shard, from, term } => {
@@ -281,10 +291,10 @@ impl Worker {
         &mut self,
         sessions: &[SessionId],
         except: Option<SessionId>,
-        push: &Push,
+        (push, position): (&Push, Position),
         answered: Option<(SessionId, SendNumber)>,
     ) {
-        let told = self.hub.push(sessions, except, push, answered);
+        let told = self.hub.push(sessions, except, (push, position), answered);
         if let Push::Chat(event) = push {
             let (session, number) = answered.unzip();
             tracing::debug!(

@@ -6,6 +6,7 @@
 pub mod code;
 pub mod ids;
 pub mod limits;
+mod resume;
 pub mod time;
 
 pub use code::Code;
@@ -13,4 +14,5 @@ pub use ids::{
     Content, Incarnation, MemberId, NameError, NameRule, NodeId, Position, Role, RoomId,
     SendNumber, SessionId, Shard, Target, Term, UserName,
 };
+pub use resume::{MessageId, Outcome, Resume, ResumeKey};
 pub use time::Time;

@@ -112,6 +112,23 @@ pub const SNAPSHOT_BYTES_MAX: usize = 64 * 1024;
 pub const ROOM_MEMBERS_MAX: usize = 100_000;
 /// Above this many members a room's joins and leaves are not pushed one by one.
 pub const PRESENCE_MEMBERS_MAX: usize = 1_000;
+/// Events that a newcomer that knows Tangelo is shown of what was said before.
+pub const HISTORY_EVENTS_MAX: usize = 50;
+/// Longest name that a client gives to a message, in characters: a UUID takes 36.
+pub const MESSAGE_ID_CHARS_MAX: usize = 64;
+/// How long a repeated message id is recognised.
+pub const MESSAGE_ID_WINDOW: Duration = Duration::from_secs(300);
+/// Message ids remembered per room, at some 150 bytes each; past it the oldest are forgotten.
+pub const MESSAGE_IDS_MAX: usize = 4096;
+/// How long a member that can come back stays when its connection is lost, before it leaves.
+pub const RETURN_GRACE: Duration = Duration::from_secs(5);
+/// How long after it left a member can come back and be told what it missed.
+pub const RESUME_WINDOW: Duration = Duration::from_secs(120);
+/// Members of a room that have left and may come back; past it the oldest are forgotten, and come
+/// back as if they had been away for too long.
+pub const DEPARTED_MAX: usize = 1000;
+/// How long a client that is told to try again later is told to wait.
+pub const RETRY_AFTER: Duration = Duration::from_millis(500);
 /// How long a member stays when its connector's link is lost, before it leaves.
 pub const CONNECTOR_GRACE: Duration = Duration::from_secs(5);
 /// How long a connector that is gone may be the only one that heard the last words of an owner
@@ -242,5 +259,6 @@ const _: () = {
         LINK_KEEPALIVE.as_millis() + LINK_KEEPALIVE_TIMEOUT.as_millis()
             < ATTACH_TIMEOUT.as_millis()
     );
+    assert!(RETURN_GRACE.as_millis() < RESUME_WINDOW.as_millis());
     assert!(SHARD_COUNT.is_power_of_two());
 };

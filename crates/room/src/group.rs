@@ -8,9 +8,9 @@ use std::{
 use model::{Code, Incarnation, MemberId, Position, RoomId, Shard, Term, Time, limits};
 
 use crate::{
-    message::{self, Frame, Member, RoomState, Snapshot, ToOwner, ToRelay},
+    message::{self, Body, Frame, Member, RoomState, Snapshot, Ticket, ToOwner, ToRelay},
     owner::Effect,
-    room::Room,
+    room::{Entered, Room, Said, Saying},
     takeover,
 };
 
@@ -26,6 +26,8 @@ pub(crate) struct Group {
     pub(crate) absent: BTreeMap<Incarnation, Time>,
     /// States of a connector that has not said `Attached` yet.
     pub(crate) arriving: BTreeMap<Incarnation, Vec<RoomState>>,
+    /// Rooms that nobody is in, and until when somebody may come back.
+    pub(crate) empty: BTreeSet<(Time, RoomId)>,
     /// A room that emptied and comes back goes on after this number, so that no position is used
     /// twice.
     pub(crate) floor: u64,
@@ -74,6 +76,7 @@ impl Group {
             attached: BTreeSet::new(),
             absent: BTreeMap::new(),
             arriving: BTreeMap::new(),
+            empty: BTreeSet::new(),
             floor: 0,
         }
     }
@@ -104,7 +107,7 @@ impl Group {
                     *cut_off |= !in_step;
                     self.open_if_complete(now, shard, out);
                 } else {
-                    self.attach(shard, from, &arrived, out);
+                    self.attach(now, shard, from, &arrived, out);
                 }
             }
             // A connector talks only after it attached; the state that it sends then says it all.
@@ -113,22 +116,27 @@ impl Group {
             {
                 out.push(Effect::StaleFrame { shard, from, term: self.term });
             }
-            ToOwner::Join { room, session, user } => {
+            ToOwner::Join { room, session, user, ticket } => {
                 let id = MemberId { connector: from, session };
-                self.join(shard, room, Member { id, user }, out);
+                self.join(now, shard, room, (Member { id, user }, ticket), out);
             }
             ToOwner::Leave { room, session } => {
-                self.leave(shard, &room, MemberId { connector: from, session }, out);
+                self.leave(now, shard, &room, MemberId { connector: from, session }, out);
             }
-            ToOwner::Say { room, session, number, target, content } => {
-                let id = MemberId { connector: from, session };
+            ToOwner::Say { room, session, number, target, content, id } => {
+                let member = MemberId { connector: from, session };
+                let saying = Saying { number, target, content, id };
                 let said = match self.rooms.get_mut(&room) {
-                    Some(known) => known.say(id, number, &target, content),
+                    Some(known) => known.say(now, member, saying),
                     None => Err(Code::Unauthorized),
                 };
                 match said {
-                    Ok(Some(event)) => self.broadcast(shard, &room, &event, out),
-                    Ok(None) => {}
+                    Ok(Said::Now(event)) => self.broadcast(shard, &room, &event, out),
+                    Ok(Said::Before) => {}
+                    Ok(Said::Repeated(position)) => {
+                        let message = ToRelay::Repeated { room, session, number, position };
+                        out.push(self.to(shard, from, message));
+                    }
                     Err(code) => {
                         let message = ToRelay::SayRefused { room, session, number, code };
                         out.push(self.to(shard, from, message));
@@ -173,7 +181,7 @@ impl Group {
         let (term, rooms) = (self.term, self.rooms.len());
         out.push(Effect::Opened { shard, term, rooms, reset, merged });
         for (connector, states) in &states {
-            self.attach(shard, *connector, states, out);
+            self.attach(now, shard, *connector, states, out);
         }
     }
 
@@ -194,7 +202,8 @@ impl Group {
         let attached = states.keys().copied().collect();
         let (mut resets, mut merged) = (0, 0);
         for (room, views) in views {
-            let Some(rebuilt) = takeover::rebuild(self.term, complete, &attached, &views) else {
+            let Some(rebuilt) = takeover::rebuild(now, self.term, complete, &attached, &views)
+            else {
                 continue;
             };
             resets += usize::from(!rebuilt.continuous);
@@ -212,6 +221,7 @@ impl Group {
     /// has not seen of each room.
     fn attach(
         &mut self,
+        now: Time,
         shard: Shard,
         connector: Incarnation,
         states: &[RoomState],
@@ -219,7 +229,7 @@ impl Group {
     ) {
         self.absent.remove(&connector);
         self.attached.remove(&connector);
-        self.remove_members_not_in(shard, connector, states, out);
+        self.remove_members_not_in(now, shard, connector, states, out);
         let (mut events, mut snapshots) = (0, 0);
         for state in states {
             let seen = state.position != Position::default();
@@ -227,10 +237,10 @@ impl Group {
             match known.and_then(|room| room.repair(connector, state.position)) {
                 Some(missed) => {
                     events += missed.len();
-                    self.repair(shard, connector, &state.room, missed, out);
+                    self.repair(now, shard, connector, (&state.room, missed), out);
                 }
                 None => {
-                    self.take_back_joins(shard, connector, state, out);
+                    self.take_back_joins(now, shard, connector, state, out);
                     // Whoever has not seen the room gets a snapshot with its first join.
                     if seen {
                         snapshots += 1;
@@ -250,32 +260,31 @@ impl Group {
     /// thereby gets all that came after it.
     fn repair(
         &mut self,
+        now: Time,
         shard: Shard,
         connector: Incarnation,
-        room: &RoomId,
-        missed: Vec<Arc<message::Event>>,
+        (room, missed): (&RoomId, Vec<Arc<message::Event>>),
         out: &mut Vec<Effect>,
     ) {
         for event in missed {
             let message = ToRelay::Event { room: room.clone(), event };
             out.push(self.to(shard, connector, message));
         }
-        if self.rooms.get(room).is_some_and(|known| known.members().is_empty()) {
-            self.drop_room(room);
-        }
+        self.drop_if_over(now, room);
     }
 
     /// Takes back the joins that a connector was never told of, if what came after them is not at
     /// hand: their sessions would lack it. They ask again, and join anew.
     fn take_back_joins(
         &mut self,
+        now: Time,
         shard: Shard,
         connector: Incarnation,
         state: &RoomState,
         out: &mut Vec<Effect>,
     ) {
         for session in &state.entering {
-            self.leave(shard, &state.room, MemberId { connector, session: *session }, out);
+            self.leave(now, shard, &state.room, MemberId { connector, session: *session }, out);
         }
     }
 
@@ -303,6 +312,7 @@ impl Group {
     /// Members of a connector that it does not list any more have left while it was away.
     fn remove_members_not_in(
         &mut self,
+        now: Time,
         shard: Shard,
         connector: Incarnation,
         states: &[RoomState],
@@ -322,19 +332,20 @@ impl Group {
             .filter(|(room, id)| !listed.contains(&(room, *id)))
             .collect();
         for (room, id) in gone {
-            self.leave(shard, &room, id, out);
+            self.leave(now, shard, &room, id, out);
         }
     }
 
     pub(crate) fn remove_members_of(
         &mut self,
+        now: Time,
         shard: Shard,
         connector: Incarnation,
         out: &mut Vec<Effect>,
     ) {
         let gone: Vec<(RoomId, MemberId)> = self.members_of(connector).collect();
         for (room, id) in gone {
-            self.leave(shard, &room, id, out);
+            self.leave(now, shard, &room, id, out);
         }
     }
 
@@ -348,7 +359,14 @@ impl Group {
         })
     }
 
-    fn join(&mut self, shard: Shard, room: RoomId, member: Member, out: &mut Vec<Effect>) {
+    fn join(
+        &mut self,
+        now: Time,
+        shard: Shard,
+        room: RoomId,
+        (member, ticket): (Member, Option<Ticket>),
+        out: &mut Vec<Effect>,
+    ) {
         let MemberId { connector, session } = member.id;
         let position = self.first_position();
         let known = self.rooms.entry(room.clone()).or_insert_with(|| Room::new(position));
@@ -360,12 +378,18 @@ impl Group {
             applied: Vec::new(),
             tail: known.last_events(connector),
         });
-        match known.join(member) {
-            Ok(Some(event)) => {
+        match known.join(now, member, ticket) {
+            Ok(Some(Entered { event, welcome })) => {
                 if let Some(snapshot) = before {
                     out.push(self.to(shard, connector, ToRelay::Snapshot(snapshot)));
                 }
+                if let Some(welcome) = welcome {
+                    let room = room.clone();
+                    let message = ToRelay::Welcome { room, session, welcome };
+                    out.push(self.to(shard, connector, message));
+                }
                 self.broadcast(shard, &room, &event, out);
+                self.tell_left_behind(shard, &room, &event, out);
             }
             Ok(None) => {}
             Err(code) => {
@@ -374,15 +398,67 @@ impl Group {
         }
     }
 
-    fn leave(&mut self, shard: Shard, room: &RoomId, id: MemberId, out: &mut Vec<Effect>) {
+    /// Tells the connector that a member moved away from, if it has no other members here.
+    fn tell_left_behind(
+        &self,
+        shard: Shard,
+        room: &RoomId,
+        event: &Arc<message::Event>,
+        out: &mut Vec<Effect>,
+    ) {
+        let Body::Moved { from, .. } = &event.body else { return };
+        let has_more = |known: &Room| known.members().group(from.connector).is_some();
+        let is_told = self.rooms.get(room).is_some_and(has_more);
+        if !is_told && self.attached.contains(&from.connector) {
+            let message = ToRelay::Event { room: room.clone(), event: Arc::clone(event) };
+            out.push(self.to(shard, from.connector, message));
+        }
+    }
+
+    fn leave(
+        &mut self,
+        now: Time,
+        shard: Shard,
+        room: &RoomId,
+        id: MemberId,
+        out: &mut Vec<Effect>,
+    ) {
         let Some(known) = self.rooms.get_mut(room) else {
             return;
         };
-        let Some(event) = known.leave(id) else { return };
-        if known.members().is_empty() {
-            self.drop_room(room);
-        } else {
+        let Some(event) = known.leave(now, id) else { return };
+        if !self.drop_if_over(now, room) {
             self.broadcast(shard, room, &event, out);
+        }
+    }
+
+    /// Drops a room that nobody is in and nobody can come back to; notes when nobody can any more.
+    /// True if it was dropped.
+    fn drop_if_over(&mut self, now: Time, room: &RoomId) -> bool {
+        let Some(known) = self.rooms.get_mut(room).filter(|known| known.members().is_empty())
+        else {
+            return false;
+        };
+        match known.awaits(now) {
+            Some(until) => {
+                self.empty.insert((until, room.clone()));
+                false
+            }
+            None => {
+                self.floor = self.floor.max(known.position().seq);
+                self.rooms.remove(room);
+                true
+            }
+        }
+    }
+
+    /// Drops the rooms whose time has come.
+    pub(crate) fn drop_empty(&mut self, now: Time) {
+        while let Some((at, _)) = self.empty.first()
+            && *at <= now
+        {
+            let Some((_, room)) = self.empty.pop_first() else { return };
+            self.drop_if_over(now, &room);
         }
     }
 
@@ -408,11 +484,5 @@ impl Group {
 
     fn first_position(&self) -> Position {
         Position { generation: self.term, seq: self.floor }
-    }
-
-    fn drop_room(&mut self, room: &RoomId) {
-        if let Some(known) = self.rooms.remove(room) {
-            self.floor = self.floor.max(known.position().seq);
-        }
     }
 }

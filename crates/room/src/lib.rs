@@ -32,6 +32,7 @@
 //!
 //! Both machines take events with the time and append effects; they do no I/O.
 
+mod dedup;
 mod group;
 pub mod members;
 pub mod message;

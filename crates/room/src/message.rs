@@ -6,8 +6,8 @@
 use std::sync::Arc;
 
 use model::{
-    Code, Content, Incarnation, MemberId, Position, RoomId, SendNumber, SessionId, Shard, Target,
-    Term, UserName,
+    Code, Content, Incarnation, MemberId, MessageId, Outcome, Position, ResumeKey, RoomId,
+    SendNumber, SessionId, Shard, Target, Term, UserName,
 };
 
 /// A message with the ownership it belongs to.
@@ -42,6 +42,8 @@ pub enum ToOwner {
         session: SessionId,
         /// The name it wants, unique in the room.
         user: UserName,
+        /// For clients that can come back.
+        ticket: Option<Ticket>,
     },
     /// A session is no member any more.
     Leave {
@@ -62,7 +64,18 @@ pub enum ToOwner {
         target: Target,
         /// What is said.
         content: Content,
+        /// The client's own name for it; one name of one user is applied once.
+        id: Option<MessageId>,
     },
+}
+
+/// How a session that wants in can come back later, or comes back now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ticket {
+    /// By what it will be known. Who comes back keeps its key.
+    pub key: ResumeKey,
+    /// What it has seen, if it comes back.
+    pub seen: Option<Position>,
 }
 
 /// What the owner of a shard says to a connector.
@@ -80,6 +93,26 @@ pub enum ToRelay {
         room: RoomId,
         /// The event.
         event: Arc<Event>,
+    },
+    /// What an entrant with a ticket is told; the event that makes it a member follows.
+    Welcome {
+        /// The room.
+        room: RoomId,
+        /// The session that asked.
+        session: SessionId,
+        /// What it is told.
+        welcome: Welcome,
+    },
+    /// A send had a position already, under its message id.
+    Repeated {
+        /// The room.
+        room: RoomId,
+        /// The session that asked.
+        session: SessionId,
+        /// Which send.
+        number: SendNumber,
+        /// Where it stands.
+        position: Position,
     },
     /// A join was refused.
     JoinRefused {
@@ -101,6 +134,27 @@ pub enum ToRelay {
         /// Why.
         code: Code,
     },
+}
+
+/// What an entrant with a ticket is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Welcome {
+    /// What became of it.
+    pub outcome: Outcome,
+    /// Its stay in the room.
+    pub stay: Stay,
+    /// What it missed, or what was said last.
+    pub events: Vec<Arc<Event>>,
+}
+
+/// A membership that can be taken up again by another session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stay {
+    /// Who has it may.
+    pub key: ResumeKey,
+    /// The number of the event by which it began. Nothing before it may be told to who comes back:
+    /// the name may have been another's.
+    pub since: u64,
 }
 
 /// One connector's view of a room: what a new owner rebuilds the room from.
@@ -127,6 +181,8 @@ pub struct OwnMember {
     pub session: SessionId,
     /// The highest number of its sends that the owner has applied, as far as this end knows.
     pub applied: SendNumber,
+    /// For clients that can come back. Only what connectors say has it.
+    pub stay: Option<Stay>,
 }
 
 /// A member and its name.
@@ -171,6 +227,13 @@ pub enum Body {
     Joined(Member),
     /// A member went.
     Left(Member),
+    /// A member is another session now: its client came back. Nobody is told.
+    Moved {
+        /// The session that it was.
+        from: MemberId,
+        /// The one that it is.
+        to: Member,
+    },
     /// A member said something to everyone.
     Said {
         /// Who.
@@ -181,6 +244,8 @@ pub enum Body {
         shown: Content,
         /// What was said.
         content: Content,
+        /// The client's own name for it.
+        id: Option<MessageId>,
     },
     /// A member said something to one member.
     Whispered {
@@ -194,6 +259,8 @@ pub enum Body {
         shown: Content,
         /// What was said.
         content: Content,
+        /// The client's own name for it.
+        id: Option<MessageId>,
     },
     /// A whisper between others: it takes a position, so that a relay can tell a missing event
     /// from one that is none of its business.
@@ -213,8 +280,32 @@ impl Event {
             Body::Whispered { .. }
             | Body::Joined(_)
             | Body::Left(_)
+            | Body::Moved { .. }
             | Body::Said { .. }
             | Body::Hidden => Arc::clone(self),
+        }
+    }
+
+    /// Whether it is the business of a client of this name that came back: what it missed. Whispers
+    /// are so up to the number `until`, and its own coming and going is not.
+    #[must_use]
+    pub fn is_for(&self, user: &UserName, until: u64) -> bool {
+        match &self.body {
+            Body::Joined(member) | Body::Left(member) => member.user != *user,
+            Body::Said { .. } => true,
+            Body::Whispered { to, .. } => to.user == *user && self.position.seq <= until,
+            Body::Moved { .. } | Body::Hidden => false,
+        }
+    }
+
+    /// The name that its sender gave it, and the sender's.
+    #[must_use]
+    pub fn message_id(&self) -> Option<(&UserName, &MessageId)> {
+        match &self.body {
+            Body::Said { from, id, .. } | Body::Whispered { from, id, .. } => {
+                id.as_ref().map(|id| (&from.user, id))
+            }
+            Body::Joined(_) | Body::Left(_) | Body::Moved { .. } | Body::Hidden => None,
         }
     }
 
@@ -225,7 +316,7 @@ impl Event {
             Body::Said { from, number, .. } | Body::Whispered { from, number, .. } => {
                 Some((from.id, *number))
             }
-            Body::Joined(_) | Body::Left(_) | Body::Hidden => None,
+            Body::Joined(_) | Body::Left(_) | Body::Moved { .. } | Body::Hidden => None,
         }
     }
 
@@ -236,7 +327,7 @@ impl Event {
             Body::Said { content, shown, .. } | Body::Whispered { content, shown, .. } => {
                 content.len() + shown.len()
             }
-            Body::Joined(_) | Body::Left(_) | Body::Hidden => 0,
+            Body::Joined(_) | Body::Left(_) | Body::Moved { .. } | Body::Hidden => 0,
         };
         text + size_of::<Self>()
     }

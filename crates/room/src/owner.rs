@@ -123,7 +123,8 @@ impl Owner {
     /// How many rooms have members.
     #[must_use]
     pub fn rooms(&self) -> usize {
-        self.shards.values().map(|group| group.rooms.len()).sum()
+        let rooms = self.shards.values().flat_map(|group| group.rooms.values());
+        rooms.filter(|room| !room.members().is_empty()).count()
     }
 
     /// How many members there are in all rooms.
@@ -245,6 +246,10 @@ impl Owner {
         };
         let attaching = matches!(message, ToOwner::Attached { .. });
         group.hear(now, shard, from, message, out);
+        let empty = group.empty.first().map(|(at, _)| *at);
+        if let Some(at) = empty {
+            wake_at(&mut self.timeout, at);
+        }
         if attaching {
             self.wake_for_absent();
         }
@@ -265,15 +270,24 @@ impl Owner {
                 .collect();
             for connector in overdue {
                 group.absent.remove(&connector);
-                group.remove_members_of(*shard, connector, out);
+                group.remove_members_of(now, *shard, connector, out);
             }
+            group.drop_empty(now);
         }
         self.timeout = None;
         self.wake_for_absent();
+        self.wake_for_empty();
         for group in self.shards.values() {
             if let Phase::Opening { deadline, .. } = group.phase {
                 wake_at(&mut self.timeout, deadline);
             }
+        }
+    }
+
+    fn wake_for_empty(&mut self) {
+        let earliest = self.shards.values().filter_map(|group| group.empty.first()).min();
+        if let Some((at, _)) = earliest {
+            wake_at(&mut self.timeout, *at);
         }
     }
 

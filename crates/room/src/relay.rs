@@ -1,19 +1,25 @@
 //! One relay, a connector's end of one room: local members, gap check, unanswered sends.
 
+mod own;
+
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
 };
 
 use model::{
-    Code, Content, Incarnation, MemberId, Position, RoomId, SendNumber, SessionId, Target, Time,
-    UserName, limits,
+    Code, Incarnation, MemberId, Outcome, Position, RoomId, SendNumber, SessionId, Time, UserName,
+    limits,
 };
 
+use self::own::Own;
 use crate::{
     members::Members,
-    message::{Body, Event, Member, OwnMember, RoomState, Snapshot, ToOwner},
+    message::{
+        Body, Event, Member, OwnMember, RoomState, Snapshot, Stay, Ticket, ToOwner, Welcome,
+    },
     relays::Effect,
+    room::Saying,
     tail::Tail,
 };
 
@@ -45,24 +51,6 @@ pub(crate) struct Relay {
     /// Since when no session is here. The relay lingers, as it may be the only one beside the owner
     /// that holds what was acknowledged last.
     idle_since: Option<Time>,
-}
-
-/// A session of this connector in the room.
-#[derive(Debug)]
-struct Own {
-    user: UserName,
-    /// Whether the owner has made it a member.
-    joined: bool,
-    /// The highest number of its sends known to be applied.
-    applied: SendNumber,
-    unanswered: VecDeque<Unanswered>,
-}
-
-#[derive(Debug)]
-struct Unanswered {
-    number: SendNumber,
-    target: Target,
-    content: Content,
 }
 
 /// What to do with an event of the room.
@@ -106,15 +94,39 @@ impl Relay {
     }
 
     /// Adds a session that wants in.
-    pub(crate) fn enter(&mut self, session: SessionId, user: UserName) -> ToOwner {
+    pub(crate) fn enter(
+        &mut self,
+        session: SessionId,
+        user: UserName,
+        ticket: Option<Ticket>,
+    ) -> ToOwner {
         let own = Own {
             user: user.clone(),
             joined: false,
+            ticket,
+            welcome: None,
+            stay: None,
+            lost: None,
             applied: SendNumber::default(),
             unanswered: VecDeque::new(),
         };
         self.own.insert(session, own);
-        ToOwner::Join { room: self.room.clone(), session, user }
+        ToOwner::Join { room: self.room.clone(), session, user, ticket }
+    }
+
+    /// Notes that a session's connection is lost. If its client can come back, it stays for the
+    /// grace; returns when that ends.
+    pub(crate) fn lose(&mut self, now: Time, session: SessionId) -> Option<Time> {
+        let own = self.own.get_mut(&session).filter(|own| own.joined && own.stay.is_some())?;
+        let until = now + limits::RETURN_GRACE;
+        own.lost = Some(until);
+        self.refresh_audience();
+        Some(until)
+    }
+
+    /// Whether the grace of a lost session is over.
+    pub(crate) fn is_overdue(&self, now: Time, session: SessionId) -> bool {
+        self.own.get(&session).and_then(|own| own.lost).is_some_and(|until| until <= now)
     }
 
     /// Takes a session out; the clean-up at the owner needs no answer.
@@ -134,20 +146,13 @@ impl Relay {
     /// # Errors
     ///
     /// `Unauthorized` if the session is not in the room, `SlowDown` if it has too many unanswered.
-    pub(crate) fn say(
-        &mut self,
-        session: SessionId,
-        number: SendNumber,
-        target: Target,
-        content: Content,
-    ) -> Result<ToOwner, Code> {
+    pub(crate) fn say(&mut self, session: SessionId, saying: Saying) -> Result<ToOwner, Code> {
         let own = self.own.get_mut(&session).ok_or(Code::Unauthorized)?;
         if own.unanswered.len() >= limits::SESSION_UNACKED_MAX {
             return Err(Code::SlowDown);
         }
-        let say = Unanswered { number, target, content };
-        let message = say.message(&self.room, session);
-        own.unanswered.push_back(say);
+        let message = saying.message(&self.room, session);
+        own.unanswered.push_back(saying);
         Ok(message)
     }
 
@@ -161,7 +166,11 @@ impl Relay {
                 .own
                 .iter()
                 .filter(|(_, own)| own.joined)
-                .map(|(session, own)| OwnMember { session: *session, applied: own.applied })
+                .map(|(session, own)| OwnMember {
+                    session: *session,
+                    applied: own.applied,
+                    stay: own.stay,
+                })
                 .collect(),
             entering: self
                 .own
@@ -189,6 +198,7 @@ impl Relay {
                 room: self.room.clone(),
                 session: *session,
                 user: own.user.clone(),
+                ticket: own.ticket,
             });
             let says = own.unanswered.iter().map(|say| say.message(&self.room, *session));
             join.into_iter().chain(says)
@@ -230,14 +240,16 @@ impl Relay {
         self.position = event.position;
         self.tail.push(Arc::clone(&event));
         match &event.body {
-            Body::Joined(member) => self.joined(member, out),
-            Body::Left(member) => self.left(member, out),
+            Body::Joined(member) => self.joined(member, event.position, out),
+            Body::Left(member) => self.left(member, event.position, out),
+            Body::Moved { from, to } => self.moved(*from, to, event.position, out),
             Body::Said { from, number, .. } => {
                 let answered = self.answered(from.id, *number, out);
                 out.push(Effect::Push {
                     sessions: Arc::clone(&self.audience),
                     except: None,
                     push: Push::Chat(Arc::clone(&event)),
+                    position: event.position,
                     answered: answered.then_some((from.id.session, *number)),
                 });
             }
@@ -251,6 +263,7 @@ impl Relay {
                         sessions: Arc::new([to.id.session]),
                         except: None,
                         push: Push::Chat(Arc::clone(&event)),
+                        position: event.position,
                         answered: None,
                     });
                 }
@@ -271,7 +284,7 @@ impl Relay {
         for event in snapshot.tail {
             self.tail.push(event);
         }
-        for OwnMember { session, applied } in snapshot.applied {
+        for OwnMember { session, applied, .. } in snapshot.applied {
             if let Some(own) = self.own.get_mut(&session) {
                 own.forget(session, applied, out);
             }
@@ -291,10 +304,8 @@ impl Relay {
             !own.joined
         });
         for session in members {
-            if let Some(own) = self.own.get_mut(&session)
-                && !std::mem::replace(&mut own.joined, true)
-            {
-                out.push(Effect::Entered { session, users: self.members.users() });
+            if self.own.get(&session).is_some_and(|own| !own.joined) {
+                self.enter_in(session, self.position, out);
             }
         }
         self.refresh_audience();
@@ -332,22 +343,70 @@ impl Relay {
         }
     }
 
-    fn joined(&mut self, member: &Member, out: &mut Vec<Effect>) {
-        self.members.insert(member.clone());
-        let own = (member.id.connector == self.me).then_some(member.id.session);
-        if let Some(session) = own
-            && let Some(own) = self.own.get_mut(&session)
-        {
-            own.joined = true;
-            self.refresh_audience();
-            out.push(Effect::Entered { session, users: self.members.users() });
-        }
-        if self.members.len() <= limits::PRESENCE_MEMBERS_MAX {
-            self.tell(own, Push::Add(member.user.clone()), out);
+    /// What an entrant is to be told; what makes it a member comes next.
+    pub(crate) fn welcome(&mut self, session: SessionId, welcome: Welcome) {
+        if let Some(own) = self.own.get_mut(&session).filter(|own| !own.joined) {
+            own.welcome = Some(welcome);
         }
     }
 
-    fn left(&mut self, member: &Member, out: &mut Vec<Effect>) {
+    /// A send had a position already, under its message id.
+    pub(crate) fn repeated(
+        &mut self,
+        session: SessionId,
+        number: SendNumber,
+        position: Position,
+        out: &mut Vec<Effect>,
+    ) {
+        let id = MemberId { connector: self.me, session };
+        if self.answered(id, number, out) {
+            out.push(Effect::Said { session, number, position });
+        }
+    }
+
+    /// Makes one of our sessions a member.
+    fn enter_in(&mut self, session: SessionId, position: Position, out: &mut Vec<Effect>) {
+        let Some(own) = self.own.get_mut(&session) else { return };
+        own.joined = true;
+        // Without a welcome that got lost on the way nothing can be said of what it missed.
+        let since = position.seq;
+        let welcome = own.ticket.map(|Ticket { key, .. }| {
+            own.welcome.take().unwrap_or(Welcome {
+                outcome: Outcome::Reset,
+                stay: Stay { key, since },
+                events: Vec::new(),
+            })
+        });
+        own.stay = welcome.as_ref().map(|welcome| welcome.stay);
+        self.refresh_audience();
+        out.push(Effect::Entered { session, users: self.members.users(), position, welcome });
+    }
+
+    fn joined(&mut self, member: &Member, position: Position, out: &mut Vec<Effect>) {
+        self.members.insert(member.clone());
+        let own = (member.id.connector == self.me).then_some(member.id.session);
+        if let Some(session) = own {
+            self.enter_in(session, position, out);
+        }
+        if self.members.len() <= limits::PRESENCE_MEMBERS_MAX {
+            self.tell(own, Push::Add(member.user.clone()), position, out);
+        }
+    }
+
+    /// A member's client came back as another session, here or elsewhere.
+    fn moved(&mut self, from: MemberId, to: &Member, at: Position, out: &mut Vec<Effect>) {
+        self.members.remove(from);
+        self.members.insert(to.clone());
+        if from.connector == self.me && self.own.remove(&from.session).is_some() {
+            out.push(Effect::Supersede { session: from.session });
+            self.refresh_audience();
+        }
+        if to.id.connector == self.me {
+            self.enter_in(to.id.session, at, out);
+        }
+    }
+
+    fn left(&mut self, member: &Member, position: Position, out: &mut Vec<Effect>) {
         let crowded = self.members.len() > limits::PRESENCE_MEMBERS_MAX;
         self.members.remove(member.id);
         if member.id.connector == self.me && self.own.remove(&member.id.session).is_some() {
@@ -357,7 +416,7 @@ impl Relay {
             self.refresh_audience();
         }
         if !crowded {
-            self.tell(None, Push::Leave(member.user.clone()), out);
+            self.tell(None, Push::Leave(member.user.clone()), position, out);
         }
     }
 
@@ -383,39 +442,23 @@ impl Relay {
         own.unanswered.pop_front_if(|say| say.number == number).is_some()
     }
 
-    fn tell(&self, except: Option<SessionId>, push: Push, out: &mut Vec<Effect>) {
+    fn tell(
+        &self,
+        except: Option<SessionId>,
+        push: Push,
+        position: Position,
+        out: &mut Vec<Effect>,
+    ) {
         // A session that has gone meanwhile is excepted too, and stands in no audience.
         if self.audience.iter().all(|session| Some(*session) == except) {
             return;
         }
         let sessions = Arc::clone(&self.audience);
-        out.push(Effect::Push { sessions, except, push, answered: None });
+        out.push(Effect::Push { sessions, except, push, position, answered: None });
     }
 
     fn refresh_audience(&mut self) {
         self.audience =
-            self.own.iter().filter(|(_, own)| own.joined).map(|(session, _)| *session).collect();
-    }
-}
-
-impl Own {
-    /// Answers the sends that a snapshot covers: they may be in it or may have been refused.
-    fn forget(&mut self, session: SessionId, applied: SendNumber, out: &mut Vec<Effect>) {
-        self.applied = self.applied.max(applied);
-        while let Some(say) = self.unanswered.pop_front_if(|say| say.number <= applied) {
-            out.push(Effect::SayRefused { session, number: say.number, code: Code::Unknown });
-        }
-    }
-}
-
-impl Unanswered {
-    fn message(&self, room: &RoomId, session: SessionId) -> ToOwner {
-        ToOwner::Say {
-            room: room.clone(),
-            session,
-            number: self.number,
-            target: self.target.clone(),
-            content: self.content.clone(),
-        }
+            self.own.iter().filter(|(_, own)| own.is_told()).map(|(session, _)| *session).collect();
     }
 }

@@ -1,18 +1,21 @@
 //! [`Relays`], a connector's end of all rooms of some shards: follows the map, attaches to owners.
 
+mod clock;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
 
 use model::{
-    Code, Content, Incarnation, Position, RoomId, SendNumber, SessionId, Shard, Target, Term, Time,
-    UserName, limits,
+    Code, Content, Incarnation, MessageId, Position, RoomId, SendNumber, SessionId, Shard, Target,
+    Term, Time, UserName, limits,
 };
 
 use crate::{
-    message::{Frame, ToOwner, ToRelay},
+    message::{Frame, Ticket, ToOwner, ToRelay, Welcome},
     relay::{Applied, Push, Relay},
+    room::Saying,
 };
 
 /// What happens to a connector's end.
@@ -48,6 +51,8 @@ pub enum Event {
         session: SessionId,
         /// The name it wants.
         user: UserName,
+        /// For clients that can come back.
+        ticket: Option<Ticket>,
     },
     /// A session says something. Answered by [`Effect::Said`], by an [`Effect::Push`] that is
     /// `answered`, or by [`Effect::SayRefused`].
@@ -64,6 +69,8 @@ pub enum Event {
         target: Target,
         /// What.
         content: Content,
+        /// The client's own name for it.
+        id: Option<MessageId>,
     },
     /// A session is gone.
     Leave {
@@ -73,6 +80,8 @@ pub enum Event {
         room: RoomId,
         /// The session.
         session: SessionId,
+        /// Whether its connection was lost, so that its client may come back.
+        lost: bool,
     },
     /// The time given by [`Relays::poll_timeout`] has come.
     Timeout,
@@ -96,6 +105,10 @@ pub enum Effect {
         session: SessionId,
         /// Names in the room's order, its own included.
         users: Vec<UserName>,
+        /// Up to where that is so.
+        position: Position,
+        /// What else it is told, if it can come back.
+        welcome: Option<Welcome>,
     },
     /// Tell a client that it is not in.
     EnterRefused {
@@ -130,12 +143,19 @@ pub enum Effect {
         except: Option<SessionId>,
         /// What.
         push: Push,
+        /// Where it stands.
+        position: Position,
         /// The send of one of them that is thereby applied: its client gets its answer right
         /// before or after the push, as its dialect wants.
         answered: Option<(SessionId, SendNumber)>,
     },
     /// Close a session that lost its place in the room.
     Expel {
+        /// The session.
+        session: SessionId,
+    },
+    /// Close a session whose client came back as another.
+    Supersede {
         /// The session.
         session: SessionId,
     },
@@ -167,6 +187,8 @@ pub struct Relays {
     shards: BTreeMap<Shard, Group>,
     /// Relays without sessions, and when each may go.
     idle: BTreeSet<(Time, Shard, RoomId)>,
+    /// Sessions whose connections are lost, and until when each may come back.
+    lost: BTreeSet<(Time, Shard, RoomId, SessionId)>,
     /// No group's deadline is before this; checked only when it comes.
     timeout: Option<Time>,
 }
@@ -209,6 +231,7 @@ impl Relays {
             linked: BTreeSet::new(),
             shards: BTreeMap::new(),
             idle: BTreeSet::new(),
+            lost: BTreeSet::new(),
             timeout: None,
         }
     }
@@ -232,32 +255,50 @@ impl Relays {
             Event::LinkUp(peer) => self.link_up(now, peer, out),
             Event::LinkDown(peer) => self.link_down(now, peer),
             Event::Frame { from, frame } => self.frame(now, from, frame, out),
-            Event::Enter { shard, room, session, user } => {
+            Event::Enter { shard, room, session, user, ticket } => {
                 let me = self.me;
                 let relay = self.group(now, shard).rooms.entry(room.clone());
-                let join = relay.or_insert_with(|| Relay::new(me, room)).enter(session, user);
+                let relay = relay.or_insert_with(|| Relay::new(me, room));
+                let join = relay.enter(session, user, ticket);
                 self.send(shard, join, out);
             }
-            Event::Say { shard, room, session, number, target, content } => {
+            Event::Say { shard, room, session, number, target, content, id } => {
                 let relay = self.group(now, shard).rooms.get_mut(&room);
-                let said = relay
-                    .ok_or(Code::Unauthorized)
-                    .and_then(|relay| relay.say(session, number, target, content));
+                let saying = Saying { number, target, content, id };
+                let said =
+                    relay.ok_or(Code::Unauthorized).and_then(|relay| relay.say(session, saying));
                 match said {
                     Ok(say) => self.send(shard, say, out),
                     Err(code) => out.push(Effect::SayRefused { session, number, code }),
                 }
             }
-            Event::Leave { shard, room, session } => {
-                let group = self.group(now, shard);
-                let attaching = matches!(group.state, State::Attaching { .. });
-                let leave =
-                    self.with(now, shard, &room, |relay| relay.leave(session, attaching)).flatten();
-                if let Some(leave) = leave {
-                    self.send(shard, leave, out);
+            Event::Leave { shard, room, session, lost } => {
+                let until = |relay: &mut Relay| lost.then(|| relay.lose(now, session)).flatten();
+                match self.with(now, shard, &room, until).flatten() {
+                    Some(until) => {
+                        self.lost.insert((until, shard, room, session));
+                        wake_at(&mut self.timeout, until);
+                    }
+                    None => self.leave(now, shard, &room, session, out),
                 }
             }
             Event::Timeout => self.timed_out(now, out),
+        }
+    }
+
+    fn leave(
+        &mut self,
+        now: Time,
+        shard: Shard,
+        room: &RoomId,
+        session: SessionId,
+        out: &mut Vec<Effect>,
+    ) {
+        let group = self.group(now, shard);
+        let attaching = matches!(group.state, State::Attaching { .. });
+        let leave = self.with(now, shard, room, |relay| relay.leave(session, attaching)).flatten();
+        if let Some(leave) = leave {
+            self.send(shard, leave, out);
         }
     }
 
@@ -391,6 +432,14 @@ impl Relays {
                     }
                 });
             }
+            ToRelay::Welcome { room, session, welcome } => {
+                self.with(now, shard, &room, |relay| relay.welcome(session, welcome));
+            }
+            ToRelay::Repeated { room, session, number, position } => {
+                self.with(now, shard, &room, |relay| {
+                    relay.repeated(session, number, position, out);
+                });
+            }
             ToRelay::JoinRefused { room, session, code } => {
                 self.with(now, shard, &room, |relay| relay.join_refused(session, code, out));
             }
@@ -417,22 +466,6 @@ impl Relays {
         Some(result)
     }
 
-    /// Drops the relays that have had no session for long enough.
-    fn drop_idle(&mut self, now: Time) {
-        while let Some((at, ..)) = self.idle.first() {
-            if *at > now {
-                wake_at(&mut self.timeout, *at);
-                return;
-            }
-            let Some((_, shard, room)) = self.idle.pop_first() else { return };
-            let Some(group) = self.shards.get_mut(&shard) else { continue };
-            let due = group.rooms.get_mut(&room).and_then(|relay| relay.check_idle(now));
-            if due.is_some_and(|due| due <= now) {
-                group.rooms.remove(&room);
-            }
-        }
-    }
-
     /// Sends to the owner if the shard is attached. If it is not, the relay's state carries it.
     fn send(&mut self, shard: Shard, message: ToOwner, out: &mut Vec<Effect>) {
         if let Some(group) = self.shards.get(&shard)
@@ -440,47 +473,6 @@ impl Relays {
             && let Some(to) = group.owner
         {
             out.push(Effect::Frame { to, frame: Frame { shard, term: group.term, message } });
-        }
-    }
-
-    fn timed_out(&mut self, now: Time, out: &mut Vec<Effect>) {
-        self.timeout = None;
-        self.drop_idle(now);
-        let mut again = Vec::new();
-        for (shard, group) in &mut self.shards {
-            let (retry, give_up) = match group.state {
-                State::Idle | State::Attached => continue,
-                State::Detached { retry, give_up } => (retry, give_up),
-                State::Attaching { give_up } => (None, give_up),
-            };
-            if give_up <= now {
-                let attaching = matches!(group.state, State::Attaching { .. });
-                for (room, relay) in &mut group.rooms {
-                    relay.give_up(attaching, out);
-                    if let Some(at) = relay.check_idle(now) {
-                        self.idle.insert((at, *shard, room.clone()));
-                        wake_at(&mut self.timeout, at);
-                    }
-                }
-                let next = now + limits::OWNER_TIMEOUT;
-                group.state = match group.state {
-                    State::Attaching { .. } => State::Attaching { give_up: next },
-                    State::Idle | State::Attached | State::Detached { .. } => {
-                        State::Detached { retry, give_up: next }
-                    }
-                };
-                wake_at(&mut self.timeout, next);
-            } else {
-                wake_at(&mut self.timeout, give_up);
-            }
-            match retry {
-                Some(retry) if retry <= now => again.push(*shard),
-                Some(retry) => wake_at(&mut self.timeout, retry),
-                None => {}
-            }
-        }
-        for shard in again {
-            self.attach(now, shard, out);
         }
     }
 }

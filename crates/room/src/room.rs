@@ -1,14 +1,19 @@
 //! [`Room`], the owner's end: members, positions, order.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
 
 use model::{
-    Code, Content, Incarnation, MemberId, Position, SendNumber, SessionId, Target, UserName, limits,
+    Code, Content, Incarnation, MemberId, MessageId, Outcome, Position, SendNumber, SessionId,
+    Target, Time, UserName, limits,
 };
 
 use crate::{
+    dedup::Dedup,
     members::Members,
-    message::{Body, Event, Member, OwnMember},
+    message::{Body, Event, Member, OwnMember, Stay, Ticket, Welcome},
     tail::Tail,
 };
 
@@ -19,6 +24,9 @@ pub(crate) struct Room {
     members: Members,
     senders: BTreeMap<MemberId, Sender>,
     tail: Tail,
+    dedup: Dedup,
+    /// Who left and may come back, oldest first.
+    departed: VecDeque<Departed>,
 }
 
 /// What the owner remembers of a member beside its place in the list.
@@ -28,6 +36,54 @@ struct Sender {
     /// The highest number of its sends that has a position. Numbers arrive in order, so this one
     /// number recognises every repeated send.
     applied: SendNumber,
+    /// For clients that can come back.
+    stay: Option<Stay>,
+}
+
+/// A member that left and may come back.
+#[derive(Debug)]
+struct Departed {
+    user: UserName,
+    stay: Stay,
+    /// The number of the event by which it left.
+    until: u64,
+    at: Time,
+}
+
+/// What a member said, and to whom.
+#[derive(Clone, Debug)]
+pub(crate) struct Saying {
+    pub(crate) number: SendNumber,
+    pub(crate) target: Target,
+    pub(crate) content: Content,
+    pub(crate) id: Option<MessageId>,
+}
+
+/// What became of a send.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Said {
+    /// It has a position now.
+    Now(Arc<Event>),
+    /// This number had one before, and its sender has been told.
+    Before,
+    /// This message id had one before.
+    Repeated(Position),
+}
+
+/// A session that became a member.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Entered {
+    /// The event that everybody with members in the room gets.
+    pub(crate) event: Arc<Event>,
+    /// What the entrant is told before it, if it can come back.
+    pub(crate) welcome: Option<Welcome>,
+}
+
+/// What a takeover knows of members beside their places in the list.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Known {
+    pub(crate) applied: SendNumber,
+    pub(crate) stay: Option<Stay>,
 }
 
 impl Room {
@@ -38,24 +94,33 @@ impl Room {
             members: Members::default(),
             senders: BTreeMap::new(),
             tail: Tail::default(),
+            dedup: Dedup::default(),
+            departed: VecDeque::new(),
         }
     }
 
     /// A room as a takeover found it.
     pub(crate) fn restored(
+        now: Time,
         position: Position,
         members: Members,
         tail: Tail,
-        applied: &BTreeMap<MemberId, SendNumber>,
+        known: &BTreeMap<MemberId, Known>,
     ) -> Self {
         let senders = members
             .iter()
             .map(|member| {
-                let applied = applied.get(&member.id).copied().unwrap_or_default();
-                (member.id, Sender { user: member.user, applied })
+                let Known { applied, stay } = known.get(&member.id).copied().unwrap_or_default();
+                (member.id, Sender { user: member.user, applied, stay })
             })
             .collect();
-        Self { position, members, senders, tail }
+        let mut dedup = Dedup::default();
+        for event in tail.iter() {
+            if let Some((user, id)) = event.message_id() {
+                dedup.insert(now, user.clone(), id.clone(), event.position);
+            }
+        }
+        Self { position, members, senders, tail, dedup, departed: VecDeque::new() }
     }
 
     /// The last event's position.
@@ -73,64 +138,167 @@ impl Room {
         self.senders.contains_key(&id)
     }
 
+    /// When nobody can come back any more who has left, at the latest; nothing if that is so now.
+    pub(crate) fn awaits(&mut self, now: Time) -> Option<Time> {
+        while let Some(oldest) = self.departed.front()
+            && now - oldest.at >= limits::RESUME_WINDOW
+        {
+            self.departed.pop_front();
+        }
+        self.departed.back().map(|last| last.at + limits::RESUME_WINDOW)
+    }
+
     /// Makes a session a member. `None` if it is one already (a repeated join).
     ///
     /// # Errors
     ///
     /// `NameTaken`, or `SlowDown` if the room is full.
-    pub(crate) fn join(&mut self, member: Member) -> Result<Option<Arc<Event>>, Code> {
+    pub(crate) fn join(
+        &mut self,
+        now: Time,
+        member: Member,
+        ticket: Option<Ticket>,
+    ) -> Result<Option<Entered>, Code> {
         if self.has(member.id) {
             return Ok(None);
         }
-        if self.members.named(&member.user).is_some() {
-            return Err(Code::NameTaken);
+        if let Some(old) = self.members.named(&member.user) {
+            let stay = self.senders.get(&old).and_then(|sender| sender.stay);
+            return match (stay, ticket) {
+                (Some(stay), Some(ticket)) if ticket.seen.is_some() && ticket.key == stay.key => {
+                    Ok(Some(self.come_back(old, member, stay, ticket)))
+                }
+                _ => Err(Code::NameTaken),
+            };
         }
         if self.members.len() >= limits::ROOM_MEMBERS_MAX {
             return Err(Code::SlowDown);
         }
+        let welcome = ticket.map(|ticket| self.welcome_joining(now, &member.user, ticket));
+        let stay = welcome.as_ref().map(|welcome| welcome.stay);
         self.members.insert(member.clone());
-        let sender = Sender { user: member.user.clone(), applied: SendNumber::default() };
-        self.senders.insert(member.id, sender);
-        Ok(Some(self.append(Body::Joined(member))))
+        let (user, applied) = (member.user.clone(), SendNumber::default());
+        self.senders.insert(member.id, Sender { user, applied, stay });
+        let event = self.append(Body::Joined(member));
+        Ok(Some(Entered { event, welcome }))
+    }
+
+    /// Puts a session in the place of the one that its client had before.
+    fn come_back(&mut self, old: MemberId, member: Member, stay: Stay, ticket: Ticket) -> Entered {
+        let until = self.position.seq;
+        let welcome = self.welcome_back(&member.user, stay, until, ticket);
+        self.senders.remove(&old);
+        self.members.remove(old);
+        self.members.insert(member.clone());
+        let (user, applied) = (member.user.clone(), SendNumber::default());
+        self.senders.insert(member.id, Sender { user, applied, stay: Some(stay) });
+        let event = self.append(Body::Moved { from: old, to: member });
+        Entered { event, welcome: Some(welcome) }
+    }
+
+    /// What one is told who becomes a member anew.
+    fn welcome_joining(&mut self, now: Time, user: &UserName, ticket: Ticket) -> Welcome {
+        let stay = Stay { key: ticket.key, since: self.position.seq + 1 };
+        // Whoever is forgotten by time is so here, too.
+        let _ = self.awaits(now);
+        let known = |it: &Departed| it.stay.key == ticket.key && it.user == *user;
+        let welcome = match self.departed.iter().position(known) {
+            Some(at) if ticket.seen.is_some() => {
+                let departed = self.departed.remove(at);
+                departed.map(|it| self.welcome_back(user, it.stay, it.until, ticket))
+            }
+            Some(_) | None => None,
+        };
+        match welcome {
+            Some(welcome) => Welcome { stay, ..welcome },
+            None => {
+                let outcome = if ticket.seen.is_some() { Outcome::Reset } else { Outcome::Joined };
+                Welcome { outcome, stay, events: self.history() }
+            }
+        }
+    }
+
+    /// What one is told who comes back. Whispers count up to `until`: after that the name may have
+    /// been another's.
+    fn welcome_back(&self, user: &UserName, stay: Stay, until: u64, ticket: Ticket) -> Welcome {
+        let missed = ticket.seen.filter(|seen| seen.seq >= stay.since).and_then(|seen| {
+            let missed: Vec<_> = self.tail.since(seen, self.position)?.collect();
+            // A placeholder may stand for a whisper to just this client.
+            let is_known = missed.iter().all(|event| event.body != Body::Hidden);
+            let is_for = |event: &&Arc<Event>| event.is_for(user, until);
+            is_known.then(|| missed.into_iter().filter(is_for).cloned().collect())
+        });
+        match missed {
+            Some(events) => Welcome { outcome: Outcome::Resumed, stay, events },
+            None => Welcome { outcome: Outcome::Reset, stay, events: self.history() },
+        }
+    }
+
+    /// What was said to everyone last.
+    fn history(&self) -> Vec<Arc<Event>> {
+        let (count, bytes) = (limits::TAIL_EVENTS_MAX, limits::SNAPSHOT_BYTES_MAX);
+        let events = self.tail.last(count, bytes);
+        let said = events.into_iter().filter(|event| matches!(event.body, Body::Said { .. }));
+        let mut said: Vec<_> = said.collect();
+        let surplus = said.len().saturating_sub(limits::HISTORY_EVENTS_MAX);
+        said.drain(..surplus);
+        said
     }
 
     /// Ends a membership. `None` if there was none.
-    pub(crate) fn leave(&mut self, id: MemberId) -> Option<Arc<Event>> {
-        self.senders.remove(&id)?;
+    pub(crate) fn leave(&mut self, now: Time, id: MemberId) -> Option<Arc<Event>> {
+        let sender = self.senders.remove(&id)?;
         let member = self.members.remove(id)?;
-        Some(self.append(Body::Left(member)))
+        let event = self.append(Body::Left(member));
+        if let Some(stay) = sender.stay {
+            if self.departed.len() >= limits::DEPARTED_MAX {
+                self.departed.pop_front();
+            }
+            let until = event.position.seq;
+            self.departed.push_back(Departed { user: sender.user, stay, until, at: now });
+        }
+        Some(event)
     }
 
-    /// Gives a send its position. `None` if this number has one already.
+    /// Gives a send its position.
     ///
     /// # Errors
     ///
     /// `Unauthorized` if the session is no member, `Absent` if the target is none.
     pub(crate) fn say(
         &mut self,
-        id: MemberId,
-        number: SendNumber,
-        target: &Target,
-        content: Content,
-    ) -> Result<Option<Arc<Event>>, Code> {
-        let sender = self.senders.get_mut(&id).ok_or(Code::Unauthorized)?;
+        now: Time,
+        member: MemberId,
+        saying: Saying,
+    ) -> Result<Said, Code> {
+        let sender = self.senders.get_mut(&member).ok_or(Code::Unauthorized)?;
+        let Saying { number, target, content, id } = saying;
         if number <= sender.applied {
-            return Ok(None);
+            return Ok(Said::Before);
         }
-        let from = Member { id, user: sender.user.clone() };
+        if let Some(id) = &id
+            && let Some(position) = self.dedup.position(now, &sender.user, id)
+        {
+            sender.applied = number;
+            return Ok(Said::Repeated(position));
+        }
+        let from = Member { id: member, user: sender.user.clone() };
+        let named = id.clone().map(|id| (from.user.clone(), id));
         let body = match target {
-            Target::Everyone { shown } => {
-                Body::Said { from, number, shown: shown.clone(), content }
-            }
+            Target::Everyone { shown } => Body::Said { from, number, shown, content, id },
             Target::One(user) => {
-                let to = self.members.named(user).ok_or(Code::Absent)?;
-                let to = Member { id: to, user: user.clone() };
+                let to = self.members.named(&user).ok_or(Code::Absent)?;
                 let shown = Content::Text(user.as_str().into());
-                Body::Whispered { from, number, to, shown, content }
+                let to = Member { id: to, user };
+                Body::Whispered { from, number, to, shown, content, id }
             }
         };
         sender.applied = number;
-        Ok(Some(self.append(body)))
+        let event = self.append(body);
+        if let Some((user, id)) = named {
+            self.dedup.insert(now, user, id, event.position);
+        }
+        Ok(Said::Now(event))
     }
 
     /// All events after `position` as `connector` may see them; `None` if it needs a snapshot.
@@ -155,7 +323,11 @@ impl Room {
         let last = MemberId { connector, session: SessionId(u64::MAX) };
         self.senders
             .range(first..=last)
-            .map(|(id, sender)| OwnMember { session: id.session, applied: sender.applied })
+            .map(|(id, sender)| OwnMember {
+                session: id.session,
+                applied: sender.applied,
+                stay: None,
+            })
             .collect()
     }
 

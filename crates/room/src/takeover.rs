@@ -5,12 +5,12 @@ use std::{
     sync::Arc,
 };
 
-use model::{Incarnation, MemberId, Position, SendNumber, Term};
+use model::{Incarnation, MemberId, Position, Term, Time};
 
 use crate::{
     members::Members,
     message::{Body, Event, RoomState},
-    room::Room,
+    room::{Known, Room},
     tail::Tail,
 };
 
@@ -34,6 +34,7 @@ pub(crate) struct Rebuilt {
 /// one may have shown its clients an event that nobody else knows, and its position must not be
 /// given to a different event (promise P8).
 pub(crate) fn rebuild(
+    now: Time,
     term: Term,
     complete: bool,
     attached: &BTreeSet<Incarnation>,
@@ -53,7 +54,7 @@ pub(crate) fn rebuild(
 
     let members: Members = top.members.iter().cloned().collect();
     let events = union(current.iter().flat_map(|(_, state)| &state.tail));
-    let applied = applied(states, events.values());
+    let known = known(states, events.values());
     let mut tail = Tail::default();
     let position = if continuous {
         for event in events.into_values() {
@@ -64,7 +65,8 @@ pub(crate) fn rebuild(
         Position { generation: term, seq: top.position.seq }
     };
     let merged = current.iter().any(|(_, state)| state.position != top.position);
-    Some(Rebuilt { room: Room::restored(position, members, tail, &applied), continuous, merged })
+    let room = Room::restored(now, position, members, tail, &known);
+    Some(Rebuilt { room, continuous, merged })
 }
 
 /// All events by number; a whisper wins over its placeholder.
@@ -79,22 +81,24 @@ fn union<'a>(tails: impl Iterator<Item = &'a Arc<Event>>) -> BTreeMap<u64, Arc<E
     events
 }
 
-/// The highest applied send of each member: from its own connector, and from events that its
-/// connector has not seen yet.
-fn applied<'a>(
+/// What is known of each member beside its place: its stay, from its own connector, and its highest
+/// applied send, from there and from events that its connector has not seen yet.
+fn known<'a>(
     states: &[(Incarnation, &RoomState)],
     events: impl Iterator<Item = &'a Arc<Event>>,
-) -> BTreeMap<MemberId, SendNumber> {
+) -> BTreeMap<MemberId, Known> {
     let own = states.iter().flat_map(|(connector, state)| {
-        state
-            .own
-            .iter()
-            .map(|own| (MemberId { connector: *connector, session: own.session }, own.applied))
+        state.own.iter().map(|own| {
+            let id = MemberId { connector: *connector, session: own.session };
+            (id, Known { applied: own.applied, stay: own.stay })
+        })
     });
-    let mut applied: BTreeMap<MemberId, SendNumber> = own.collect();
-    for (member, number) in events.filter_map(|event| event.send()) {
-        let known = applied.entry(member).or_default();
-        *known = number.max(*known);
+    let mut known: BTreeMap<MemberId, Known> = own.collect();
+    for event in events {
+        if let Some((member, number)) = event.send() {
+            let known = known.entry(member).or_default();
+            known.applied = number.max(known.applied);
+        }
     }
-    applied
+    known
 }

@@ -5,12 +5,12 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use model::{
-    Content, Incarnation, RoomId, SendNumber, SessionId, Shard, Target, Term, Time, UserName,
-    limits,
+    Content, Incarnation, MessageId, Position, ResumeKey, RoomId, SendNumber, SessionId, Shard,
+    Target, Term, Time, UserName, limits,
 };
 use room::{
     LinkId, Owner, OwnerEffect, OwnerEvent, Push, RelayEffect, RelayEvent, Relays,
-    message::{Body, Frame, ToOwner, ToRelay},
+    message::{Body, Frame, Ticket, ToOwner, ToRelay, Welcome},
 };
 
 type Way = (Incarnation, Incarnation);
@@ -135,9 +135,17 @@ impl Stage {
                     self.up.entry((front, to)).or_default().push_back(frame);
                 }
                 RelayEffect::CutLink(_) => self.told.push("cut".to_owned()),
-                RelayEffect::Entered { session, users } => {
+                RelayEffect::Entered { session, users, welcome, .. } => {
                     let users: Vec<&str> = users.iter().map(UserName::as_str).collect();
-                    self.told.push(format!("{}: in with {}", session.0, users.join(" ")));
+                    let welcome = welcome.map(|it| welcomed(&it)).unwrap_or_default();
+                    self.told.push(format!("{}: in with {}{welcome}", session.0, users.join(" ")));
+                }
+                RelayEffect::Supersede { session } => {
+                    self.told.push(format!("{}: elsewhere", session.0));
+                }
+                RelayEffect::Said { session, number, position } => {
+                    let number = number.0;
+                    self.told.push(format!("{}: {number} at {}", session.0, position.seq));
                 }
                 RelayEffect::Push { sessions, except, push, .. } => {
                     for session in sessions.iter().filter(|session| Some(**session) != except) {
@@ -145,10 +153,10 @@ impl Stage {
                     }
                 }
                 RelayEffect::Expel { session } => self.told.push(format!("{}: out", session.0)),
-                RelayEffect::EnterRefused { .. }
-                | RelayEffect::Said { .. }
-                | RelayEffect::SayRefused { .. }
-                | RelayEffect::Attached { .. } => {}
+                RelayEffect::EnterRefused { session, code } => {
+                    self.told.push(format!("{}: refused {code}", session.0));
+                }
+                RelayEffect::SayRefused { .. } | RelayEffect::Attached { .. } => {}
                 RelayEffect::StaleFrame { .. } => self.stale += 1,
             }
         }
@@ -180,24 +188,75 @@ impl Stage {
     fn enter(&mut self, front: Incarnation, session: u64, user: &str) {
         let user = UserName::from_peer(user).unwrap();
         let session = SessionId(session);
-        self.relay(front, RelayEvent::Enter { shard: shard(), room: room(), session, user });
+        let (shard, room) = (shard(), room());
+        self.relay(front, RelayEvent::Enter { shard, room, session, user, ticket: None });
+        self.settle();
+    }
+
+    /// A client that can come back enters by this key; `seen` says that it does come back.
+    fn come(&mut self, front: Incarnation, session: u64, user: &str, key: u128, seen: Option<u64>) {
+        let user = UserName::from_peer(user).unwrap();
+        let session = SessionId(session);
+        let seen = seen.map(|seq| Position { generation: Term(1), seq });
+        let ticket = Some(Ticket { key: ResumeKey(key), seen });
+        self.relay(
+            front,
+            RelayEvent::Enter { shard: shard(), room: room(), session, user, ticket },
+        );
+        self.settle();
+    }
+
+    /// A connection is lost.
+    fn lost(&mut self, front: Incarnation, session: u64) {
+        let (shard, room, session) = (shard(), room(), SessionId(session));
+        self.relay(front, RelayEvent::Leave { shard, room, session, lost: true });
+        self.settle();
+    }
+
+    /// Time passes, and everybody who wanted to be woken is.
+    fn pass(&mut self, time: std::time::Duration) {
+        self.now = self.now + time;
+        for front in [FRONT_1, FRONT_2, FRONT_3] {
+            if self.connectors.get(&front).is_some_and(|it| it.poll_timeout() <= Some(self.now)) {
+                self.relay(front, RelayEvent::Timeout);
+            }
+        }
+        self.settle();
+        for chat in [CHAT_A, CHAT_B] {
+            if self.chats.get(&chat).is_some_and(|it| it.poll_timeout() <= Some(self.now)) {
+                self.owner(chat, OwnerEvent::Timeout);
+            }
+        }
         self.settle();
     }
 
     fn leave(&mut self, front: Incarnation, session: u64) {
         let session = SessionId(session);
-        self.relay(front, RelayEvent::Leave { shard: shard(), room: room(), session });
+        let (shard, room) = (shard(), room());
+        self.relay(front, RelayEvent::Leave { shard, room, session, lost: false });
         self.settle();
     }
 
     fn say(&mut self, front: Incarnation, session: u64, number: u64) {
+        self.say_as(front, session, number, Target::Everyone { shown: text("*") }, None);
+    }
+
+    fn say_as(
+        &mut self,
+        front: Incarnation,
+        session: u64,
+        number: u64,
+        target: Target,
+        id: Option<&str>,
+    ) {
         let say = RelayEvent::Say {
             shard: shard(),
             room: room(),
             session: SessionId(session),
             number: SendNumber(number),
-            target: Target::Everyone { shown: Content::Text("*".into()) },
+            target,
             content: Content::Text(format!("{session}/{number}").into()),
+            id: id.map(|id| MessageId::new(id).unwrap()),
         };
         self.relay(front, say);
         self.settle();
@@ -216,9 +275,25 @@ fn pushed(push: &Push) -> String {
             Body::Said { content, .. } | Body::Whispered { content, .. } => {
                 content.as_text().unwrap().to_owned()
             }
-            Body::Joined(_) | Body::Left(_) | Body::Hidden => "?".to_owned(),
+            Body::Joined(_) | Body::Left(_) | Body::Moved { .. } | Body::Hidden => "?".to_owned(),
         },
     }
+}
+
+fn text(text: &str) -> Content {
+    Content::Text(text.into())
+}
+
+fn welcomed(welcome: &Welcome) -> String {
+    let told = welcome.events.iter().map(|event| match &event.body {
+        Body::Joined(member) => format!(" +{}", member.user),
+        Body::Left(member) => format!(" -{}", member.user),
+        Body::Said { content, .. } | Body::Whispered { content, .. } => {
+            format!(" {}", content.as_text().unwrap())
+        }
+        Body::Moved { .. } | Body::Hidden => " ?".to_owned(),
+    });
+    format!(", {}:{}", welcome.outcome.name(), told.collect::<String>())
 }
 
 /// A client closes while it is still entering: whoever is alone beside it on its connector hears
@@ -389,4 +464,123 @@ fn a_planned_move_is_not_noticed() {
     stage.own(CHAT_B, 2);
     assert_eq!(stage.told(), ["1: 2/1", "2: 2/1"]);
     assert_eq!(stage.resets, 0);
+}
+
+/// A connection is lost, and its client is back before the grace ends: on the same connector, then
+/// on another. Nobody else hears of it, and it hears what it missed.
+#[test]
+fn a_quiet_return_is_heard_by_nobody() {
+    let mut stage = Stage::new();
+    stage.enter(FRONT_1, 1, "a");
+    stage.come(FRONT_1, 2, "b", 7, None);
+    assert_eq!(stage.told(), ["1: in with a", "2: in with a b, joined:", "1: +b"]);
+    stage.lost(FRONT_1, 2);
+    stage.say(FRONT_1, 1, 1);
+    stage.pass(limits::RETURN_GRACE / 2);
+    stage.come(FRONT_1, 3, "b", 7, Some(2));
+    assert_eq!(stage.told(), ["1: 1/1", "2: elsewhere", "3: in with a b, resumed: 1/1"]);
+    stage.lost(FRONT_1, 3);
+    stage.say(FRONT_1, 1, 2);
+    stage.come(FRONT_2, 4, "b", 7, Some(4));
+    assert_eq!(stage.told(), ["1: 1/2", "3: elsewhere", "4: in with a b, resumed: 1/2"]);
+    stage.pass(limits::RETURN_GRACE);
+    stage.say(FRONT_1, 1, 3);
+    assert_eq!(stage.told(), ["1: 1/3", "4: 1/3"]);
+}
+
+/// Who is away for longer has left, and is told all the same what it missed, whispers to it while it
+/// was a member included; but none to another of its name.
+#[test]
+fn a_late_return_is_a_join_that_knows_what_it_missed() {
+    let mut stage = Stage::new();
+    stage.enter(FRONT_1, 1, "a");
+    stage.come(FRONT_2, 2, "b", 7, None);
+    stage.lost(FRONT_2, 2);
+    let b = Target::One(UserName::from_peer("b").unwrap());
+    stage.say_as(FRONT_1, 1, 1, b.clone(), None);
+    stage.pass(limits::RETURN_GRACE);
+    stage.enter(FRONT_1, 3, "b");
+    stage.say_as(FRONT_1, 1, 2, b, None);
+    stage.leave(FRONT_1, 3);
+    stage.told();
+    stage.come(FRONT_3, 4, "b", 7, Some(2));
+    assert_eq!(stage.told(), ["1: +b", "4: in with a b, resumed: 1/1"]);
+}
+
+/// Nobody gets in by a wrong key, by an old one, or back into what was before its own time.
+#[test]
+fn only_who_has_the_key_comes_back() {
+    let mut stage = Stage::new();
+    stage.enter(FRONT_1, 1, "a");
+    stage.say(FRONT_1, 1, 1);
+    stage.come(FRONT_2, 2, "b", 7, None);
+    stage.told();
+    stage.come(FRONT_3, 3, "b", 8, Some(3));
+    assert_eq!(stage.told(), ["3: refused 409"]);
+    stage.enter(FRONT_3, 4, "b");
+    assert_eq!(stage.told(), ["4: refused 409"]);
+    stage.come(FRONT_3, 5, "b", 7, Some(1));
+    assert_eq!(stage.told(), ["2: elsewhere", "5: in with a b, reset: 1/1"]);
+    stage.leave(FRONT_3, 5);
+    stage.pass(limits::RESUME_WINDOW);
+    stage.told();
+    stage.come(FRONT_3, 6, "b", 7, Some(4));
+    assert_eq!(stage.told(), ["1: +b", "6: in with a b, reset: 1/1"]);
+}
+
+/// The room is kept for the last one that left and may come back, and no longer.
+#[test]
+fn an_empty_room_waits_for_who_may_come_back() {
+    let mut stage = Stage::new();
+    stage.come(FRONT_1, 1, "a", 7, None);
+    stage.say(FRONT_1, 1, 1);
+    stage.lost(FRONT_1, 1);
+    stage.pass(limits::RETURN_GRACE);
+    assert_eq!(stage.chats[&CHAT_A].rooms(), 0);
+    stage.told();
+    stage.come(FRONT_2, 2, "a", 7, Some(2));
+    assert_eq!(stage.told(), ["2: in with a, resumed:"]);
+    stage.leave(FRONT_2, 2);
+    stage.pass(limits::RESUME_WINDOW);
+    stage.pass(limits::RESUME_WINDOW);
+    stage.told();
+    stage.come(FRONT_2, 3, "a", 7, Some(4));
+    assert_eq!(stage.told(), ["3: in with a, reset:"]);
+}
+
+/// The owner dies while a client is away: the next one knows it by its connector.
+#[test]
+fn the_way_back_survives_the_owner() {
+    let mut stage = Stage::new();
+    stage.enter(FRONT_1, 1, "a");
+    stage.come(FRONT_2, 2, "b", 7, None);
+    stage.lost(FRONT_2, 2);
+    stage.say(FRONT_1, 1, 1);
+    stage.own(CHAT_B, 2);
+    stage.told();
+    stage.come(FRONT_3, 3, "b", 7, Some(2));
+    assert_eq!(stage.told(), ["2: elsewhere", "3: in with a b, resumed: 1/1"]);
+    assert_eq!(stage.resets, 0);
+}
+
+/// What is sent again under its name is applied once, by another session and another owner, too.
+#[test]
+fn a_named_message_is_applied_once() {
+    let mut stage = Stage::new();
+    let all = || Target::Everyone { shown: text("*") };
+    stage.enter(FRONT_1, 1, "a");
+    stage.come(FRONT_2, 2, "b", 7, None);
+    stage.say_as(FRONT_2, 2, 1, all(), Some("k"));
+    stage.lost(FRONT_2, 2);
+    stage.come(FRONT_2, 3, "b", 7, Some(3));
+    stage.told();
+    stage.say_as(FRONT_2, 3, 1, all(), Some("k"));
+    assert_eq!(stage.told(), ["3: 1 at 3"]);
+    stage.own(CHAT_B, 2);
+    stage.told();
+    stage.say_as(FRONT_2, 3, 2, all(), Some("k"));
+    assert_eq!(stage.told(), ["3: 2 at 3"]);
+    // Another's message of that name is another message.
+    stage.say_as(FRONT_1, 1, 1, all(), Some("k"));
+    assert_eq!(stage.told(), ["1: 1/1", "3: 1/1"]);
 }

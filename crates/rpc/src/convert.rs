@@ -8,7 +8,7 @@ use model::{
 };
 use room::message::{Body, Event, Frame, Member, OwnMember, RoomState, Snapshot, ToOwner, ToRelay};
 
-use crate::pb;
+use crate::{pb, resume};
 
 /// A message of a peer that does not say what it must.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -51,15 +51,17 @@ pub fn owner_frame(frame: Frame<ToOwner>) -> pb::OwnerFrame {
             let rooms = u32::try_from(rooms).unwrap_or(u32::MAX);
             Message::Attached(pb::Attached { rooms, in_step })
         }
-        ToOwner::Join { room, session, user } => Message::Join(pb::Join {
+        ToOwner::Join { room, session, user, ticket } => Message::Join(pb::Join {
             room: room.to_string(),
             session: session.0,
             user: user.to_string(),
+            ticket: ticket.map(resume::ticket_to),
         }),
         ToOwner::Leave { room, session } => {
             Message::Leave(pb::Leave { room: room.to_string(), session: session.0 })
         }
-        ToOwner::Say { room, session, number, target, content } => Message::Say(pb::Say {
+        ToOwner::Say { room, session, number, target, content, id } => Message::Say(pb::Say {
+            id: resume::message_id_to(id.as_ref()),
             room: room.to_string(),
             session: session.0,
             number: number.0,
@@ -94,6 +96,7 @@ pub fn owner_frame_from(frame: pb::OwnerFrame) -> Result<Frame<ToOwner>> {
             room: room(&join.room)?,
             session: SessionId(join.session),
             user: user(&join.user)?,
+            ticket: join.ticket.map(resume::ticket_from).transpose()?,
         },
         Message::Leave(leave) => {
             ToOwner::Leave { room: room(&leave.room)?, session: SessionId(leave.session) }
@@ -107,6 +110,7 @@ pub fn owner_frame_from(frame: pb::OwnerFrame) -> Result<Frame<ToOwner>> {
                 pb::say::Target::One(name) => Target::One(user(&name)?),
             },
             content: content_from(required(say.content, "content")?),
+            id: resume::message_id_from(&say.id)?,
         },
     };
     Ok(Frame { shard: shard(frame.shard)?, term: Term(frame.term), message })
@@ -129,6 +133,15 @@ pub fn connector_frame(frame: Frame<ToRelay>) -> pb::ConnectorFrame {
         ToRelay::Event { room, event } => {
             Message::Event(pb::RoomEvent { room: room.to_string(), event: Some(event_to(&event)) })
         }
+        ToRelay::Welcome { room, session, welcome } => {
+            Message::Welcome(resume::welcome_to(&room, session, &welcome))
+        }
+        ToRelay::Repeated { room, session, number, position } => Message::Repeated(pb::Repeated {
+            room: room.to_string(),
+            session: session.0,
+            number: number.0,
+            position: Some(position_to(position)),
+        }),
         ToRelay::JoinRefused { room, session, code } => Message::JoinRefused(pb::JoinRefused {
             room: room.to_string(),
             session: session.0,
@@ -164,12 +177,23 @@ pub fn connector_frame_from(frame: pb::ConnectorFrame) -> Result<Frame<ToRelay>>
             room: room(&snapshot.room)?,
             position: position_from(required(snapshot.position, "position")?),
             members: all(snapshot.members, member_from)?,
-            applied: snapshot.applied.into_iter().map(own_member_from).collect(),
+            applied: all(snapshot.applied, own_member_from)?,
             tail: all(snapshot.tail, |event| event_from(event).map(Arc::new))?,
         }),
         Message::Event(event) => ToRelay::Event {
             room: room(&event.room)?,
             event: Arc::new(event_from(required(event.event, "event")?)?),
+        },
+        Message::Welcome(welcome) => ToRelay::Welcome {
+            room: room(&welcome.room)?,
+            session: SessionId(welcome.session),
+            welcome: resume::welcome_from(welcome)?,
+        },
+        Message::Repeated(repeated) => ToRelay::Repeated {
+            room: room(&repeated.room)?,
+            session: SessionId(repeated.session),
+            number: SendNumber(repeated.number),
+            position: position_from(required(repeated.position, "position")?),
         },
         Message::JoinRefused(refused) => ToRelay::JoinRefused {
             room: room(&refused.room)?,
@@ -201,18 +225,18 @@ fn room_state_from(state: pb::RoomState) -> Result<RoomState> {
     Ok(RoomState {
         room: room(&state.room)?,
         position: position_from(required(state.position, "position")?),
-        own: state.own.into_iter().map(own_member_from).collect(),
+        own: all(state.own, own_member_from)?,
         entering: state.entering.into_iter().map(SessionId).collect(),
         members: all(state.members, member_from)?,
         tail: all(state.tail, |event| Ok(Arc::new(event_from(event)?)))?,
     })
 }
 
-fn position_to(position: Position) -> pb::Position {
+pub(crate) fn position_to(position: Position) -> pb::Position {
     pb::Position { generation: position.generation.0, seq: position.seq }
 }
 
-fn position_from(position: pb::Position) -> Position {
+pub(crate) fn position_from(position: pb::Position) -> Position {
     Position { generation: Term(position.generation), seq: position.seq }
 }
 
@@ -235,11 +259,16 @@ fn member_from(member: pb::Member) -> Result<Member> {
 }
 
 fn own_member_to(own: &OwnMember) -> pb::OwnMember {
-    pb::OwnMember { session: own.session.0, applied: own.applied.0 }
+    let stay = own.stay.map(resume::stay_to);
+    pb::OwnMember { session: own.session.0, applied: own.applied.0, stay }
 }
 
-fn own_member_from(own: pb::OwnMember) -> OwnMember {
-    OwnMember { session: SessionId(own.session), applied: SendNumber(own.applied) }
+fn own_member_from(own: pb::OwnMember) -> Result<OwnMember> {
+    Ok(OwnMember {
+        session: SessionId(own.session),
+        applied: SendNumber(own.applied),
+        stay: own.stay.map(resume::stay_from).transpose()?,
+    })
 }
 
 fn content_to(content: &Content) -> pb::Content {
@@ -259,29 +288,38 @@ fn content_from(content: pb::Content) -> Content {
     }
 }
 
-fn event_to(event: &Event) -> pb::Event {
+pub(crate) fn event_to(event: &Event) -> pb::Event {
     use pb::event::Body as Pb;
     let body = match &event.body {
         Body::Joined(member) => Pb::Joined(member_to(member)),
         Body::Left(member) => Pb::Left(member_to(member)),
-        Body::Said { from, number, shown, content } => Pb::Said(pb::Said {
+        Body::Moved { from, to } => Pb::Moved(pb::Moved {
+            from_connector: from.connector.0,
+            from_session: from.session.0,
+            to: Some(member_to(to)),
+        }),
+        Body::Said { from, number, shown, content, id } => Pb::Said(pb::Said {
+            id: resume::message_id_to(id.as_ref()),
             from: Some(member_to(from)),
             number: number.0,
             shown: Some(content_to(shown)),
             content: Some(content_to(content)),
         }),
-        Body::Whispered { from, number, to, shown: _, content } => Pb::Whispered(pb::Whispered {
-            from: Some(member_to(from)),
-            number: number.0,
-            to: Some(member_to(to)),
-            content: Some(content_to(content)),
-        }),
+        Body::Whispered { from, number, to, shown: _, content, id } => {
+            Pb::Whispered(pb::Whispered {
+                from: Some(member_to(from)),
+                number: number.0,
+                to: Some(member_to(to)),
+                content: Some(content_to(content)),
+                id: resume::message_id_to(id.as_ref()),
+            })
+        }
         Body::Hidden => Pb::Hidden(pb::Nothing {}),
     };
     pb::Event { position: Some(position_to(event.position)), body: Some(body) }
 }
 
-fn event_from(event: pb::Event) -> Result<Event> {
+pub(crate) fn event_from(event: pb::Event) -> Result<Event> {
     use pb::event::Body as Pb;
     let body = match required(event.body, "event body")? {
         Pb::Joined(member) => Body::Joined(member_from(member)?),
@@ -291,6 +329,14 @@ fn event_from(event: pb::Event) -> Result<Event> {
             number: SendNumber(said.number),
             shown: content_from(required(said.shown, "target")?),
             content: content_from(required(said.content, "content")?),
+            id: resume::message_id_from(&said.id)?,
+        },
+        Pb::Moved(moved) => Body::Moved {
+            from: MemberId {
+                connector: Incarnation(moved.from_connector),
+                session: SessionId(moved.from_session),
+            },
+            to: member_from(required(moved.to, "member")?)?,
         },
         Pb::Whispered(whispered) => {
             let to = member_from(required(whispered.to, "target")?)?;
@@ -300,6 +346,7 @@ fn event_from(event: pb::Event) -> Result<Event> {
                 shown: Content::Text(to.user.as_str().into()),
                 to,
                 content: content_from(required(whispered.content, "content")?),
+                id: resume::message_id_from(&whispered.id)?,
             }
         }
         Pb::Hidden(pb::Nothing {}) => Body::Hidden,
@@ -309,6 +356,9 @@ fn event_from(event: pb::Event) -> Result<Event> {
 
 #[cfg(test)]
 mod tests {
+    use model::{MessageId, Outcome, ResumeKey};
+    use room::message::{Stay, Ticket, Welcome};
+
     use super::*;
 
     fn member(session: u64) -> Member {
@@ -318,6 +368,10 @@ mod tests {
         }
     }
 
+    fn stay() -> Stay {
+        Stay { key: ResumeKey(u128::MAX / 3), since: 7 }
+    }
+
     fn event(seq: u64, body: Body) -> Arc<Event> {
         Arc::new(Event { position: Position { generation: Term(3), seq }, body })
     }
@@ -325,12 +379,16 @@ mod tests {
     fn events() -> Vec<Arc<Event>> {
         let (number, content) = (SendNumber(9), Content::Json("[1]".into()));
         let shown = Content::Text("*".into());
-        let said = Body::Said { from: member(1), number, shown, content: content.clone() };
+        let id = Some(MessageId::new("k1").unwrap());
+        let from = member(1);
+        let said = Body::Said { from, number, shown, content: content.clone(), id: id.clone() };
         let own_name = Content::Text(member(2).user.as_str().into());
         let to = member(2);
-        let whispered = Body::Whispered { from: member(1), number, to, shown: own_name, content };
+        let from = member(1);
+        let whispered = Body::Whispered { from, number, to, shown: own_name, content, id };
+        let moved = Body::Moved { from: member(1).id, to: member(3) };
         let bodies =
-            [Body::Joined(member(1)), said, whispered, Body::Hidden, Body::Left(member(1))];
+            [Body::Joined(member(1)), said, whispered, moved, Body::Hidden, Body::Left(member(1))];
         (1..).zip(bodies).map(|(seq, body)| event(seq, body)).collect()
     }
 
@@ -341,7 +399,7 @@ mod tests {
         let state = RoomState {
             room: room.clone(),
             position: Position { generation: Term(3), seq: 5 },
-            own: vec![OwnMember { session, applied: SendNumber(2) }],
+            own: vec![OwnMember { session, applied: SendNumber(2), stay: Some(stay()) }],
             entering: vec![SessionId(5)],
             members: vec![member(1), member(2)],
             tail: events(),
@@ -352,12 +410,18 @@ mod tests {
             number: SendNumber(1),
             target,
             content: Content::Missing,
+            id: Some(MessageId::new("k1").unwrap()),
         };
+        let join =
+            |ticket| ToOwner::Join { room: room.clone(), session, user: member(4).user, ticket };
+        let position = Position { generation: Term(3), seq: 5 };
         let messages = [
             ToOwner::State(state),
             ToOwner::Attached { rooms: 1, in_step: false },
             ToOwner::Attached { rooms: 0, in_step: true },
-            ToOwner::Join { room: room.clone(), session, user: member(4).user },
+            join(None),
+            join(Some(Ticket { key: stay().key, seen: None })),
+            join(Some(Ticket { key: stay().key, seen: Some(position) })),
             ToOwner::Leave { room: room.clone(), session },
             say(Target::Everyone { shown: Content::Text("*".into()) }),
             say(Target::One(member(4).user)),
@@ -376,10 +440,15 @@ mod tests {
             room: room.clone(),
             position: Position { generation: Term(3), seq: 5 },
             members: vec![member(1)],
-            applied: vec![OwnMember { session, applied: SendNumber(2) }],
+            applied: vec![OwnMember { session, applied: SendNumber(2), stay: None }],
             tail: events(),
         };
+        let position = Position { generation: Term(3), seq: 5 };
+        let number = SendNumber(3);
+        let welcome = Welcome { outcome: Outcome::Resumed, stay: stay(), events: events() };
         let mut messages = vec![
+            ToRelay::Welcome { room: room.clone(), session, welcome },
+            ToRelay::Repeated { room: room.clone(), session, number, position },
             ToRelay::Opened,
             ToRelay::NotOwner,
             ToRelay::Snapshot(snapshot),

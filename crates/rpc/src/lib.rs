@@ -8,4 +8,5 @@ pub mod etcd;
 pub mod link;
 pub mod pb;
 pub mod registry;
+mod resume;
 pub mod token;

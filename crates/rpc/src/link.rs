@@ -360,8 +360,12 @@ fn weight_to_relay(message: &ToRelay) -> usize {
             snapshot.members.len() * 64 + tail
         }
         ToRelay::Event { event, .. } => event.weight(),
+        ToRelay::Welcome { welcome, .. } => {
+            welcome.events.iter().map(|event| event.weight()).sum::<usize>() + 64
+        }
         ToRelay::Opened
         | ToRelay::NotOwner
+        | ToRelay::Repeated { .. }
         | ToRelay::JoinRefused { .. }
         | ToRelay::SayRefused { .. } => 32,
     }

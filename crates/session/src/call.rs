@@ -1,7 +1,7 @@
 //! What clients ask of the role, checked.
 
-use model::{Content, NameRule, RoomId, SendNumber, Target, UserName};
-use wire::body;
+use model::{Content, MessageId, NameRule, Resume, RoomId, SendNumber, Target, UserName};
+use wire::{body, pomelo::modern};
 
 use crate::Oddity;
 
@@ -26,6 +26,8 @@ pub enum Call {
         user: UserName,
         /// The room.
         room: RoomId,
+        /// What it shows if it comes back. Only clients that know Tangelo do.
+        resume: Option<Resume>,
     },
     /// Says something in the room that the session has entered, or asked to enter.
     Say {
@@ -35,6 +37,8 @@ pub enum Call {
         content: Content,
         /// To whom.
         target: Target,
+        /// The client's own name for it. Only clients that know Tangelo give one.
+        id: Option<MessageId>,
     },
 }
 
@@ -54,6 +58,26 @@ pub(crate) fn enter(
     let user = UserName::parse(&username, rule).map_err(|_| Oddity::BadName)?;
     let room = RoomId::parse(&rid, rule).map_err(|_| Oddity::BadName)?;
     Ok((user, room))
+}
+
+/// What a client shows that comes back.
+pub(crate) fn resume(shown: &Content) -> Result<Option<Resume>, Oddity> {
+    match shown {
+        Content::Missing => Ok(None),
+        Content::Json(json) if &**json == "null" => Ok(None),
+        Content::Text(_) | Content::Json(_) => {
+            modern::resume(shown).map(Some).ok_or(Oddity::BadResume)
+        }
+    }
+}
+
+/// The client's own name for a message.
+pub(crate) fn message_id(id: &Content) -> Result<Option<MessageId>, Oddity> {
+    match id {
+        Content::Missing => Ok(None),
+        Content::Text(text) => MessageId::new(text).map(Some).map_err(|_| Oddity::BadMessageId),
+        Content::Json(_) => Err(Oddity::BadMessageId),
+    }
 }
 
 /// The user and the room of a `queryEntry`. A room against the rule counts as none: the connector

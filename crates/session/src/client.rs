@@ -110,7 +110,7 @@ impl Client {
     /// The connection stands.
     pub(crate) fn connected(&self, out: &mut Vec<Effect>) {
         let first = match self.dialect {
-            Dialect::Pomelo | Dialect::PomeloCesu8 | Dialect::Pitaya => return,
+            Dialect::Pomelo | Dialect::PomeloCesu8 | Dialect::Pitaya | Dialect::Modern => return,
             Dialect::SocketIo09 => socketio::v09::CONNECT,
             Dialect::SocketIo1 => socketio::v1::CONNECT,
         };
@@ -212,11 +212,11 @@ impl Client {
                 return out.push(Effect::Count(Oddity::UnknownCode));
             }
             (Role::Gate, wire::Call::QueryEntry { uid, rid }) => self.query_entry(now, &uid, &rid),
-            (Role::Connector, wire::Call::Enter { username, rid }) => {
-                self.enter(now, &username, &rid)
+            (Role::Connector, wire::Call::Enter { username, rid, resume }) => {
+                self.enter(now, &username, &rid, &resume)
             }
-            (Role::Connector, wire::Call::Send { content, target }) => {
-                self.send(now, content, target)
+            (Role::Connector, wire::Call::Send { content, target, id }) => {
+                self.send(now, content, target, &id)
             }
             (
                 Role::Gate | Role::Connector | Role::Chat,
@@ -241,17 +241,34 @@ impl Client {
         Ok(Call::QueryEntry { uid, room })
     }
 
-    fn enter(&mut self, now: Time, username: &Content, rid: &Content) -> Result<Call, Oddity> {
+    fn is_modern(&self) -> bool {
+        self.dialect == Dialect::Modern
+    }
+
+    fn enter(
+        &mut self,
+        now: Time,
+        username: &Content,
+        rid: &Content,
+        resume: &Content,
+    ) -> Result<Call, Oddity> {
         if self.entry != Entry::Out {
             return Err(Oddity::EnteredTwice);
         }
         let (user, room) = call::enter(username, rid, &self.config.names)?;
+        let resume = if self.is_modern() { call::resume(resume)? } else { None };
         self.spend(now)?;
         self.entry = Entry::Entering;
-        Ok(Call::Enter { user, room })
+        Ok(Call::Enter { user, room, resume })
     }
 
-    fn send(&mut self, now: Time, content: Content, target: Content) -> Result<Call, Oddity> {
+    fn send(
+        &mut self,
+        now: Time,
+        content: Content,
+        target: Content,
+        id: &Content,
+    ) -> Result<Call, Oddity> {
         if self.entry == Entry::Out {
             return Err(Oddity::NotEntered);
         }
@@ -259,13 +276,14 @@ impl Client {
             return Err(Oddity::TooLarge);
         }
         let target = call::target(target, &self.config.names)?;
+        let id = if self.is_modern() { call::message_id(id)? } else { None };
         if self.unanswered >= self.config.limits.unanswered_max {
             return Err(Oddity::TooManyUnanswered);
         }
         self.spend(now)?;
         self.unanswered += 1;
         self.number = self.number.next();
-        Ok(Call::Say { number: self.number, content, target })
+        Ok(Call::Say { number: self.number, content, target, id })
     }
 
     fn spend(&mut self, now: Time) -> Result<(), Oddity> {
@@ -370,10 +388,13 @@ impl Client {
         let beats = &self.config.socketio;
         let gone = Alarm::Close(CloseReason::HeartbeatTimeout);
         match (self.dialect, self.config.heartbeat) {
-            (Dialect::Pomelo | Dialect::PomeloCesu8 | Dialect::Pitaya, Some(beat)) => {
-                (self.heard + 2 * beat, gone)
+            (
+                Dialect::Pomelo | Dialect::PomeloCesu8 | Dialect::Pitaya | Dialect::Modern,
+                Some(beat),
+            ) => (self.heard + 2 * beat, gone),
+            (Dialect::Pomelo | Dialect::PomeloCesu8 | Dialect::Pitaya | Dialect::Modern, None) => {
+                self.idle()
             }
-            (Dialect::Pomelo | Dialect::PomeloCesu8 | Dialect::Pitaya, None) => self.idle(),
             // A poll hangs so long; after it the next must come.
             (Dialect::SocketIo09, _) if !self.is_asked_for_life() => {
                 (self.heard + beats.poll + beats.patience, gone)

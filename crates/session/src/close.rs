@@ -36,6 +36,8 @@ pub enum CloseReason {
     // What we did.
     /// It missed events of its room that cannot be made good.
     Expelled,
+    /// Its client came back as another session.
+    Superseded,
     /// This node was taken for dead, and its members have left their rooms.
     NodeLost,
     /// This node ends.
@@ -44,7 +46,7 @@ pub enum CloseReason {
 
 impl CloseReason {
     /// All reasons, in order.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::ClientLeft,
         Self::BadHandshake,
         Self::Malformed,
@@ -58,6 +60,7 @@ impl CloseReason {
         Self::Idle,
         Self::SlowReader,
         Self::Expelled,
+        Self::Superseded,
         Self::NodeLost,
         Self::Draining,
     ];
@@ -79,6 +82,7 @@ impl CloseReason {
             Self::Idle => "idle",
             Self::SlowReader => "slow-reader",
             Self::Expelled => "expelled",
+            Self::Superseded => "superseded",
             Self::NodeLost => "node-lost",
             Self::Draining => "draining",
         }
@@ -102,6 +106,7 @@ impl CloseReason {
             Self::SlowReader => 1013,
             Self::Draining => 1001,
             Self::Expelled | Self::NodeLost => 1012,
+            Self::Superseded => 4409,
         }
     }
 
@@ -123,6 +128,7 @@ impl CloseReason {
             Self::Idle => "nothing heard for too long",
             Self::SlowReader => "reading too slowly",
             Self::Expelled => "events of the room were missed; enter again",
+            Self::Superseded => "this membership goes on in another connection",
             Self::NodeLost => "the server lost its place; enter again",
             Self::Draining => "the server goes away; enter through another",
         }
@@ -139,6 +145,30 @@ impl CloseReason {
         }
     }
 
+    /// Whether the client may not have meant to leave: one that knows Tangelo stays in its room for
+    /// a while, and may come back.
+    #[must_use]
+    pub const fn is_loss(self) -> bool {
+        match self {
+            Self::HeartbeatTimeout
+            | Self::ConnectionLost
+            | Self::Idle
+            | Self::SlowReader
+            | Self::Draining => true,
+            Self::ClientLeft
+            | Self::BadHandshake
+            | Self::Malformed
+            | Self::Attack
+            | Self::Kicked
+            | Self::TooLarge
+            | Self::HandshakeTimeout
+            | Self::LoginTimeout
+            | Self::Expelled
+            | Self::Superseded
+            | Self::NodeLost => false,
+        }
+    }
+
     /// Whether the client may come back at once and expect to fare better.
     #[must_use]
     pub const fn may_reconnect(self) -> bool {
@@ -147,6 +177,7 @@ impl CloseReason {
             | Self::Malformed
             | Self::Attack
             | Self::Kicked
+            | Self::Superseded
             | Self::TooLarge
             | Self::LoginTimeout => false,
             Self::ClientLeft

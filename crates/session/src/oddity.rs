@@ -26,6 +26,10 @@ pub enum Oddity {
     NotEntered,
     /// A target that names nobody.
     BadTarget,
+    /// A message id that is no text, empty or too long.
+    BadMessageId,
+    /// A `resume` that does not say what it must.
+    BadResume,
     /// Content over the limit.
     TooLarge,
     /// Calls faster than the rate.
@@ -36,7 +40,7 @@ pub enum Oddity {
 
 impl Oddity {
     /// All oddities, in order.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 14] = [
         Self::OutOfPlace,
         Self::MalformedMessage,
         Self::ForeignMessage,
@@ -46,6 +50,8 @@ impl Oddity {
         Self::EnteredTwice,
         Self::NotEntered,
         Self::BadTarget,
+        Self::BadMessageId,
+        Self::BadResume,
         Self::TooLarge,
         Self::TooFast,
         Self::TooManyUnanswered,
@@ -64,6 +70,8 @@ impl Oddity {
             Self::EnteredTwice => "entered-twice",
             Self::NotEntered => "not-entered",
             Self::BadTarget => "bad-target",
+            Self::BadMessageId => "bad-message-id",
+            Self::BadResume => "bad-resume",
             Self::TooLarge => "too-large",
             Self::TooFast => "too-fast",
             Self::TooManyUnanswered => "too-many-unanswered",
@@ -79,7 +87,9 @@ impl Oddity {
             | Self::ForeignMessage
             | Self::UnknownCode
             | Self::BadName
-            | Self::BadTarget => Code::Malformed,
+            | Self::BadTarget
+            | Self::BadMessageId
+            | Self::BadResume => Code::Malformed,
             Self::UnknownRoute => Code::Absent,
             Self::EnteredTwice => Code::Forbidden,
             Self::NotEntered => Code::Unauthorized,

@@ -243,15 +243,19 @@ fn shown(kind: Kind, body: &[u8]) -> String {
 fn called(call: &Call) -> String {
     match call {
         Call::QueryEntry { uid, room } => format!("uid {uid:?} room {room:?}"),
-        Call::Enter { user, room } => format!("user {user} room {room}"),
-        Call::Say { number, content, target } => {
+        Call::Enter { user, room, resume } => {
+            let resume = resume.map(|it| format!(" from {}", it.position)).unwrap_or_default();
+            format!("user {user} room {room}{resume}")
+        }
+        Call::Say { number, content, target, id } => {
+            let id = id.as_ref().map(|id| format!(" as {}", id.as_str())).unwrap_or_default();
             let target = match target {
                 Target::Everyone { shown } => format!("everyone, shown as {shown:?}"),
                 Target::One(user) => format!("{user:?}"),
             };
             match content.as_text().filter(|text| text.len() > 100) {
-                Some(text) => format!("say {number}: {} bytes, to {target}", text.len()),
-                None => format!("say {number}: {content:?}, to {target}"),
+                Some(text) => format!("say {number}: {} bytes, to {target}{id}", text.len()),
+                None => format!("say {number}: {content:?}, to {target}{id}"),
             }
         }
     }

@@ -23,7 +23,7 @@ pub mod socketio;
 use std::{collections::VecDeque, fmt};
 
 use bytes::Bytes;
-use model::{Code, Content, UserName};
+use model::{Code, Content, MessageId, Outcome, Position, ResumeKey, UserName};
 
 pub use route::Route;
 
@@ -66,6 +66,8 @@ pub enum Call {
         username: Content,
         /// The room.
         rid: Content,
+        /// What a client that knows Tangelo shows that comes back: JSON, not yet read.
+        resume: Content,
     },
     /// Says something in the room of the session. What the body says about sender and room is
     /// not even read (P5).
@@ -74,6 +76,8 @@ pub enum Call {
         content: Content,
         /// `"*"` for everyone, or the name of one member.
         target: Content,
+        /// The client's own name for the message, if it knows Tangelo.
+        id: Content,
     },
     /// Asks for something that does not exist.
     Unknown {
@@ -107,6 +111,10 @@ pub enum Reply {
     },
     /// Entered; everybody now in the room, the caller included, in the room's order.
     Users(Vec<UserName>),
+    /// Entered, for a client that knows Tangelo.
+    Entered(Box<Entered>),
+    /// Sent, for a client that knows Tangelo.
+    Placed(Position),
     /// Sent.
     Done,
     /// Not done.
@@ -116,6 +124,30 @@ pub enum Reply {
         /// Adds `"error":true`, which the original page looks for after `enter`.
         error: bool,
     },
+}
+
+/// What a client that knows Tangelo is told when it has entered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entered {
+    /// What became of it.
+    pub outcome: Outcome,
+    /// Everybody now in the room, the caller included, in the room's order.
+    pub users: Vec<UserName>,
+    /// Up to where that is so.
+    pub position: Position,
+    /// What it may come back with.
+    pub key: ResumeKey,
+    /// The pushes that it missed, or that were last: a JSON array.
+    pub events: String,
+}
+
+/// Where a push stands, for clients that know Tangelo.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stamp<'a> {
+    /// The position of its event.
+    pub position: Position,
+    /// The sender's own name for it.
+    pub id: Option<&'a MessageId>,
 }
 
 /// What a client hears unasked.
@@ -165,6 +197,9 @@ pub enum Dialect {
     /// The binary protocol as Pitaya's clients speak it: every body is JSON, and a refusal is
     /// marked as one and says what is wrong.
     Pitaya,
+    /// The binary protocol for clients that know Tangelo: every body is JSON, pushes say where they
+    /// stand, and answers say what is wrong.
+    Modern,
     /// Socket.IO 0.9, over WebSocket and polling.
     SocketIo09,
     /// Socket.IO 1.x and 2.x over Engine.IO 3, over WebSocket and polling.
@@ -173,14 +208,20 @@ pub enum Dialect {
 
 impl Dialect {
     /// All dialects, in order.
-    pub const ALL: [Self; 5] =
-        [Self::Pomelo, Self::PomeloCesu8, Self::Pitaya, Self::SocketIo09, Self::SocketIo1];
+    pub const ALL: [Self; 6] = [
+        Self::Pomelo,
+        Self::PomeloCesu8,
+        Self::Pitaya,
+        Self::Modern,
+        Self::SocketIo09,
+        Self::SocketIo1,
+    ];
 
     /// Whether a unit goes out as a text message on WebSocket, not as a binary one.
     #[must_use]
     pub const fn is_text(self) -> bool {
         match self {
-            Self::Pomelo | Self::PomeloCesu8 | Self::Pitaya => false,
+            Self::Pomelo | Self::PomeloCesu8 | Self::Pitaya | Self::Modern => false,
             Self::SocketIo09 | Self::SocketIo1 => true,
         }
     }
@@ -199,6 +240,8 @@ impl Dialect {
             Self::Pomelo => options.encode_push(push, pomelo::Encoding::Utf8),
             Self::PomeloCesu8 => options.encode_push(push, pomelo::Encoding::Cesu8),
             Self::Pitaya => pomelo::pitaya::encode_push(push),
+            // With where it stands: see `pomelo::modern`.
+            Self::Modern => pomelo::modern::encode_push(push, None),
             Self::SocketIo09 => Some(socketio::v09::encode_push(push)),
             Self::SocketIo1 => Some(socketio::v1::encode_push(push)),
         }
@@ -219,6 +262,7 @@ impl Dialect {
             Self::Pomelo => options.encode_reply(id, route, reply, pomelo::Encoding::Utf8),
             Self::PomeloCesu8 => options.encode_reply(id, route, reply, pomelo::Encoding::Cesu8),
             Self::Pitaya => pomelo::pitaya::encode_reply(id, reply),
+            Self::Modern => pomelo::modern::encode_reply(id, reply),
             Self::SocketIo09 => socketio::v09::encode_reply(id, reply),
             Self::SocketIo1 => socketio::v1::encode_reply(id, reply),
         }
@@ -229,7 +273,7 @@ impl Dialect {
     #[must_use]
     pub fn encode_kick(self, reason: &str) -> Vec<Bytes> {
         match self {
-            Self::Pomelo | Self::Pitaya => {
+            Self::Pomelo | Self::Pitaya | Self::Modern => {
                 vec![pomelo::encode_kick(reason, pomelo::Encoding::Utf8)]
             }
             Self::PomeloCesu8 => vec![pomelo::encode_kick(reason, pomelo::Encoding::Cesu8)],
@@ -249,6 +293,7 @@ impl Dialect {
             Self::Pomelo
             | Self::PomeloCesu8
             | Self::Pitaya
+            | Self::Modern
             | Self::SocketIo09
             | Self::SocketIo1 => {}
         }
@@ -258,7 +303,9 @@ impl Dialect {
     #[must_use]
     pub const fn reply_before_push(self) -> bool {
         match self {
-            Self::Pomelo | Self::PomeloCesu8 | Self::Pitaya | Self::SocketIo1 => true,
+            Self::Pomelo | Self::PomeloCesu8 | Self::Pitaya | Self::Modern | Self::SocketIo1 => {
+                true
+            }
             Self::SocketIo09 => false,
         }
     }

@@ -17,6 +17,7 @@ pub mod client;
 pub mod dictionary;
 pub mod handshake;
 pub mod message;
+pub mod modern;
 mod options;
 pub mod packet;
 pub mod pitaya;

@@ -1,5 +1,7 @@
 //! The names of routes and the bodies that go with them, byte for byte.
 
+use model::UserName;
+
 use crate::{
     Call, Push, Reply,
     body::{self, Sink},
@@ -71,12 +73,12 @@ impl Call {
                 Self::QueryEntry { uid, rid }
             }
             Route::Enter => {
-                let [username, rid] = body::members(json, ["username", "rid"]);
-                Self::Enter { username, rid }
+                let [username, rid, resume] = body::members(json, ["username", "rid", "resume"]);
+                Self::Enter { username, rid, resume }
             }
             Route::Send => {
-                let [content, target] = body::members(json, ["content", "target"]);
-                Self::Send { content, target }
+                let [content, target, id] = body::members(json, ["content", "target", "id"]);
+                Self::Send { content, target, id }
             }
         }
     }
@@ -94,16 +96,17 @@ impl Reply {
                 out.text("}");
             }
             Self::Users(users) => {
-                out.text("{\"users\":[");
-                for (at, user) in users.iter().enumerate() {
-                    if at > 0 {
-                        out.text(",");
-                    }
-                    body::write_string(out, user.as_str());
-                }
-                out.text("]}");
+                out.text("{\"users\":");
+                write_users(out, users);
+                out.text("}");
             }
-            Self::Done => out.text("{}"),
+            // What clients of the original's time hear.
+            Self::Entered(entered) => {
+                out.text("{\"users\":");
+                write_users(out, &entered.users);
+                out.text("}");
+            }
+            Self::Done | Self::Placed(_) => out.text("{}"),
             Self::Refused { code, error } => {
                 out.text("{\"code\":");
                 body::write_number(out, u64::from(code.for_old_clients()));
@@ -117,20 +120,41 @@ impl Reply {
     pub fn json_len_hint(&self) -> usize {
         match self {
             Self::Entry { host, .. } => 40 + host.len(),
-            Self::Users(users) => {
-                let names: usize = users.iter().map(|user| user.as_str().len() + 3).sum();
-                14 + names
-            }
+            Self::Users(users) => 14 + names_len(users),
+            Self::Entered(entered) => 160 + names_len(&entered.users) + entered.events.len(),
+            Self::Placed(_) => 48,
             Self::Done => 2,
             Self::Refused { .. } => 27,
         }
     }
 }
 
+/// Writes names as a JSON array.
+pub(crate) fn write_users(out: &mut impl Sink, users: &[UserName]) {
+    out.text("[");
+    for (at, user) in users.iter().enumerate() {
+        if at > 0 {
+            out.text(",");
+        }
+        body::write_string(out, user.as_str());
+    }
+    out.text("]");
+}
+
+fn names_len(users: &[UserName]) -> usize {
+    users.iter().map(|user| user.as_str().len() + 3).sum()
+}
+
 impl Push<'_> {
     /// Writes the pushed object as JSON, members in the original's order. Content that was
     /// missing is left out.
     pub fn write_json(&self, out: &mut impl Sink) {
+        self.write_open(out);
+        out.text("}");
+    }
+
+    /// The same without its end, for further members.
+    pub(crate) fn write_open(&self, out: &mut impl Sink) {
         out.text("{\"route\":\"");
         out.text(self.route());
         out.text("\"");
@@ -146,7 +170,6 @@ impl Push<'_> {
                 body::write_member(out, "target", target);
             }
         }
-        out.text("}");
     }
 
     /// Roughly the bytes of the object, to allocate once.

@@ -267,7 +267,7 @@ fn an_applications_dictionary_and_schemas_are_used_both_ways() {
     let request = codec.encode_request(id, send, body.as_object().unwrap()).unwrap();
     assert_eq!(request, b"\x04\0\0\x0b\x01\x01\0\x01\x12\x02hi\x0a\x01*"[..]);
     let text = |text: &str| Content::Text(Arc::from(text));
-    let call = Call::Send { content: text("hi"), target: text("*") };
+    let call = Call::Send { content: text("hi"), target: text("*"), id: Content::Missing };
     assert_eq!(options.decode_call(&request[4..]), Ok(Some((id, call))));
 }
 

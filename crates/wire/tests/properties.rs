@@ -369,7 +369,7 @@ proptest! {
         let id = RequestId(id.into());
         let said = serde_json::json!({"content": content, "target": target});
         let text = |text: &str| Content::Text(text.into());
-        let call = Call::Send { content: text(&content), target: text(&target) };
+        let call = Call::Send { content: text(&content), target: text(&target), id: Content::Missing };
         let read = Some((id, call));
 
         let (route, json) = (Route::Send.name(), &*said.to_string());

@@ -199,7 +199,7 @@ impl Clients {
                 let (from, content, whisper) = match &event.body {
                     Body::Said { from, content, .. } => (from, content, false),
                     Body::Whispered { from, content, .. } => (from, content, true),
-                    Body::Joined(_) | Body::Left(_) | Body::Hidden => return,
+                    Body::Joined(_) | Body::Left(_) | Body::Moved { .. } | Body::Hidden => return,
                 };
                 let Member { user, .. } = from;
                 let from = self.names.intern(user.as_str());

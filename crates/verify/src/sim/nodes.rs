@@ -60,11 +60,13 @@ impl World<'_> {
         let shard = Shard::from_hash((room % usize::from(SHARDS)) as u64);
         let room = self.rooms[room].clone();
         let event = match action {
-            Action::Enter { user } => RelayEvent::Enter { shard, room, session, user },
-            Action::Say { number, target, content } => {
-                RelayEvent::Say { shard, room, session, number, target, content }
+            Action::Enter { user } => {
+                RelayEvent::Enter { shard, room, session, user, ticket: None }
             }
-            Action::Leave => RelayEvent::Leave { shard, room, session },
+            Action::Say { number, target, content } => {
+                RelayEvent::Say { shard, room, session, number, target, content, id: None }
+            }
+            Action::Leave => RelayEvent::Leave { shard, room, session, lost: false },
         };
         self.relay(connector, life, event);
     }
@@ -104,7 +106,7 @@ impl World<'_> {
                     self.cut(id);
                 }
             }
-            RelayEffect::Entered { session, users } => self.clients.entered(session, &users),
+            RelayEffect::Entered { session, users, .. } => self.clients.entered(session, &users),
             RelayEffect::EnterRefused { session, .. } => {
                 self.counters.refused_joins += 1;
                 self.clients.refused(session);
@@ -113,7 +115,7 @@ impl World<'_> {
             RelayEffect::SayRefused { session, number, code } => {
                 self.answer(session, number, code);
             }
-            RelayEffect::Push { sessions, except, push, answered } => {
+            RelayEffect::Push { sessions, except, push, answered, .. } => {
                 for session in sessions.iter().filter(|session| Some(**session) != except) {
                     if !self.loses_a_push() {
                         self.clients.hears(*session, &push);
@@ -132,7 +134,8 @@ impl World<'_> {
                 }
             }
             RelayEffect::StaleFrame { .. } => self.counters.stale_frames += 1,
-            RelayEffect::Attached { .. } => {}
+            // Nobody comes back here (yet).
+            RelayEffect::Attached { .. } | RelayEffect::Supersede { .. } => {}
         }
     }
 

@@ -31,6 +31,8 @@ pub struct Hello {
     pub version: Option<String>,
     /// Whether it is a client of Pitaya: it says what Pitaya's say, and no `sys.type`.
     pub is_pitaya: bool,
+    /// Whether it knows Tangelo: `user.tangelo` is 1.
+    pub is_modern: bool,
     /// The version of the dictionary it has kept.
     pub dict_version: Option<String>,
     /// The version of the schemas it has kept.
@@ -54,6 +56,7 @@ impl Hello {
         let is_pitaya = ["libVersion", "clientVersion"].into_iter().any(|it| text(it).is_some());
         Some(Self {
             is_pitaya: is_pitaya && sys.get("type").is_none(),
+            is_modern: hello.pointer("/user/tangelo").and_then(Value::as_u64) == Some(1),
             client_type: text("type"),
             version: text("version"),
             dict_version: text("dictVersion"),
@@ -65,6 +68,9 @@ impl Hello {
     /// How this client wants its bytes.
     #[must_use]
     pub fn dialect(&self) -> Dialect {
+        if self.is_modern {
+            return Dialect::Modern;
+        }
         match self.encoding() {
             Encoding::Utf8 if self.is_pitaya => Dialect::Pitaya,
             Encoding::Utf8 => Dialect::Pomelo,
@@ -128,6 +134,8 @@ pub(super) struct Answers {
     packages: [[Bytes; 2]; 2],
     /// For clients of Pitaya.
     pitaya: Bytes,
+    /// For clients that know Tangelo.
+    modern: Bytes,
 }
 
 impl Answers {
@@ -148,7 +156,10 @@ impl Answers {
         };
         let mut pitaya = packet::begin(Kind::Handshake, 256);
         super::pitaya::write_answer(&mut pitaya, heartbeat, dictionary);
+        let mut modern = packet::begin(Kind::Handshake, 64);
+        super::modern::write_answer(&mut modern, heartbeat);
         Self {
+            modern: packet::finish(modern).unwrap_or_default(),
             pitaya: packet::finish(pitaya).unwrap_or_default(),
             dict_version: dictionary.map(Dictionary::version),
             proto_version: protos.version(),
@@ -160,8 +171,10 @@ impl Answers {
     }
 
     pub(super) fn to(&self, hello: &Hello) -> Bytes {
-        if hello.dialect() == Dialect::Pitaya {
-            return self.pitaya.clone();
+        match hello.dialect() {
+            Dialect::Pitaya => return self.pitaya.clone(),
+            Dialect::Modern => return self.modern.clone(),
+            Dialect::Pomelo | Dialect::PomeloCesu8 | Dialect::SocketIo09 | Dialect::SocketIo1 => {}
         }
         let has_dict = self.dict_version.is_some() && hello.dict_version == self.dict_version;
         let has_protos = hello.proto_version.as_ref() == Some(&self.proto_version);
@@ -294,6 +307,7 @@ mod tests {
             client_type: Some("x\"y".to_owned()),
             version: Some("1".to_owned()),
             is_pitaya: false,
+            is_modern: true,
             dict_version: None,
             proto_version: Some("z".to_owned()),
             user: serde_json::json!({"tangelo": 1}),

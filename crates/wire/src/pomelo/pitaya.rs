@@ -62,7 +62,11 @@ pub(crate) fn encode_reply(id: RequestId, reply: &Reply) -> Option<Bytes> {
             message::error_head(&mut package, id);
             write_error(&mut package, *code);
         }
-        Reply::Entry { .. } | Reply::Users(_) | Reply::Done => {
+        Reply::Entry { .. }
+        | Reply::Users(_)
+        | Reply::Entered(_)
+        | Reply::Placed(_)
+        | Reply::Done => {
             message::response_head(&mut package, id);
             reply.write_json(&mut Encoder { out: &mut package, encoding: Encoding::Utf8 });
         }

@@ -316,7 +316,8 @@ mod tests {
     fn arrays_are_not_spread_over_arguments() {
         let call = decode_call("\0\0\0\u{1}\u{1c}connector.entryHandler.enter[{\"rid\":\"r\"}]");
         let missing = Content::Missing;
-        let enter = Call::Enter { username: missing.clone(), rid: missing };
+        let enter =
+            Call::Enter { username: missing.clone(), rid: missing.clone(), resume: missing };
         assert_eq!(call, Some((RequestId(1), enter)));
     }
 

@@ -1,0 +1,63 @@
+//! What a relay knows of its own sessions.
+
+use std::collections::VecDeque;
+
+use model::{Code, RoomId, SendNumber, SessionId, Time, UserName};
+
+use crate::{
+    message::{Stay, Ticket, ToOwner, Welcome},
+    relays::Effect,
+    room::Saying,
+};
+
+/// A session of this connector in the room.
+#[derive(Debug)]
+pub(super) struct Own {
+    pub(super) user: UserName,
+    /// Whether the owner has made it a member.
+    pub(super) joined: bool,
+    /// How it can come back, or comes back.
+    pub(super) ticket: Option<Ticket>,
+    /// What it is to be told once it is a member.
+    pub(super) welcome: Option<Welcome>,
+    /// Its stay, once it is a member.
+    pub(super) stay: Option<Stay>,
+    /// Its connection is lost; until then it may come back.
+    pub(super) lost: Option<Time>,
+    /// The highest number of its sends known to be applied.
+    pub(super) applied: SendNumber,
+    pub(super) unanswered: VecDeque<Saying>,
+}
+
+impl Own {
+    /// Whether it hears what happens in the room.
+    pub(super) const fn is_told(&self) -> bool {
+        self.joined && self.lost.is_none()
+    }
+
+    /// Answers the sends that a snapshot covers: they may be in it or may have been refused.
+    pub(super) fn forget(
+        &mut self,
+        session: SessionId,
+        applied: SendNumber,
+        out: &mut Vec<Effect>,
+    ) {
+        self.applied = self.applied.max(applied);
+        while let Some(say) = self.unanswered.pop_front_if(|say| say.number <= applied) {
+            out.push(Effect::SayRefused { session, number: say.number, code: Code::Unknown });
+        }
+    }
+}
+
+impl Saying {
+    pub(super) fn message(&self, room: &RoomId, session: SessionId) -> ToOwner {
+        ToOwner::Say {
+            room: room.clone(),
+            session,
+            number: self.number,
+            target: self.target.clone(),
+            content: self.content.clone(),
+            id: self.id.clone(),
+        }
+    }
+}

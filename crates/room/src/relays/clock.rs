@@ -1,0 +1,80 @@
+//! What a connector's end does as time passes.
+
+use model::{Time, limits};
+
+use super::{Effect, Relays, State, wake_at};
+
+impl Relays {
+    pub(super) fn timed_out(&mut self, now: Time, out: &mut Vec<Effect>) {
+        self.timeout = None;
+        self.drop_lost(now, out);
+        self.drop_idle(now);
+        let mut again = Vec::new();
+        for (shard, group) in &mut self.shards {
+            let (retry, give_up) = match group.state {
+                State::Idle | State::Attached => continue,
+                State::Detached { retry, give_up } => (retry, give_up),
+                State::Attaching { give_up } => (None, give_up),
+            };
+            if give_up <= now {
+                let attaching = matches!(group.state, State::Attaching { .. });
+                for (room, relay) in &mut group.rooms {
+                    relay.give_up(attaching, out);
+                    if let Some(at) = relay.check_idle(now) {
+                        self.idle.insert((at, *shard, room.clone()));
+                        wake_at(&mut self.timeout, at);
+                    }
+                }
+                let next = now + limits::OWNER_TIMEOUT;
+                group.state = match group.state {
+                    State::Attaching { .. } => State::Attaching { give_up: next },
+                    State::Idle | State::Attached | State::Detached { .. } => {
+                        State::Detached { retry, give_up: next }
+                    }
+                };
+                wake_at(&mut self.timeout, next);
+            } else {
+                wake_at(&mut self.timeout, give_up);
+            }
+            match retry {
+                Some(retry) if retry <= now => again.push(*shard),
+                Some(retry) => wake_at(&mut self.timeout, retry),
+                None => {}
+            }
+        }
+        for shard in again {
+            self.attach(now, shard, out);
+        }
+    }
+
+    /// Ends the stays of those who did not come back in time.
+    fn drop_lost(&mut self, now: Time, out: &mut Vec<Effect>) {
+        while let Some((at, ..)) = self.lost.first() {
+            if *at > now {
+                wake_at(&mut self.timeout, *at);
+                return;
+            }
+            let Some((_, shard, room, session)) = self.lost.pop_first() else { return };
+            let relay = self.shards.get(&shard).and_then(|group| group.rooms.get(&room));
+            if relay.is_some_and(|relay| relay.is_overdue(now, session)) {
+                self.leave(now, shard, &room, session, out);
+            }
+        }
+    }
+
+    /// Drops the relays that have had no session for long enough.
+    fn drop_idle(&mut self, now: Time) {
+        while let Some((at, ..)) = self.idle.first() {
+            if *at > now {
+                wake_at(&mut self.timeout, *at);
+                return;
+            }
+            let Some((_, shard, room)) = self.idle.pop_first() else { return };
+            let Some(group) = self.shards.get_mut(&shard) else { continue };
+            let due = group.rooms.get_mut(&room).and_then(|relay| relay.check_idle(now));
+            if due.is_some_and(|due| due <= now) {
+                group.rooms.remove(&room);
+            }
+        }
+    }
+}
