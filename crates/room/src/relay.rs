@@ -344,7 +344,15 @@ impl Relay {
     }
 
     /// What an entrant is to be told; what makes it a member comes next.
+    ///
+    /// A whisper that it thereby learns of was hidden from this connector. It is kept from now on,
+    /// or the next owner might apply it again, and its target would hear it twice.
     pub(crate) fn welcome(&mut self, session: SessionId, welcome: Welcome) {
+        for event in &welcome.events {
+            if matches!(event.body, Body::Whispered { .. }) {
+                self.tail.disclose(event);
+            }
+        }
         if let Some(own) = self.own.get_mut(&session).filter(|own| !own.joined) {
             own.welcome = Some(welcome);
         }

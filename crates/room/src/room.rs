@@ -202,7 +202,7 @@ impl Room {
         // Whoever is forgotten by time is so here, too.
         let _ = self.awaits(now);
         let known = |it: &Departed| it.stay.key == ticket.key && it.user == *user;
-        let welcome = match self.departed.iter().position(known) {
+        let welcome = match self.departed.iter().rposition(known) {
             Some(at) if ticket.seen.is_some() => {
                 let departed = self.departed.remove(at);
                 departed.map(|it| self.welcome_back(user, it.stay, it.until, ticket))

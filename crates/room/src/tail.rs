@@ -4,7 +4,7 @@ use std::{collections::VecDeque, sync::Arc};
 
 use model::{Position, limits};
 
-use crate::message::Event;
+use crate::message::{Body, Event};
 
 /// The last events of one generation, without a gap: at most [`limits::TAIL_EVENTS_MAX`] events
 /// and [`limits::TAIL_BYTES_MAX`] bytes; past either the oldest go.
@@ -29,6 +29,17 @@ impl Tail {
                 break;
             };
             self.bytes -= oldest.weight();
+        }
+    }
+
+    /// Puts a whisper in the place of its placeholder, if that is here.
+    pub(crate) fn disclose(&mut self, event: &Arc<Event>) {
+        let stands = |known: &&mut Arc<Event>| known.position == event.position;
+        if let Some(known) = self.events.iter_mut().find(stands)
+            && known.body == Body::Hidden
+        {
+            self.bytes += event.weight() - known.weight();
+            *known = Arc::clone(event);
         }
     }
 
@@ -78,7 +89,6 @@ impl Tail {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::message::Body;
     use model::Term;
 
     fn at(seq: u64) -> Position {
