@@ -4,6 +4,7 @@
 //! with JSON. They differ in everything around it: [`v09`] frames text with colons and batches
 //! into arrays, [`v1`] sends events inside Engine.IO packets.
 
+pub mod client;
 pub mod request;
 pub mod v09;
 pub mod v1;

@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// The `sys.type` of the browser library, which cannot read true UTF-8.
-const BROWSER: &str = "js-websocket";
+pub const BROWSER: &str = "js-websocket";
 
 /// The `sys.type` of the .NET library for Unity.
 const UNITY: &str = "unity-socket";
