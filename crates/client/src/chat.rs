@@ -11,30 +11,30 @@ use wire::{
     RequestId, Route,
     pomelo::{
         Hello,
-        client::{Codec, Incoming, IncomingError, Kept, kick_reason},
-        packet::{HANDSHAKE_ACK, HEARTBEAT, Kind, Packet},
+        client::{Incoming, Kept, kick_reason},
+        packet::{Kind, Packet},
     },
+    socketio::client::{Said, read_frame, read_packet},
 };
 
 use crate::{
-    connection::{Connection, Transport},
+    codec::{Codec, Speech},
+    connection::{Connection, Unit},
     error::{Closed, Error, Result},
+    handshake::{HANDSHAKE_TIMEOUT, shake_hands},
     push::Push,
+    transport::Transport,
 };
-
-/// How long to wait for a server's handshake.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Heartbeats that may be missed before the server counts as gone.
-const HEARTBEATS_MISSED_MAX: u32 = 2;
 
 /// How to connect. The same for thousands of clients, so it is borrowed.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// What carries the packages.
+    /// What to speak, and what carries it.
     pub transport: Transport,
     /// The address to connect from, if that matters.
     pub source: Option<IpAddr>,
-    /// What to say in the handshake: the kind of client, and whatever the application wants.
+    /// What to say in the handshake of the binary protocol: the kind of client, and whatever the
+    /// application wants.
     pub hello: Hello,
     /// What an earlier client of a server of the same role has kept ([`Client::kept`]), so that
     /// the server need not send it and this client need not hold it once more.
@@ -142,7 +142,8 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// [`Error::Connect`], [`Error::Upgrade`], [`Error::Handshake`] or [`Error::Closed`].
+    /// [`Error::Connect`], [`Error::Upgrade`], [`Error::Http`], [`Error::Handshake`] or
+    /// [`Error::Closed`].
     pub async fn connect(address: impl ToSocketAddrs, options: &Options) -> Result<Self> {
         let mut last = None;
         for address in lookup_host(address).await.map_err(Error::Connect)? {
@@ -161,31 +162,11 @@ impl Client {
     ///
     /// [`Error::Handshake`] or [`Error::Closed`].
     pub async fn shake_hands(mut connection: Connection, options: &Options) -> Result<Self> {
-        let mut hello = options.hello.clone();
-        options.kept.introduce(&mut hello);
-        connection.send(&hello.encode()).map_err(Error::Closed)?;
-        let deadline = Instant::now() + HANDSHAKE_TIMEOUT;
-        let mut answer = None;
-        while answer.is_none() {
-            let receive = connection.receive(|packet| {
-                if packet.kind == Kind::Handshake && answer.is_none() {
-                    answer = Some(Codec::from_answer(packet.body, &hello, &options.kept));
-                }
-            });
-            let received = timeout_at(deadline, receive).await;
-            match received.unwrap_or(Err(Closed::Silent)) {
-                Ok(()) => {}
-                // A refusal is followed by the end.
-                Err(_) if answer.is_some() => {}
-                Err(closed) => return Err(Error::Closed(closed)),
-            }
-        }
-        let codec = answer.transpose()?.ok_or(Error::Closed(Closed::Silent))?;
-        connection.send(&HANDSHAKE_ACK).map_err(Error::Closed)?;
+        let codec = shake_hands(&mut connection, options).await?;
         let now = Instant::now();
         Ok(Self {
             connection,
-            beat: codec.heartbeat.map(|every| now + every),
+            beat: codec.beats.as_ref().map(|beats| now + beats.every),
             codec,
             next_id: 1,
             pending: VecDeque::new(),
@@ -198,13 +179,19 @@ impl Client {
     /// What to put into [`Options::kept`] for further clients of servers of this role.
     #[must_use]
     pub fn kept(&self) -> Kept {
-        self.codec.kept.clone()
+        self.codec.kept()
     }
 
-    /// How often this client sends a heartbeat.
+    /// How often this client sends a heartbeat; never, where the server does.
     #[must_use]
-    pub const fn heartbeat(&self) -> Option<Duration> {
-        self.codec.heartbeat
+    pub fn heartbeat(&self) -> Option<Duration> {
+        self.codec.heartbeat()
+    }
+
+    /// Whether requests carry the session, at this moment.
+    #[must_use]
+    pub const fn is_polling(&self) -> bool {
+        self.connection.is_polling()
     }
 
     /// Enters a room. Answers everybody in it, this user included.
@@ -264,8 +251,8 @@ impl Client {
     /// If it cannot be sent.
     pub fn begin(&mut self, route: Route, body: &Map<String, Value>) -> Result<RequestId> {
         let id = RequestId(self.next_id);
-        let package = self.codec.encode_request(id, route.name(), body)?;
-        self.transmit(&package)?;
+        let unit = self.codec.encode_request(id, route.name(), body)?;
+        self.transmit(&unit)?;
         self.next_id += 1;
         self.pending.push_back(Pending { id, route });
         Ok(id)
@@ -277,8 +264,8 @@ impl Client {
     ///
     /// If it cannot be sent.
     pub fn notify(&mut self, route: Route, body: &Map<String, Value>) -> Result<()> {
-        let package = self.codec.encode_request(RequestId::NOTIFY, route.name(), body)?;
-        self.transmit(&package)
+        let unit = self.codec.encode_request(RequestId::NOTIFY, route.name(), body)?;
+        self.transmit(&unit)
     }
 
     /// Waits for the answer to a request that was begun.
@@ -367,10 +354,10 @@ impl Client {
         Ok(self.events.into())
     }
 
-    fn transmit(&mut self, package: &[u8]) -> Result<()> {
+    fn transmit(&mut self, unit: &[u8]) -> Result<()> {
         match &self.closed {
             Some(closed) => Err(Error::Closed(closed.clone())),
-            None => self.connection.send(package).map_err(Error::Closed),
+            None => self.connection.send(unit).map_err(Error::Closed),
         }
     }
 
@@ -380,10 +367,10 @@ impl Client {
             return Err(Error::Closed(closed.clone()));
         }
         let Self { connection, codec, pending, events, heard, .. } = self;
-        let mut kicked = None;
-        let receive = connection.receive(|packet| {
+        let mut ear = Ear { codec, pending, events, end: None };
+        let receive = connection.receive(|unit| {
             *heard = Instant::now();
-            take(packet, codec, pending, events, &mut kicked);
+            ear.hear(unit);
         });
         let received = match self.beat {
             None => receive.await,
@@ -392,12 +379,8 @@ impl Client {
                 Err(_) => return self.beat(),
             },
         };
-        if let Err(closed) = received {
-            let closed = kicked.map_or(closed, Closed::Kicked);
-            self.closed = Some(closed);
-        } else if let Some(reason) = kicked {
-            self.closed = Some(Closed::Kicked(reason));
-        }
+        // What the server said of the end says more than how it came.
+        self.closed = ear.end.or(received.err());
         // What came before the end is still to be seen.
         if let Some(closed) = &self.closed
             && self.events.is_empty()
@@ -408,15 +391,17 @@ impl Client {
     }
 
     fn beat(&mut self) -> Result<()> {
-        let Some(every) = self.codec.heartbeat else {
+        let Some(beats) = &self.codec.beats else {
             return Ok(());
         };
-        if self.heard.elapsed() > every * HEARTBEATS_MISSED_MAX {
+        if self.heard.elapsed() > beats.patience {
             self.closed = Some(Closed::Silent);
             return Err(Error::Closed(Closed::Silent));
         }
-        self.beat = Some(Instant::now() + every);
-        if let Err(closed) = self.connection.send(&HEARTBEAT) {
+        self.beat = Some(Instant::now() + beats.every);
+        if let Some(unit) = &beats.unit
+            && let Err(closed) = self.connection.send(unit)
+        {
             self.closed = Some(closed.clone());
             return Err(Error::Closed(closed));
         }
@@ -424,42 +409,81 @@ impl Client {
     }
 }
 
-/// Turns a package into an event.
-fn take(
-    packet: Packet<'_>,
-    codec: &Codec,
-    pending: &mut VecDeque<Pending>,
-    events: &mut VecDeque<Event>,
-    kicked: &mut Option<String>,
-) {
-    match packet.kind {
-        Kind::Data => match codec.decode(packet.body) {
-            Ok(Incoming::Response { id, body }) => {
-                // Nearly always the oldest.
-                let Some(place) = pending.iter().position(|request| request.id == id) else {
-                    return;
-                };
-                let Some(Pending { id, route }) = pending.remove(place) else {
-                    return;
-                };
-                let result = codec.decode_body(route.name(), body);
-                events.push_back(Event::Answer { id, result: checked(result) });
-            }
-            Ok(Incoming::Push { route, body }) => {
-                events.push_back(Event::Push(Push::read(route, body)))
-            }
-            // A message that this client does not understand is none of its business.
-            Err(_) => {}
-        },
-        Kind::Kick => *kicked = Some(kick_reason(packet.body)),
-        Kind::Heartbeat | Kind::Handshake | Kind::HandshakeAck => {}
-    }
+/// Turns what a server says into events.
+struct Ear<'a> {
+    codec: &'a Codec,
+    pending: &'a mut VecDeque<Pending>,
+    events: &'a mut VecDeque<Event>,
+    /// How the server ended the session.
+    end: Option<Closed>,
 }
 
-fn checked(result: std::result::Result<Value, IncomingError>) -> Result<Value> {
-    let body = result?;
-    match body.get("code").and_then(Value::as_u64) {
-        None | Some(200) => Ok(body),
-        Some(code) => Err(Error::Refused { code }),
+impl Ear<'_> {
+    // What this client does not understand is none of its business.
+    fn hear(&mut self, unit: Unit<'_>) {
+        match (unit, &self.codec.speech) {
+            (Unit::Package(packet), _) => self.hear_package(packet),
+            (Unit::Text(frame), Speech::SocketIo09) => {
+                let frame = String::from_utf8_lossy(frame);
+                read_frame(&frame).into_iter().for_each(|said| self.hear_said(said));
+            }
+            (Unit::Text(packet), Speech::SocketIo1) => {
+                let packet = String::from_utf8_lossy(packet);
+                read_packet(&packet).into_iter().for_each(|said| self.hear_said(said));
+            }
+            (Unit::Text(_), Speech::Pomelo(_)) => {}
+        }
+    }
+
+    fn hear_package(&mut self, packet: Packet<'_>) {
+        let Speech::Pomelo(codec) = &self.codec.speech else {
+            return;
+        };
+        match packet.kind {
+            Kind::Data => match codec.decode(packet.body) {
+                Ok(Incoming::Response { id, body }) => {
+                    if let Some(route) = self.take_pending(id) {
+                        let result = codec.decode_body(route.name(), body);
+                        self.answered(id, result.map_err(Error::from));
+                    }
+                }
+                Ok(Incoming::Push { route, body }) => {
+                    self.events.push_back(Event::Push(Push::read(route, body)));
+                }
+                Err(_) => {}
+            },
+            Kind::Kick => self.end = Some(Closed::Kicked(kick_reason(packet.body))),
+            Kind::Heartbeat | Kind::Handshake | Kind::HandshakeAck => {}
+        }
+    }
+
+    fn hear_said(&mut self, said: Said) {
+        match said {
+            Said::Answer { id, body } => {
+                if self.take_pending(id).is_some() {
+                    self.answered(id, Ok(body));
+                }
+            }
+            Said::Push { route, body } => {
+                self.events.push_back(Event::Push(Push::read(route, body)));
+            }
+            Said::Kick(reason) => self.end = Some(Closed::Kicked(reason)),
+            Said::End => self.end = self.end.take().or(Some(Closed::ByServer)),
+            Said::Opened(_) | Said::Connected => {}
+        }
+    }
+
+    fn take_pending(&mut self, id: RequestId) -> Option<Route> {
+        // Nearly always the oldest.
+        let place = self.pending.iter().position(|request| request.id == id)?;
+        self.pending.remove(place).map(|request| request.route)
+    }
+
+    fn answered(&mut self, id: RequestId, result: Result<Value>) {
+        let result = result.and_then(|body| match body.get("code").and_then(Value::as_u64) {
+            None | Some(200) => Ok(body),
+            Some(code) => Err(Error::Refused { code }),
+        });
+        self.events.push_back(Event::Answer { id, result });
     }
 }

@@ -16,7 +16,7 @@ pub enum Closed {
     Kicked(String),
     /// The connection broke.
     Broken(io::ErrorKind),
-    /// Nothing was heard for two heartbeats.
+    /// Nothing was heard for longer than heartbeats allow.
     Silent,
     /// The server sent what no server sends.
     Nonsense(String),
@@ -43,6 +43,9 @@ pub enum Error {
     /// The server speaks HTTP, but not WebSocket.
     #[error("the server does not upgrade to WebSocket: {0}")]
     Upgrade(String),
+    /// The server speaks HTTP, but does not open a session of Socket.IO.
+    #[error("the server opens no session: {0}")]
+    Http(String),
     /// The handshake failed.
     #[error(transparent)]
     Handshake(#[from] AnswerError),
@@ -74,7 +77,11 @@ impl Error {
             Self::Refused { .. } | Self::Request(_) | Self::Unreadable(_) | Self::Unexpected(_) => {
                 false
             }
-            Self::Connect(_) | Self::Upgrade(_) | Self::Handshake(_) | Self::Closed(_) => true,
+            Self::Connect(_)
+            | Self::Upgrade(_)
+            | Self::Http(_)
+            | Self::Handshake(_)
+            | Self::Closed(_) => true,
         }
     }
 }

@@ -1,4 +1,4 @@
-//! A client for Pomelo chat servers, over WebSocket or raw TCP.
+//! A client for Pomelo chat servers, in the binary protocol and both generations of Socket.IO.
 //!
 //! Ask a gate for a connector, connect to it, enter a room, speak and listen:
 //!
@@ -30,26 +30,33 @@
 //! its methods is awaited, so await [`Client::next`] whenever there is nothing else to do. All
 //! methods that wait can be dropped half-way (in a `select!`) without losing anything.
 //!
-//! [`Connection`] is the layer below, for those who count microseconds: packages in, packages
-//! out. [`Client::into_parts`] hands it over after entering, and [`Heard`] reads in place.
+//! [`Options::transport`] chooses what is spoken and what carries it; nothing else differs. Where
+//! requests carry a session, what is begun leaves while one of its methods is awaited.
+//!
+//! [`Connection`] is the layer below, for those who count microseconds: units in, units out.
+//! [`Client::into_parts`] hands it over after entering, and [`Heard`] reads in place.
 
 mod chat;
+mod codec;
 mod connection;
 mod error;
+mod handshake;
+mod http;
 mod lean;
+mod polling;
 mod push;
+mod socket;
+mod transport;
 mod websocket;
 
 pub use chat::{Client, Entry, Event, Options};
-pub use connection::{Connection, Transport};
+pub use codec::Codec;
+pub use connection::{Connection, Unit};
 pub use error::{Closed, Error, Result};
 pub use lean::Heard;
 pub use push::Push;
+pub use transport::Transport;
 pub use wire::{
-    RequestId, Route,
-    pomelo::{
-        Hello,
-        client::{Codec, Kept},
-        packet::HEARTBEAT,
-    },
+    Dialect, RequestId, Route,
+    pomelo::{Hello, client::Kept},
 };

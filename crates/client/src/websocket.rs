@@ -1,4 +1,4 @@
-//! WebSocket, as much as a client of binary messages needs.
+//! WebSocket, as much as a client of a chat needs.
 //!
 //! Frames are cut out of whatever was read, in place: `tungstenite` reads and writes their
 //! headers, but brings buffers of its own for every connection, and a process that plays ten
@@ -175,6 +175,10 @@ impl Masker {
 
     pub(crate) fn message(&mut self, out: &mut Vec<u8>, payload: &[u8]) {
         self.frame(out, OpCode::Data(Data::Binary), payload);
+    }
+
+    pub(crate) fn text(&mut self, out: &mut Vec<u8>, payload: &[u8]) {
+        self.frame(out, OpCode::Data(Data::Text), payload);
     }
 
     pub(crate) fn pong(&mut self, out: &mut Vec<u8>, payload: &[u8]) {

@@ -1,4 +1,4 @@
-//! The client against a server of a few lines, over both transports.
+//! The client against a server of a few lines, over both transports of the binary protocol.
 
 #![expect(clippy::unwrap_used, reason = "a test's helpers may panic")]
 
@@ -29,12 +29,10 @@ enum Socket {
 impl Socket {
     async fn accept(listener: TcpListener, transport: Transport) -> Self {
         let (stream, _) = listener.accept().await.unwrap();
-        match transport {
-            Transport::Tcp => Self::Tcp(stream, Decoder::new(1 << 16)),
-            Transport::WebSocket => {
-                Self::WebSocket(Box::new(tokio_tungstenite::accept_async(stream).await.unwrap()))
-            }
+        if transport == Transport::Tcp {
+            return Self::Tcp(stream, Decoder::new(1 << 16));
         }
+        Self::WebSocket(Box::new(tokio_tungstenite::accept_async(stream).await.unwrap()))
     }
 
     async fn receive(&mut self) -> Option<Vec<(Kind, Vec<u8>)>> {

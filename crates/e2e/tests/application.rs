@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
-use client::{Client, Options, Push, Transport};
+use client::{Client, Options, Push, Transport, Unit};
 use e2e::{Cluster, Shape};
 use wire::pomelo::packet::Kind;
 
@@ -64,8 +64,10 @@ async fn clients_speak_as_their_application_has_it() {
     let (mut connection, _, _) = alice.into_parts();
     let mut heard = Vec::new();
     while heard.is_empty() {
-        let received = connection.receive(|packet| {
-            if packet.kind == Kind::Data {
+        let received = connection.receive(|unit| {
+            if let Unit::Package(packet) = unit
+                && packet.kind == Kind::Data
+            {
                 heard.push(packet.body.to_vec());
             }
         });

@@ -13,7 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use client::{Client, Codec, Connection, HEARTBEAT, Heard, Options, RequestId, Route, Transport};
+use client::{Client, Codec, Connection, Heard, Options, RequestId, Route, Transport};
 use hdrhistogram::Histogram;
 use model::limits::PRESENCE_MEMBERS_MAX;
 use serde_json::{Map, Value};
@@ -224,9 +224,9 @@ pub(super) async fn play(table: Rc<Table>, index: u32) -> anyhow::Result<Left> {
         }
         let mut now = None;
         let lives = tokio::select! {
-            received = connection.receive(|packet| {
+            received = connection.receive(|unit| {
                 let now = *now.get_or_insert_with(Instant::now);
-                player.hear(Heard::from_packet(packet), now);
+                Heard::each(unit, |heard| player.hear(heard, now));
             }) => received,
             () = &mut sleep => player.act(&mut connection),
             _ = phase.changed() => {
@@ -297,7 +297,7 @@ struct Player<'a> {
 impl<'a> Player<'a> {
     fn new(table: &'a Table, index: u32, codec: Codec, log: Log) -> Self {
         // Spread over an interval, or a crowd that came at once beats at once.
-        let every = codec.heartbeat.unwrap_or(NEVER);
+        let every = codec.heartbeat().unwrap_or(NEVER);
         let part = every / 2 + every / 128 * (index % 64);
         Self {
             table,
@@ -337,8 +337,8 @@ impl<'a> Player<'a> {
     fn act(&mut self, connection: &mut Connection) -> Result<(), client::Closed> {
         let now = Instant::now();
         if now >= self.beat {
-            self.beat = now + self.codec.heartbeat.unwrap_or(NEVER);
-            connection.send(&HEARTBEAT)?;
+            self.beat = now + self.codec.heartbeat().unwrap_or(NEVER);
+            connection.send(&self.codec.beat())?;
         }
         while let Some(due) = self.due.filter(|due| *due <= now) {
             if self.table.plan.saturate.is_some() {

@@ -3,20 +3,18 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use serde_json::{Map, Value};
 
-use super::{
-    v1::{self, Packet},
-    v09,
-};
+use super::{v1::Packet, v09};
 use crate::{RequestId, body::write_string, route};
 
 /// A sign of life of a client of Engine.IO.
-pub const PING: &[u8] = b"2";
-/// Tries a WebSocket; the answer is [`v1::PONG_PROBE`].
-pub const PROBE: &[u8] = b"2probe";
+pub const PING: Bytes = Bytes::from_static(b"2");
+/// Tries a WebSocket; the answer is [`PONG_PROBE`](super::v1::PONG_PROBE).
+pub const PROBE: Bytes = Bytes::from_static(b"2probe");
 /// Moves the session to the WebSocket that was tried.
-pub const UPGRADE: &[u8] = b"5";
+pub const UPGRADE: Bytes = Bytes::from_static(b"5");
 
 /// Largest beginning of a script in an HTML file stream that is kept, in bytes.
 const SCRIPT_BYTES_MAX: usize = 1 << 24;
@@ -190,7 +188,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::{Push, Reply};
+    use crate::{Push, Reply, socketio::v1};
 
     fn text(bytes: &[u8]) -> &str {
         str::from_utf8(bytes).unwrap()

@@ -1,0 +1,290 @@
+//! One TCP connection that carries a session, as a WebSocket or bare.
+
+use std::{
+    cell::RefCell,
+    io,
+    net::{IpAddr, SocketAddr},
+};
+
+use tokio::net::{TcpSocket, TcpStream};
+use wire::pomelo::packet::{self, Decoder};
+
+use crate::{
+    connection::Unit,
+    error::{Closed, Error, Result},
+    websocket::{Frame, Frames, Masker, Upgrade},
+};
+
+/// Largest package accepted, in bytes: the largest there is.
+const PACKAGE_BYTES_MAX: usize = (1 << 24) + 3;
+/// How much is read at once. Shared by all connections of a thread, so it may be large.
+const READ_BYTES: usize = 64 * 1024;
+/// Most that is kept of an outgoing buffer when it is empty.
+const IDLE_BUFFER_BYTES_MAX: usize = 4096;
+/// Normal closure, as a WebSocket close code.
+const NORMAL: [u8; 2] = 1000_u16.to_be_bytes();
+
+thread_local! {
+    /// What was just read, until it has been taken apart: never kept across a wait.
+    static SCRATCH: RefCell<Vec<u8>> = RefCell::new(vec![0; READ_BYTES]);
+}
+
+/// How units are cut out of the stream.
+enum Framing {
+    /// Messages, each of one package or more.
+    Packages(Frames, Masker),
+    /// Messages, each of one frame or packet of Socket.IO.
+    Texts(Frames, Masker),
+    /// Packages one after the other.
+    Stream(Decoder),
+}
+
+/// What WebSocket messages hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Messages {
+    Packages,
+    Texts,
+}
+
+pub(crate) struct Socket {
+    stream: TcpStream,
+    framing: Framing,
+    /// What the server said with its consent to the upgrade.
+    early: Vec<u8>,
+    /// What the socket did not take yet.
+    out: Vec<u8>,
+    /// The close handshake was begun by us.
+    closing: bool,
+}
+
+/// Connects. `source` is the address to connect from: one address has only some 28,000 ports.
+///
+/// # Errors
+///
+/// [`Error::Connect`].
+pub(crate) async fn dial(address: SocketAddr, source: Option<IpAddr>) -> Result<TcpStream> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4(),
+        SocketAddr::V6(_) => TcpSocket::new_v6(),
+    };
+    let socket = socket.map_err(Error::Connect)?;
+    if let Some(source) = source {
+        socket.bind(SocketAddr::new(source, 0)).map_err(Error::Connect)?;
+    }
+    let stream = socket.connect(address).await.map_err(Error::Connect)?;
+    stream.set_nodelay(true).map_err(Error::Connect)?;
+    Ok(stream)
+}
+
+impl Socket {
+    /// A connection for packages one after the other.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Connect`].
+    pub(crate) async fn tcp(address: SocketAddr, source: Option<IpAddr>) -> Result<Self> {
+        let stream = dial(address, source).await?;
+        Ok(Self::new(stream, Framing::Stream(Decoder::new(PACKAGE_BYTES_MAX))))
+    }
+
+    /// A WebSocket at this path.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Connect`], [`Error::Upgrade`].
+    pub(crate) async fn websocket(
+        address: SocketAddr,
+        source: Option<IpAddr>,
+        path: &str,
+        messages: Messages,
+    ) -> Result<Self> {
+        let stream = dial(address, source).await?;
+        let (frames, masker) = (Frames::default(), Masker::new());
+        let framing = match messages {
+            Messages::Packages => Framing::Packages(frames, masker),
+            Messages::Texts => Framing::Texts(frames, masker),
+        };
+        let mut socket = Self::new(stream, framing);
+        socket.upgrade(&address.to_string(), path).await?;
+        Ok(socket)
+    }
+
+    const fn new(stream: TcpStream, framing: Framing) -> Self {
+        Self { stream, framing, early: Vec::new(), out: Vec::new(), closing: false }
+    }
+
+    async fn upgrade(&mut self, host: &str, path: &str) -> Result<()> {
+        let (request, mut upgrade) = Upgrade::begin(host, path);
+        self.out.extend_from_slice(request.as_bytes());
+        let mut bytes = [0; 1024];
+        loop {
+            self.flush().map_err(Error::Connect)?;
+            self.stream.readable().await.map_err(Error::Connect)?;
+            let length = match self.stream.try_read(&mut bytes) {
+                Ok(0) => return Err(Error::Upgrade("closed instead".to_owned())),
+                Ok(length) => length,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
+                Err(error) => return Err(Error::Connect(error)),
+            };
+            match upgrade.receive(&bytes[..length]) {
+                None => {}
+                Some(Err(what)) => return Err(Error::Upgrade(what)),
+                Some(Ok(rest)) => {
+                    self.early = rest;
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    /// Sends a finished unit. What the socket does not take at once is sent while
+    /// [`Socket::receive`] waits.
+    ///
+    /// # Errors
+    ///
+    /// If the connection is broken.
+    pub(crate) fn send(&mut self, unit: &[u8]) -> Result<(), Closed> {
+        match &mut self.framing {
+            Framing::Packages(_, masker) => masker.message(&mut self.out, unit),
+            Framing::Texts(_, masker) => masker.text(&mut self.out, unit),
+            Framing::Stream(_) => self.out.extend_from_slice(unit),
+        }
+        self.flush().map_err(|error| Closed::Broken(error.kind()))
+    }
+
+    /// Begins to close: nothing can be sent any more. Go on with [`Socket::receive`] until it
+    /// says that the server has closed too.
+    ///
+    /// # Errors
+    ///
+    /// If the connection is broken.
+    pub(crate) async fn close(&mut self) -> Result<(), Closed> {
+        self.closing = true;
+        let broken = |error: io::Error| Closed::Broken(error.kind());
+        match &mut self.framing {
+            Framing::Packages(_, masker) | Framing::Texts(_, masker) => {
+                masker.close(&mut self.out, &NORMAL);
+            }
+            Framing::Stream(_) => {
+                while !self.out.is_empty() {
+                    self.stream.writable().await.map_err(broken)?;
+                    self.flush().map_err(broken)?;
+                }
+                let mut stream = &mut self.stream;
+                tokio::io::AsyncWriteExt::shutdown(&mut stream).await.map_err(broken)?;
+            }
+        }
+        self.flush().map_err(broken)
+    }
+
+    /// Waits until something arrives and hands out every unit that is complete.
+    ///
+    /// # Errors
+    ///
+    /// How the connection has ended. Units that came before were handed out.
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing is lost if it is dropped while it waits.
+    pub(crate) async fn receive(
+        &mut self,
+        mut on_unit: impl FnMut(Unit<'_>),
+    ) -> Result<(), Closed> {
+        if !self.early.is_empty() {
+            let early = std::mem::take(&mut self.early);
+            return self.take_apart(&early, &mut on_unit);
+        }
+        loop {
+            let waits = if self.out.is_empty() {
+                self.stream.readable().await
+            } else {
+                self.either().await
+            };
+            waits.map_err(|error| Closed::Broken(error.kind()))?;
+            let broken = |error: io::Error| Closed::Broken(error.kind());
+            // A connection that takes nothing more may still hold the reason to be read.
+            let flushed = self.flush().map_err(broken);
+            let got = SCRATCH.with_borrow_mut(|scratch| match self.stream.try_read(scratch) {
+                Ok(0) => Err(Closed::ByServer),
+                Ok(length) => self.take_apart(&scratch[..length], &mut on_unit).map(|()| true),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
+                Err(error) => Err(broken(error)),
+            });
+            if got? {
+                return Ok(());
+            }
+            flushed?;
+        }
+    }
+
+    /// Waits until the socket can be read or written.
+    async fn either(&self) -> io::Result<()> {
+        tokio::select! {
+            ready = self.stream.readable() => ready,
+            ready = self.stream.writable() => ready,
+        }
+    }
+
+    fn take_apart(
+        &mut self,
+        mut bytes: &[u8],
+        on_unit: &mut impl FnMut(Unit<'_>),
+    ) -> Result<(), Closed> {
+        let nonsense = |what: String| Closed::Nonsense(what);
+        let (frames, masker, is_text) = match &mut self.framing {
+            Framing::Stream(decoder) => {
+                while let Some(packet) =
+                    decoder.next(&mut bytes).map_err(|error| nonsense(error.to_string()))?
+                {
+                    on_unit(Unit::Package(packet));
+                }
+                return Ok(());
+            }
+            Framing::Packages(frames, masker) => (frames, masker, false),
+            Framing::Texts(frames, masker) => (frames, masker, true),
+        };
+        let (out, closing) = (&mut self.out, &mut self.closing);
+        let mut problem = None;
+        let read = frames.receive(bytes, |frame| match frame {
+            Frame::Message(message) if is_text => on_unit(Unit::Text(message)),
+            Frame::Message(message) => {
+                for packet in packet::split(message, PACKAGE_BYTES_MAX) {
+                    match packet {
+                        Ok(packet) => on_unit(Unit::Package(packet)),
+                        Err(error) => problem = Some(error.to_string()),
+                    }
+                }
+            }
+            Frame::Ping(payload) => masker.pong(out, payload),
+            Frame::Close(payload) => {
+                // The server ends the TCP connection once it has its answer.
+                if !*closing {
+                    masker.close(out, payload.get(..2).unwrap_or_default());
+                }
+                *closing = true;
+            }
+        });
+        read.map_err(nonsense)?;
+        if let Some(problem) = problem {
+            return Err(nonsense(problem));
+        }
+        self.flush().map_err(|error| Closed::Broken(error.kind()))
+    }
+
+    /// Writes what the socket takes now.
+    fn flush(&mut self) -> io::Result<()> {
+        let mut written = 0;
+        while written < self.out.len() {
+            match self.stream.try_write(&self.out[written..]) {
+                Ok(length) => written += length,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) => return Err(error),
+            }
+        }
+        self.out.drain(..written);
+        if self.out.is_empty() {
+            self.out.shrink_to(IDLE_BUFFER_BYTES_MAX);
+        }
+        Ok(())
+    }
+}
