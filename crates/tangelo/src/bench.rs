@@ -6,8 +6,10 @@
 //! judged: a figure with a lost message beside it is no figure.
 //!
 //! One thread plays thousands of clients (`--threads` for more): the server is measured, so the
-//! generator must cost less than it.
+//! generator must cost less than it. Clients that are carried by requests cost it several times
+//! more than those that have a socket of their own: play fewer of them.
 
+mod dialect;
 mod fleet;
 mod outcome;
 mod player;
@@ -22,6 +24,7 @@ use std::{
 
 use anyhow::{anyhow, bail, ensure};
 use client::{Client, Options, Transport};
+pub use dialect::Choice;
 use fleet::Fleet;
 use outcome::Outcome;
 use player::{Phase, Plan};
@@ -39,6 +42,8 @@ const LOOK: Duration = Duration::from_millis(50);
 const JOIN_PATIENCE: Duration = Duration::from_secs(20);
 /// How long to wait for further deliveries when nothing comes any more.
 const HUSH: Duration = Duration::from_secs(3);
+/// How long everybody is in before sessions count as idle: pages have moved to their WebSockets.
+const SETTLE: Duration = Duration::from_secs(2);
 
 /// What `tangelo bench` is told.
 #[derive(Clone, Debug, clap::Args)]
@@ -92,9 +97,11 @@ pub struct Args {
           value_parser = clap::value_parser!(u32).range(0..=SECONDS_MAX))]
     pub warmup: u32,
 
-    /// What carries the clients' packages
-    #[arg(long, value_name = "TRANSPORT", value_enum, default_value_t = Carrier::Ws)]
-    pub transport: Carrier,
+    /// What the clients speak and over what; `all` measures one after the other, each on a fresh
+    /// cluster if --up, and prints a table in Markdown
+    #[arg(long, value_name = "DIALECT", alias = "transport", default_value = "pomelo-ws",
+          value_parser = dialect::parser())]
+    pub dialect: Choice,
 
     /// Threads that play clients
     #[arg(long, value_name = "N", default_value_t = 1,
@@ -110,36 +117,46 @@ pub struct Args {
     pub json: bool,
 }
 
-/// The transports by their short names.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Carrier {
-    /// WebSocket
-    Ws,
-    /// Raw TCP
-    Tcp,
-}
-
 /// Runs the benchmark and prints what it measured.
 ///
 /// # Errors
 ///
 /// If clients cannot join, or the cluster broke a promise: the figures are printed all the same.
 pub async fn run(args: Args) -> anyhow::Result<()> {
-    processes::raise_file_limit(args.clients)?;
+    let transports = args.dialect.transports();
+    let sockets = transports.iter().map(|transport| transport.sockets()).max().unwrap_or(1);
+    processes::raise_file_limit(args.clients.saturating_mul(sockets))?;
+    let mut broken = Vec::new();
+    if args.dialect == Choice::All && !args.json {
+        writeln!(std::io::stdout(), "{}", outcome::TABLE_HEAD)?;
+    }
+    for transport in transports {
+        let outcome = run_one(&args, transport).await?;
+        let text = match args.dialect {
+            _ if args.json => outcome.json(),
+            Choice::All => outcome.table_row(),
+            Choice::One(_) => outcome.to_string(),
+        };
+        writeln!(std::io::stdout(), "{text}")?;
+        if !outcome.verdict.is_clean() {
+            broken.push(transport.name());
+        }
+    }
+    ensure!(broken.is_empty(), "the cluster broke its promises to {}", broken.join(", "));
+    Ok(())
+}
+
+async fn run_one(args: &Args, transport: Transport) -> anyhow::Result<Outcome> {
     let up = if args.up { Some(Up::start(args.connectors, args.chats).await?) } else { None };
     let gate = match &up {
         Some(up) => up.gate(),
         None => find(&args.gate).await?,
     };
-    let measured = measure(&args, gate, up.as_ref()).await;
+    let measured = measure(args, transport, gate, up.as_ref()).await;
     if let Some(up) = up {
         up.end().await;
     }
-    let outcome = measured?;
-    let text = if args.json { outcome.json() } else { outcome.to_string() };
-    writeln!(std::io::stdout(), "{text}")?;
-    ensure!(outcome.verdict.is_clean(), "the cluster broke its promises");
-    Ok(())
+    measured
 }
 
 /// The address of a gate that answers.
@@ -158,17 +175,23 @@ async fn find(gate: &str) -> anyhow::Result<SocketAddr> {
     }
 }
 
-async fn measure(args: &Args, gate: SocketAddr, up: Option<&Up>) -> anyhow::Result<Outcome> {
+async fn measure(
+    args: &Args,
+    transport: Transport,
+    gate: SocketAddr,
+    up: Option<&Up>,
+) -> anyhow::Result<Outcome> {
     let processes = match up {
         Some(up) => up.processes()?,
         None => Processes::of(&args.pids)?,
     };
-    let plan = Arc::new(Plan::new(args, gate, transport(args.transport)));
+    let plan = Arc::new(Plan::new(args, gate, transport));
     let idle_memory = processes.memory();
     let fleet = Fleet::start(Arc::clone(&plan), args.threads)?;
 
     join(&fleet, args.clients).await?;
     let joined = fleet.joined();
+    tokio::time::sleep(SETTLE).await;
     let memory = processes.memory();
 
     let start = Instant::now();
@@ -186,6 +209,7 @@ async fn measure(args: &Args, gate: SocketAddr, up: Option<&Up>) -> anyhow::Resu
     let played = fleet.stop()?;
     Ok(Outcome {
         args: args.clone(),
+        transport,
         joined,
         window,
         deliveries: after.1 - before.1,
@@ -197,13 +221,6 @@ async fn measure(args: &Args, gate: SocketAddr, up: Option<&Up>) -> anyhow::Resu
         verdict: plan.judge(played.logs),
         latency: played.latency,
     })
-}
-
-const fn transport(carrier: Carrier) -> Transport {
-    match carrier {
-        Carrier::Ws => Transport::WebSocket,
-        Carrier::Tcp => Transport::Tcp,
-    }
 }
 
 fn seconds(count: u32) -> Duration {

@@ -38,6 +38,8 @@ Examples:
   tangelo bench --up                                    a cluster of its own, 1,000 clients
   tangelo bench --clients 1000 --rooms 1 --rate 50      one large room
   tangelo bench --up --clients 1000 --saturate          as much as it can
+  tangelo bench --up --dialect sio09-xhr --clients 200  clients of another time
+  tangelo bench --up --dialect all --clients 500        a table of all dialects
   tangelo bench --gate 10.0.0.7:3014 --json             a cluster elsewhere, for a script";
 
 /// A chat cluster for Pomelo clients: starts one on this machine, and looks into one.

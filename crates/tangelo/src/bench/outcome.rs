@@ -2,15 +2,23 @@
 
 use std::{fmt, time::Duration};
 
+use client::Transport;
 use hdrhistogram::Histogram;
 use serde_json::json;
 use verify::history::{Kind, Report};
 
 use super::Args;
 
+/// Names the columns of [`Outcome::table_row`].
+pub(super) const TABLE_HEAD: &str = "\
+| dialect | clients | connector memory per idle session | server CPU per delivery | deliveries/s \
+| latency p50 · p99 | lost · twice · out of order |
+| --- | --- | --- | --- | --- | --- | --- |";
+
 /// Figures, and whether they count.
 pub(super) struct Outcome {
     pub(super) args: Args,
+    pub(super) transport: Transport,
     pub(super) joined: u32,
     /// How long deliveries and processor time were counted.
     pub(super) window: Duration,
@@ -60,7 +68,7 @@ impl Outcome {
             "clients": self.joined,
             "rooms": self.args.rooms.min(self.args.clients),
             "text_bytes": self.args.bytes,
-            "transport": format!("{:?}", self.args.transport).to_lowercase(),
+            "dialect": self.transport.name(),
             "sends": sends,
             "seconds": self.window.as_secs_f64(),
             "deliveries": self.deliveries,
@@ -85,13 +93,32 @@ impl Outcome {
         })
         .to_string()
     }
+
+    /// A row of a table in Markdown, under [`TABLE_HEAD`].
+    pub(super) fn table_row(&self) -> String {
+        let unknown = || "unknown".to_owned();
+        let memory = self.session_memory.map(|bytes| format!("{:.1} KiB", bytes as f64 / 1024.0));
+        let cost = self.micros_per_delivery().map(|micros| format!("{micros:.1} µs"));
+        let (memory, cost) = (memory.unwrap_or_else(unknown), cost.unwrap_or_else(unknown));
+        format!(
+            "| {} | {} | {memory} | {cost} | {:.0} | {:.1} · {:.1} ms | {} · {} · {} |",
+            self.transport,
+            self.joined,
+            self.deliveries_per_second(),
+            self.quantile(0.5),
+            self.quantile(0.99),
+            self.lost(),
+            self.verdict.count(Kind::Twice),
+            self.disordered(),
+        )
+    }
 }
 
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let rooms = self.args.rooms.min(self.args.clients);
         let mut row = |name: &str, value: String| writeln!(f, "{name:<28}{value}");
-        row("clients", format!("{} in {rooms} rooms", self.joined))?;
+        row("clients", format!("{} in {rooms} rooms, {}", self.joined, self.transport))?;
         let sends = match self.args.saturate {
             Some(in_flight) => format!("as fast as answered, {in_flight} in flight each"),
             None => format!("{}/s", self.args.rate),

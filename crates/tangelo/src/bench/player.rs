@@ -28,7 +28,7 @@ use super::Args;
 /// Longest latency that is told apart, in microseconds.
 const LATENCY_MAX: u64 = 60_000_000;
 /// Connections from one loopback address to one port; the kernel has about 28,000 ports.
-const CLIENTS_PER_SOURCE: u32 = 20_000;
+const CONNECTIONS_PER_SOURCE: u32 = 20_000;
 /// How long a saturating client waits after a refusal.
 const REFUSAL_PAUSE: Duration = Duration::from_millis(100);
 /// A moment that does not come.
@@ -54,7 +54,7 @@ pub(super) struct Plan {
 
 impl Plan {
     pub(super) fn new(args: &Args, gate: SocketAddr, transport: Transport) -> Self {
-        let run = format!("{:x}", std::process::id());
+        let run = format!("{:x}{:x}", std::process::id(), transport as u8);
         let rooms = args.rooms.min(args.clients);
         let mut names = Names::default();
         let users = (0..args.clients).map(|index| names.intern(&user_name(&run, index))).collect();
@@ -249,7 +249,7 @@ pub(super) async fn play(table: Rc<Table>, index: u32) -> anyhow::Result<Left> {
 async fn join(table: &Table, index: u32) -> anyhow::Result<(Connection, Codec, Log)> {
     let plan = &table.plan;
     let (user, room) = (user_name(&plan.run, index), room_name(&plan.run, index % plan.rooms));
-    let source = source(index, plan.gate);
+    let source = source(index * plan.transport.sockets(), plan.gate);
     let mut gate = table.notes.borrow().gate.clone();
     gate.source = source;
     let entry = Client::query_entry(plan.gate, &gate, &user, Some(&room)).await?;
@@ -271,9 +271,9 @@ async fn join(table: &Table, index: u32) -> anyhow::Result<(Connection, Codec, L
     Ok((connection, codec, log))
 }
 
-/// A loopback address of its own for every twenty thousand clients.
-fn source(index: u32, gate: SocketAddr) -> Option<IpAddr> {
-    let number = u8::try_from(index / CLIENTS_PER_SOURCE).ok()?;
+/// A loopback address of its own for every twenty thousand connections.
+fn source(connection: u32, gate: SocketAddr) -> Option<IpAddr> {
+    let number = u8::try_from(connection / CONNECTIONS_PER_SOURCE).ok()?;
     let loopback = gate.ip() == IpAddr::V4(Ipv4Addr::LOCALHOST);
     (loopback && number > 0).then(|| Ipv4Addr::new(127, 0, 1, number).into())
 }
