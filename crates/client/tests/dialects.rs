@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use client::{Client, Closed, Error, Event, Options, Push, Transport};
+use client::{Client, Closed, Error, Event, Heard, Options, Push, RequestId, Route, Transport};
 use daemon::Tasks;
 use frontend::{Application, Frontend, Handle, Handler, Outbound, Settings};
 use model::{Code, Content, SessionId, Target, UserName};
@@ -331,5 +331,37 @@ async fn text_that_only_json_can_hold_arrives() {
         soon(client.send("*", text)).await.unwrap();
         let heard = soon(client.next_push()).await.unwrap();
         assert_eq!(heard, chat(text, "alice"), "{transport}");
+    }
+}
+
+#[tokio::test]
+async fn a_browser_says_and_hears_surrogates() {
+    const SURROGATES: &[u8] = b"\xed\xa0\xbd\xed\xb8\x80";
+    let has = |bytes: &[u8], part: &[u8]| bytes.windows(part.len()).any(|it| it == part);
+    let server = Server::start(Config::connector());
+    for (transport, smile) in
+        [(Transport::Browser, SURROGATES), (Transport::WebSocket, "😀".as_bytes())]
+    {
+        let mut client = server.connect(transport).await;
+        soon(client.enter(transport.name(), "r")).await.unwrap();
+        let (mut connection, codec, _) = client.into_parts();
+        let body = serde_json::json!({"content": "😀", "target": "*"});
+        let id = RequestId(9);
+        let request = codec.encode_request(id, Route::Send.name(), body.as_object().unwrap());
+        let request = request.unwrap();
+        assert!(has(&request, smile), "{transport}");
+        connection.send(&request).unwrap();
+        let mut heard = None;
+        while heard.is_none() {
+            let received = connection.receive(|unit| {
+                Heard::each(unit, |it| {
+                    if let Heard::Chat { text, .. } = it {
+                        heard = Some(text.to_vec());
+                    }
+                });
+            });
+            soon(received).await.unwrap();
+        }
+        assert_eq!(heard.as_deref(), Some(smile), "{transport}");
     }
 }
