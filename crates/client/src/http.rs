@@ -8,7 +8,7 @@ use std::{
     io,
     net::{IpAddr, SocketAddr},
     pin::{Pin, pin},
-    task::Poll,
+    task::{Context, Poll},
     time::Duration,
 };
 
@@ -71,9 +71,9 @@ type Sent = http1::Connection<TokioIo<TcpStream>, Full<Bytes>>;
 /// An open connection.
 struct Open {
     sender: SendRequest<Full<Bytes>>,
-    connection: Pin<Box<Sent>>,
-    /// Its end has come, and it must not be driven any further.
-    is_over: bool,
+    /// Nothing once it has ended: only when it is dropped are requests that it has not sent
+    /// refused.
+    connection: Option<Pin<Box<Sent>>>,
 }
 
 /// An open connection without a request.
@@ -202,15 +202,20 @@ impl Open {
         let (sender, connection) = http1::handshake(TokioIo::new(stream))
             .await
             .map_err(|error| Error::Http(error.to_string()))?;
-        Ok(Self { sender, connection: Box::pin(connection), is_over: false })
+        Ok(Self { sender, connection: Some(Box::pin(connection)) })
     }
 
     /// The connection, if it can take one more request: its last answer is whole, and it has not
     /// ended since.
     async fn still(mut self) -> Option<Self> {
-        let Self { sender, connection, is_over } = &mut self;
-        let ready = drive(connection, is_over, sender.ready()).await;
-        (ready.is_ok() && !self.is_over).then_some(self)
+        let Self { sender, connection } = &mut self;
+        poll_fn(|context| {
+            step(connection, context);
+            Poll::Ready(())
+        })
+        .await;
+        let ready = drive(connection, sender.ready()).await;
+        (ready.is_ok() && self.connection.is_some()).then_some(self)
     }
 
     /// Asks, and waits for the whole answer.
@@ -243,26 +248,28 @@ impl Open {
     }
 
     async fn drive<T>(&mut self, work: impl Future<Output = T>) -> T {
-        drive(&mut self.connection, &mut self.is_over, work).await
+        drive(&mut self.connection, work).await
     }
 }
 
 /// Drives a connection until `work`, which waits for it, is done.
-async fn drive<T>(
-    connection: &mut Pin<Box<Sent>>,
-    is_over: &mut bool,
-    work: impl Future<Output = T>,
-) -> T {
+async fn drive<T>(connection: &mut Option<Pin<Box<Sent>>>, work: impl Future<Output = T>) -> T {
     let mut work = pin!(work);
     poll_fn(|context| {
         if let Poll::Ready(done) = work.as_mut().poll(context) {
             return Poll::Ready(done);
         }
-        // How it ends is told to whoever waits for an answer.
-        *is_over = *is_over || connection.as_mut().poll(context).is_ready();
+        step(connection, context);
         work.as_mut().poll(context)
     })
     .await
+}
+
+/// Drives a connection as far as it goes now. How it ends is told to whoever waits for an answer.
+fn step(connection: &mut Option<Pin<Box<Sent>>>, context: &mut Context<'_>) {
+    if connection.as_mut().is_some_and(|it| it.as_mut().poll(context).is_ready()) {
+        *connection = None;
+    }
 }
 
 fn broken(error: &hyper::Error) -> Closed {

@@ -28,6 +28,9 @@ pub(crate) use form::Kind;
 /// unanswered.
 const WAITING_MAX: usize = 1024;
 
+/// What a server says last: nothing comes by any further request.
+const LAST_WORDS: [Bytes; 4] = [v09::DISCONNECT, v09::UNKNOWN_SESSION, v1::DISCONNECT, v1::CLOSE];
+
 /// A session that is carried by requests. Nothing happens while nobody waits in
 /// [`Polling::receive`].
 pub(crate) struct Polling {
@@ -43,6 +46,8 @@ pub(crate) struct Polling {
     /// The part of an endless page that has not been taken apart.
     page: Vec<u8>,
     tried: Tried,
+    /// The server has said its last word.
+    is_over: bool,
 }
 
 /// How far the move to a WebSocket has come.
@@ -97,6 +102,7 @@ impl Polling {
             early,
             page: Vec::new(),
             tried: if upgrades { Tried::Yet } else { Tried::Never },
+            is_over: false,
         };
         Ok((polling, opening))
     }
@@ -155,6 +161,9 @@ impl Polling {
         &mut self,
         mut on_unit: impl FnMut(Unit<'_>),
     ) -> Result<(), Closed> {
+        if self.is_over {
+            return Err(Closed::ByServer);
+        }
         if !self.early.is_empty() {
             self.early.drain(..).for_each(|unit| on_unit(Unit::Text(&unit)));
             return Ok(());
@@ -176,6 +185,11 @@ impl Polling {
             woken = said => woken,
             answer = posts.answer() => Woken::Posted(answer),
             () = tried.step() => Woken::Tried,
+        };
+        let is_over = &mut self.is_over;
+        let mut on_unit = |unit: Unit<'_>| {
+            *is_over |= matches!(unit, Unit::Text(text) if LAST_WORDS.iter().any(|it| it == text));
+            on_unit(unit);
         };
         match woken {
             Woken::Polled(answer) => {

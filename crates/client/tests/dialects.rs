@@ -295,9 +295,13 @@ async fn a_server_that_goes_away_ends_every_client() {
         let server = Server::start(Config::connector());
         let mut client = server.connect(transport).await;
         soon(client.enter("alice", "r")).await.unwrap();
+        // One that is driven without looking at what is said must notice, too.
+        let (mut bare, ..) = server.connect(transport).await.into_parts();
         server.tasks.cancel();
         let ended = soon(client.next_push()).await.unwrap_err();
         assert!(matches!(ended, Error::Closed(_)), "{transport}: {ended:?}");
+        let over = async { while bare.receive(|_| {}).await.is_ok() {} };
+        assert!(timeout(LONG, over).await.is_ok(), "{transport}");
     }
 }
 

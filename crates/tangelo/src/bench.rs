@@ -42,8 +42,11 @@ const LOOK: Duration = Duration::from_millis(50);
 const JOIN_PATIENCE: Duration = Duration::from_secs(20);
 /// How long to wait for further deliveries when nothing comes any more.
 const HUSH: Duration = Duration::from_secs(3);
-/// How long everybody is in before sessions count as idle: pages have moved to their WebSockets.
-const SETTLE: Duration = Duration::from_secs(2);
+/// How long everybody is in before sessions count as idle.
+const SETTLE: Duration = Duration::from_secs(1);
+/// The same where requests carry sessions, or have at first: by then pages have moved to their
+/// WebSockets, and the server has ended the connections that it kept for further requests.
+const SETTLE_REQUESTS: Duration = Duration::from_secs(7);
 
 /// What `tangelo bench` is told.
 #[derive(Clone, Debug, clap::Args)]
@@ -191,7 +194,7 @@ async fn measure(
 
     join(&fleet, args.clients).await?;
     let joined = fleet.joined();
-    tokio::time::sleep(SETTLE).await;
+    tokio::time::sleep(if transport.sockets() > 1 { SETTLE_REQUESTS } else { SETTLE }).await;
     let memory = processes.memory();
 
     let start = Instant::now();
