@@ -92,6 +92,9 @@ enum Arrived {
     Probe,
     /// The client has not moved to its WebSocket in time.
     ProbeLate,
+    /// No further connection is accepted, and those that carry requests end with the request that
+    /// is under way: who is carried by them can be told now or never.
+    Draining,
 }
 
 impl Polling {
@@ -263,7 +266,8 @@ impl Transport for Polling {
         }
         let hung = self.polls.poll_timeout().map(|time| self.shared.instant(time));
         let late = self.probe.as_ref().map(|probe| probe.until);
-        let Self { requests, polls, line, probe, .. } = self;
+        let Self { shared, requests, polls, line, probe, .. } = self;
+        let has_socket = matches!(line, Line::Socket(_));
         let carried = async {
             match line {
                 Line::Socket(socket) => {
@@ -295,6 +299,7 @@ impl Transport for Polling {
             arrived = carried => arrived,
             () = probed => Arrived::Probe,
             () = sleep_maybe(late) => Arrived::ProbeLate,
+            () = shared.drain.begun(), if !has_socket => Arrived::Draining,
         });
     }
 
@@ -320,6 +325,7 @@ impl Transport for Polling {
                 self.give_up_probe();
                 Arrival::Nothing
             }
+            Some(Arrived::Draining) => Arrival::End(CloseReason::Draining),
         }
     }
 

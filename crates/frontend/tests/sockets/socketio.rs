@@ -459,3 +459,26 @@ async fn pages_of_other_origins_are_kept_out() {
     assert!(response.starts_with("HTTP/1.1 403"), "{response}");
     assert!(get(&server, "/socket.io/1/").await.starts_with("HTTP/1.1 200"));
 }
+
+#[tokio::test]
+async fn a_drain_ends_sessions_by_requests_while_they_can_still_be_told() {
+    let server = Server::connector();
+    let target = format!("/socket.io/1/xhr-polling/{}", old_id(&server).await);
+    assert_eq!(body(&get(&server, &target).await), "1::");
+    let mut old = ask(&server, "GET", &target, "", "").await;
+    let target = format!("/socket.io/?transport=polling&b64=1&sid={}", new_id(&server).await);
+    assert_eq!(body(&get(&server, &target).await), "2:40");
+    let mut new = ask(&server, "GET", &target, "", "").await;
+    let target = format!("/socket.io/1/htmlfile/{}", old_id(&server).await);
+    let mut page = ask(&server, "GET", &target, "", "").await;
+    read_until(&mut page, b"<script>_(\"1::\");</script>").await;
+    // No other request can reach them from now on, so they do not wait for their share of the time.
+    server.handle.drain(Duration::from_secs(3600));
+    assert_eq!(body(&String::from_utf8(rest(&mut old).await).unwrap()), "0::");
+    assert_eq!(body(&String::from_utf8(rest(&mut new).await).unwrap()), "1:1");
+    rest(&mut page).await;
+    until(|| server.tasks.count() == 0).await;
+    let closed = server.chat.closed.lock().unwrap();
+    let reasons: Vec<_> = closed.iter().map(|(_, reason)| *reason).collect();
+    assert_eq!(reasons, [CloseReason::Draining; 3]);
+}
