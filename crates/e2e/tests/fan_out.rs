@@ -6,7 +6,10 @@ use e2e::{Cluster, Crowd, Shape};
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_large_room_hears_everything_in_one_order() {
     const MEMBERS: usize = 150;
-    const SENDS: usize = 4;
+    // Fewer deliveries to each than a server keeps for a slow reader: a busy machine may leave
+    // one without its turn until all are there.
+    const SENDS: usize = 3;
+    const { assert!(MEMBERS * SENDS < model::limits::SESSION_QUEUE_FRAMES_MAX) };
     let cluster = Cluster::start("fan-out", Shape::new(3, 2)).await.unwrap();
     let mut crowd = Crowd::new(Transport::WebSocket);
     let connectors = cluster.connectors();
