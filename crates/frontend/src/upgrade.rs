@@ -11,6 +11,12 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use crate::meters::Failure;
 
+/// What a client may give as its version: the standard's, and its drafts' from when the frames were
+/// the standard's. The Android client of Pomelo speaks draft 10, which is version 8.
+const VERSIONS: [&[u8]; 3] = [b"13", b"8", b"7"];
+/// Under which name those drafts tell the origin of a page.
+const DRAFT_ORIGIN: &str = "sec-websocket-origin";
+
 /// What is left to say to a client that wants a WebSocket and may have one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Accepted {
@@ -35,8 +41,8 @@ pub(crate) fn check(
 ) -> Result<Accepted, Failure> {
     let key = headers.get(SEC_WEBSOCKET_KEY).filter(|key| !key.is_empty());
     let version = headers.get(SEC_WEBSOCKET_VERSION);
-    let (Some(key), Some(b"13"), &Method::GET) = (key, version.map(HeaderValue::as_bytes), method)
-    else {
+    let is_known = version.is_some_and(|version| VERSIONS.contains(&version.as_bytes()));
+    let (Some(key), true, &Method::GET) = (key, is_known, method) else {
         return Err(Failure::BadUpgrade);
     };
     if !is_allowed(headers, origins) {
@@ -48,7 +54,8 @@ pub(crate) fn check(
 
 /// Whether the page that asks may speak to us. Clients that are no pages name no origin.
 pub(crate) fn is_allowed(headers: &HeaderMap, origins: Option<&[String]>) -> bool {
-    let (Some(origins), Some(origin)) = (origins, headers.get(ORIGIN)) else {
+    let origin = headers.get(ORIGIN).or_else(|| headers.get(DRAFT_ORIGIN));
+    let (Some(origins), Some(origin)) = (origins, origin) else {
         return true;
     };
     origins.iter().any(|allowed| origin.as_bytes().eq_ignore_ascii_case(allowed.as_bytes()))
@@ -148,6 +155,19 @@ mod tests {
         }
         let checked = check(&Method::POST, &headers(&[KEY, VERSION]), None);
         assert_eq!(checked, Err(Failure::BadUpgrade));
+    }
+
+    #[test]
+    fn drafts_with_the_frames_of_today_are_served() {
+        for (version, is_served) in [("6", false), ("7", true), ("8", true), ("9", false)] {
+            let lines = [KEY, ("sec-websocket-version", version)];
+            let checked = check(&Method::GET, &headers(&lines), None);
+            assert_eq!(checked.is_ok(), is_served, "{version}");
+        }
+        let list = ["https://chat.example.org".to_owned()];
+        let lines = [KEY, ("sec-websocket-version", "8"), (DRAFT_ORIGIN, "https://evil.org")];
+        let checked = check(&Method::GET, &headers(&lines), Some(&list));
+        assert_eq!(checked, Err(Failure::Origin));
     }
 
     #[test]
