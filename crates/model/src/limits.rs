@@ -49,6 +49,10 @@ pub const SOCKETIO_HEARTBEAT: Duration = Duration::from_secs(25);
 pub const SOCKETIO_PATIENCE: Duration = Duration::from_secs(60);
 /// How long a poll of Socket.IO 0.9 hangs with nothing to say: the original's.
 pub const SOCKETIO_POLL: Duration = Duration::from_secs(20);
+/// How long a client of Socket.IO 0.9 that gives a poll up has to poll again. The original gave it
+/// [`SOCKETIO_PATIENCE`] and more; but a page that is closed leaves only so, and is still seen by
+/// its room that long. Libraries that give up poll again at once.
+pub const SOCKETIO_RETURN: Duration = Duration::from_secs(5);
 /// How long a session id that was given out waits for its client to use it: what the handshake of
 /// Socket.IO 0.9 announces as the close timeout.
 pub const SOCKETIO_HANDSHAKE_EXPIRY: Duration = Duration::from_secs(60);

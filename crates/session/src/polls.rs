@@ -26,6 +26,8 @@ pub struct Polls<P> {
     packets: Vec<Bytes>,
     bytes: usize,
     waiting: Option<(P, Time)>,
+    /// Since when the client has given its poll up and not come back.
+    away: Option<Time>,
     is_probing: bool,
 }
 
@@ -55,6 +57,7 @@ impl<P> Polls<P> {
             packets: Vec::new(),
             bytes: 0,
             waiting: None,
+            away: None,
             is_probing: false,
         }
     }
@@ -64,6 +67,7 @@ impl<P> Polls<P> {
     #[must_use]
     pub fn poll(&mut self, now: Time, poll: P) -> Option<Answer<P>> {
         let released = self.release();
+        self.away = None;
         self.waiting = Some((poll, now));
         released
     }
@@ -112,6 +116,19 @@ impl<P> Polls<P> {
         self.waiting.as_mut().map(|(poll, _)| poll)
     }
 
+    /// The client has given up the poll that hangs. One of Socket.IO 0.9 may come back, as it may
+    /// to the original: libraries give up polls just to do something else.
+    pub fn give_up(&mut self, now: Time) {
+        self.waiting = None;
+        self.away = Some(now);
+    }
+
+    /// Whether the client has left: it gave a poll up, and did not come back if it might have.
+    #[must_use]
+    pub fn is_gone(&self, now: Time) -> bool {
+        self.away.is_some_and(|since| now >= since + self.stay_away())
+    }
+
     /// Whether nothing waits.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -137,7 +154,9 @@ impl<P> Polls<P> {
     /// When to call [`Polls::timeout`].
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Time> {
-        let (_, since) = self.waiting.as_ref()?;
+        let Some((_, since)) = &self.waiting else {
+            return self.away.map(|since| since + self.stay_away());
+        };
         let hang = if self.is_probing { Some(PROBING) } else { self.hang };
         hang.map(|hang| *since + hang)
     }
@@ -156,6 +175,13 @@ impl<P> Polls<P> {
     pub fn release(&mut self) -> Option<Answer<P>> {
         let (poll, _) = self.waiting.take()?;
         Some(Answer { poll, packets: vec![self.noop()] })
+    }
+
+    const fn stay_away(&self) -> Duration {
+        match self.protocol {
+            Protocol::SocketIo09 => limits::SOCKETIO_RETURN,
+            Protocol::SocketIo1 | Protocol::Pomelo => Duration::ZERO,
+        }
     }
 
     fn noop(&self) -> Bytes {
@@ -207,6 +233,33 @@ mod tests {
         let packets = vec![v09::NOOP];
         assert_eq!(polls.timeout(at(20_005)), Some(Answer { poll: 1, packets }));
         assert_eq!(polls.poll_timeout(), None);
+    }
+
+    #[test]
+    fn a_client_of_the_first_generation_may_give_polls_up() {
+        let mut polls = polls(Protocol::SocketIo09);
+        assert_eq!(polls.poll(at(0), 1), None);
+        polls.give_up(at(100));
+        assert!(!polls.is_gone(at(5_099)));
+        polls.add(packet("3:::hi")).unwrap();
+        assert_eq!(polls.answer(), None);
+        assert_eq!(polls.poll(at(5_099), 2), None);
+        assert_eq!(polls.answer(), Some(Answer { poll: 2, packets: vec![packet("3:::hi")] }));
+        assert_eq!((polls.is_gone(at(9_999)), polls.poll_timeout()), (false, None));
+
+        assert_eq!(polls.poll(at(10_000), 3), None);
+        polls.give_up(at(10_100));
+        assert_eq!(polls.poll_timeout(), Some(at(15_100)));
+        assert_eq!(polls.timeout(at(15_100)), None);
+        assert!(polls.is_gone(at(15_100)));
+    }
+
+    #[test]
+    fn a_client_of_the_second_generation_leaves_by_giving_a_poll_up() {
+        let mut polls = polls(Protocol::SocketIo1);
+        assert_eq!(polls.poll(at(0), 1), None);
+        polls.give_up(at(100));
+        assert!(polls.is_gone(at(100)));
     }
 
     #[test]

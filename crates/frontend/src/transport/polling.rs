@@ -86,8 +86,7 @@ enum Arrived {
     /// A poll has hung for long enough.
     Hung,
     Socket,
-    /// The client has given up its poll or endless response, and with it the session: that is how
-    /// a page is seen to go away.
+    /// The client has given up its poll or endless response: that is how a page is seen to go away.
     GivenUp,
     Probe,
     /// The client has not moved to its WebSocket in time.
@@ -132,6 +131,14 @@ impl Polling {
         {
             // The client gave that poll up at this very moment. It may yet send another.
             self.polls.put_back(packets);
+        }
+    }
+
+    fn unless_gone(&self) -> Arrival {
+        if self.polls.is_gone(self.now()) {
+            Arrival::End(CloseReason::ClientLeft)
+        } else {
+            Arrival::Nothing
         }
     }
 
@@ -310,12 +317,16 @@ impl Transport for Polling {
             Some(Arrived::Hung) => {
                 let answer = self.polls.timeout(self.now());
                 self.respond(answer);
-                Arrival::Nothing
+                self.unless_gone()
             }
             Some(Arrived::Socket) => match &mut self.line {
                 Line::Socket(socket) => socket.read(take),
                 Line::Polls | Line::Stream(_) => Arrival::Nothing,
             },
+            Some(Arrived::GivenUp) if matches!(self.line, Line::Polls) => {
+                self.polls.give_up(self.now());
+                self.unless_gone()
+            }
             Some(Arrived::GivenUp) => Arrival::End(CloseReason::ClientLeft),
             Some(Arrived::Probe) => {
                 self.read_probe();

@@ -381,12 +381,30 @@ async fn a_page_that_goes_away_while_it_polls_has_left() {
     assert_eq!(body(&get(&server, &target).await), "2:40");
     drop(ask(&server, "GET", &target, "", "").await);
     server.is_quiet().await;
+    // One of the first generation might still come back.
     let target = format!("/socket.io/1/xhr-polling/{}", old_id(&server).await);
     assert_eq!(body(&get(&server, &target).await), "1::");
     drop(ask(&server, "GET", &target, "", "").await);
     server.is_quiet().await;
     let closed = server.chat.closed.lock().unwrap();
     assert!(closed.iter().all(|(_, reason)| *reason == CloseReason::ClientLeft), "{closed:?}");
+}
+
+#[tokio::test]
+async fn a_library_of_the_first_generation_may_give_a_poll_up_and_poll_again() {
+    let server = Server::connector();
+    let target = format!("/socket.io/1/xhr-polling/{}", old_id(&server).await);
+    assert_eq!(body(&get(&server, &target).await), "1::");
+    for number in 3..6 {
+        drop(ask(&server, "GET", &target, "", "").await);
+        // What is left is the session.
+        until(|| server.handle.connections() == 1).await;
+        assert!(post(&server, &target, &old(&chat(number, "hi"))).await.ends_with('1'));
+        let mut heard = String::new();
+        while !heard.contains(&format!(r#""id":{number}"#)) {
+            heard = body(&get(&server, &target).await);
+        }
+    }
 }
 
 #[tokio::test]
