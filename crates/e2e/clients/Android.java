@@ -35,7 +35,7 @@ class Android {
         }
         ask(client, "connector.entryHandler.enter",
             new JSONObject().put("username", words[1]).put("rid", words[2]));
-        say(client, "hello everyone 你好", "*");
+        say(client, "hello everyone 你好 😀", "*");
         if (words.length > 3) {
             say(client, "psst", words[3]);
             say(client, "psst", "nobody");

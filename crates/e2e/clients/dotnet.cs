@@ -42,7 +42,7 @@ class Chat {
         }
         Ask(client, "connector.entryHandler.enter",
             new JsonObject { { "username", words[1] }, { "rid", words[2] } });
-        Say(client, "hello everyone 你好", "*");
+        Say(client, "hello everyone 你好 😀", "*");
         if (words.Length > 3) {
             Say(client, "psst", words[3]);
             Say(client, "psst", "nobody");

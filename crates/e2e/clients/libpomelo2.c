@@ -89,7 +89,7 @@ int main(int count, char** words) {
     pc_client_t* client = open_client(host, port, kept);
     snprintf(body, sizeof body, "{\"username\":\"%s\",\"rid\":\"%s\"}", words[2], words[3]);
     ask(client, "connector.entryHandler.enter", body);
-    ask(client, "chat.chatHandler.send", "{\"content\":\"hello everyone \\u4f60\\u597d\",\"target\":\"*\"}");
+    ask(client, "chat.chatHandler.send", "{\"content\":\"hello everyone 你好 😀\",\"target\":\"*\"}");
     if (count > 4) {
         snprintf(body, sizeof body, "{\"content\":\"psst\",\"target\":\"%s\"}", words[4]);
         ask(client, "chat.chatHandler.send", body);
