@@ -54,7 +54,7 @@ the host by which they reached the gate, and --advertise-ports, or else the port
 #[derive(Clone, Debug, clap::Parser)]
 #[command(name = "tangelo-connector", version, after_help = EXAMPLES)]
 pub struct Args {
-    /// Where clients connect: WebSocket and raw TCP on one port
+    /// Where clients connect: WebSocket, Socket.IO and raw TCP on one port
     #[arg(long, env = "TANGELO_LISTEN", value_name = "ADDRESS", default_value = "127.0.0.1:3050")]
     pub listen: SocketAddr,
 
@@ -222,7 +222,7 @@ fn settings(args: &Args) -> Result<Settings, UsageError> {
 /// people who open the wrong port.
 fn http(whoami: String) -> Router {
     Router::new().route(WHOAMI_PATH, get(|| async move { whoami })).fallback(|| async {
-        let text = "This is a Tangelo connector: it speaks WebSocket and raw TCP.\n\
+        let text = "This is a Tangelo connector: it speaks WebSocket, Socket.IO and raw TCP.\n\
                     Open the chat page at the gate instead, usually on port 3014.\n";
         (StatusCode::NOT_FOUND, text)
     })
