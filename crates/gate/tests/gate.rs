@@ -264,7 +264,7 @@ fn wrong_arguments_exit_64_and_say_what_to_do() {
         (&["--cluster-token", "two words"], "visible ASCII"),
         (&["--web-root", "/no/such/folder"], "the folder that holds the page's index.html"),
         (&["--server-protos", "/no/such/file"], "mend the file, or leave --server-protos out"),
-        (&["--listen", "127.0.0.1:0", "--registry", "etcd://x:1"], "only http://host:port"),
+        (&["--listen", "127.0.0.1:0", "--registry", "redis://x:1"], "etcd://host:port"),
     ] {
         let (output, stderr) = run(args);
         assert_eq!(output.status.code(), Some(64), "{args:?}: {stderr}");
