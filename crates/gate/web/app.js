@@ -1,6 +1,6 @@
 // The page: the door, the room, and what passes between them and the client.
 
-import { Client, EVERYONE } from './client.js';
+import { Client } from './client.js';
 import { Composer } from './composer.js';
 import { Door } from './door.js';
 import { byId, make, nameNode } from './dom.js';
@@ -8,6 +8,7 @@ import { onLanguage, startLanguage, t, tNodes } from './i18n.js';
 import { MessageLog } from './log.js';
 import { Members } from './members.js';
 import { Notices } from './notices.js';
+import { EVERYONE } from './outbox.js';
 import { Preferences } from './preferences.js';
 import { settings, tab } from './settings.js';
 import { checkName, cleanName } from './text.js';

@@ -1,13 +1,11 @@
-// A person in a room: asks the gate, opens a link, enters, sends; when the link breaks it does
-// all of that again under the same name, until told to leave. Knows nothing of the DOM.
+// A person in a room: asks the gate, opens a link, enters, speaks and listens; when the link breaks
+// it does all of that again under the same name, until told to leave. Knows nothing of the DOM.
 
 import { Link, LinkError } from './link.js';
+import { EVERYONE, Outbox } from './outbox.js';
 import { after } from './timers.js';
 
 const ROUTE_ENTER = 'connector.entryHandler.enter';
-const ROUTE_SEND = 'chat.chatHandler.send';
-/** The target that means everybody in the room. */
-export const EVERYONE = '*';
 
 const GATE_TIMEOUT_MS = 8000;
 /** First wait before a new attempt; it doubles up to the limit. Enough for one lost connector. */
@@ -20,10 +18,6 @@ const GHOST_ATTEMPTS = 10;
 const GHOST_WAIT_MS = 1500;
 /** Attempts of a first join before the person is told. */
 const FIRST_ATTEMPTS = 3;
-/** How long an accepted message may wait for its own echo, which gives it its place. */
-const ECHO_WAIT_MS = 5000;
-/** Sends in flight; well under what a connector allows one session. */
-const IN_FLIGHT_MAX = 32;
 
 /** Milliseconds before attempt `attempt` (0, 1, ...): doubling, and never all clients at once. */
 export function retryDelay(attempt, random = Math.random) {
@@ -67,14 +61,18 @@ export class Client extends EventTarget {
     /** `host:port` of the connector that we are on, or were. */
     this.connector = '';
     this.phase = 'idle';
-    this.outgoing = [];
     this.#resetLife();
   }
 
+  #outbox = new Outbox({ onChange: (message) => this.#emit('outgoing', message) });
   #link = null;
   #abort = null;
   #cancelRetry = () => {};
-  #nextKey = 1;
+
+  /** What we said that has no place in the room yet. */
+  get outgoing() {
+    return this.#outbox.messages;
+  }
 
   #resetLife() {
     this.attempt = 0;
@@ -87,7 +85,7 @@ export class Client extends EventTarget {
   /** Enters `room` as `name`. With `again` the name may still be held by an earlier page of ours. */
   join(name, room, { again = false } = {}) {
     this.#stop();
-    this.outgoing = [];
+    this.#outbox.reset(name, room);
     this.#resetLife();
     this.name = name;
     this.room = room;
@@ -98,7 +96,7 @@ export class Client extends EventTarget {
   /** Leaves the room and forgets it. */
   leave() {
     this.#stop();
-    this.outgoing = [];
+    this.#outbox.reset();
     this.#setPhase('idle');
   }
 
@@ -126,37 +124,17 @@ export class Client extends EventTarget {
 
   /** Sends now, or as soon as there is a connection. Returns the message. */
   send(text, target = EVERYONE) {
-    const message = {
-      key: this.#nextKey++,
-      text,
-      target,
-      at: Date.now(),
-      state: 'waiting', // sending, accepted, delivered, failed
-      reason: '',
-      placed: false,
-    };
-    this.outgoing.push(message);
-    this.#changed(message);
-    this.#flush();
-    return message;
+    return this.#outbox.send(text, target);
   }
 
   /** Sends a failed message again. */
   resend(message) {
-    if (message.state !== 'failed') return;
-    message.state = 'waiting';
-    message.reason = '';
-    message.at = Date.now();
-    this.#changed(message);
-    this.#flush();
+    this.#outbox.resend(message);
   }
 
   /** Drops a message that has not been sent. */
   discard(message) {
-    if (message.state !== 'failed' && message.state !== 'waiting') return;
-    this.outgoing = this.outgoing.filter((other) => other !== message);
-    message.state = 'discarded';
-    this.#changed(message);
+    this.#outbox.discard(message);
   }
 
   // ---- getting in
@@ -167,6 +145,7 @@ export class Client extends EventTarget {
     this.#abort = null;
     this.#link?.close();
     this.#link = null;
+    this.#outbox.close();
   }
 
   async #tryNow() {
@@ -244,7 +223,7 @@ export class Client extends EventTarget {
     this.#setPhase('online');
     this.#emit('entered', { users, again, awayMs });
     start();
-    this.#flush();
+    if (this.#link) this.#outbox.open(this.#link);
   }
 
   #failed(error) {
@@ -267,9 +246,7 @@ export class Client extends EventTarget {
     this.#link = null;
     this.lostAt ||= Date.now();
     if (performance.now() - this.onlineSince > STABLE_MS) this.attempt = 0;
-    for (const message of [...this.outgoing]) {
-      if (message.state === 'accepted' || message.state === 'delivered') this.#deliver(message);
-    }
+    this.#outbox.close();
     const refusal = refusalOfLink(error);
     if (refusal.final) this.#finish(refusal);
     else this.#wait(refusal);
@@ -289,9 +266,7 @@ export class Client extends EventTarget {
 
   #finish({ reason, detail }) {
     this.#stop();
-    for (const message of this.outgoing) {
-      if (message.state === 'waiting') this.#fail(message, 'disconnected');
-    }
+    this.#outbox.giveUp();
     this.#setPhase('ended', { reason, detail });
   }
 
@@ -318,81 +293,8 @@ export class Client extends EventTarget {
   #heard(chat) {
     // A push without any field: somebody sent what is not text.
     if (!chat.from && !chat.text) return;
-    const own =
-      chat.from === this.name && chat.target === EVERYONE
-        ? this.outgoing.find((message) => expectsEcho(message) && message.text === chat.text)
-        : undefined;
-    if (own) {
-      own.echoed = true;
-      const placed = own.placed;
-      this.#deliver(own);
-      if (placed) return;
-    }
-    this.#emit('chat', { ...chat, own });
-  }
-
-  // ---- what we say
-
-  #flush() {
-    if (this.phase !== 'online' || !this.#link) return;
-    let inFlight = this.outgoing.filter((message) => message.state === 'sending').length;
-    for (const message of this.outgoing) {
-      if (inFlight >= IN_FLIGHT_MAX) break;
-      if (message.state !== 'waiting') continue;
-      inFlight += 1;
-      this.#transmit(message);
-    }
-  }
-
-  async #transmit(message) {
-    message.state = 'sending';
-    this.#changed(message);
-    const { text: content, target } = message;
-    const body = { rid: this.room, content, from: this.name, target };
-    try {
-      const answer = await this.#link.request(ROUTE_SEND, body);
-      if (answer.code === undefined || answer.code === 200) this.#accepted(message);
-      else this.#fail(message, reasonOfSend(answer.code, target));
-    } catch {
-      // Its echo may have come first: then it is known to have been said.
-      if (message.state === 'sending') this.#fail(message, 'unknown');
-    }
-    this.#flush();
-  }
-
-  #accepted(message) {
-    if (message.state !== 'sending') return;
-    if (message.target !== EVERYONE) {
-      // Nobody echoes a whisper to its sender, who draws the line.
-      this.#deliver(message);
-      return;
-    }
-    message.state = 'accepted';
-    this.#changed(message);
-    after(ECHO_WAIT_MS, () => {
-      if (message.state === 'accepted') this.#deliver(message);
-    });
-  }
-
-  #deliver(message) {
-    if (!message.placed) {
-      message.placed = true;
-      message.state = 'delivered';
-      this.#changed(message);
-    }
-    // One that was placed without its echo stays until the echo comes, which then says nothing new.
-    const done = message.echoed || message.target !== EVERYONE || !this.#link;
-    if (done) this.outgoing = this.outgoing.filter((other) => other !== message);
-  }
-
-  #fail(message, reason) {
-    message.state = 'failed';
-    message.reason = reason;
-    this.#changed(message);
-  }
-
-  #changed(message) {
-    this.#emit('outgoing', message);
+    const { own, known } = this.#outbox.heard(chat);
+    if (!known) this.#emit('chat', { ...chat, own });
   }
 
   #setPhase(phase, more = {}) {
@@ -405,10 +307,6 @@ export class Client extends EventTarget {
     event.detail = detail;
     this.dispatchEvent(event);
   }
-}
-
-function expectsEcho(message) {
-  return message.target === EVERYONE && ['sending', 'accepted', 'delivered'].includes(message.state);
 }
 
 /** What the original would coerce is shown as text: a user or content that is not a string. */
@@ -447,22 +345,5 @@ function refusalOfLink(error) {
       return new Refusal('connector');
     default:
       return new Refusal('lost');
-  }
-}
-
-function reasonOfSend(code, target) {
-  switch (code) {
-    case 404:
-      return 'absent';
-    case 413:
-      return 'long';
-    case 429:
-      return 'busy';
-    case 504:
-      return 'unknown';
-    case 500:
-      return target === EVERYONE ? 'refused' : 'absent';
-    default:
-      return 'refused';
   }
 }

@@ -1,6 +1,6 @@
 // The message field: grows, counts, whispers, and keeps a draft until it is sent.
 
-import { EVERYONE } from './client.js';
+import { EVERYONE } from './outbox.js';
 import { byId, nameNode } from './dom.js';
 import { t, tNodes } from './i18n.js';
 import { tab } from './settings.js';

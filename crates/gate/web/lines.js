@@ -1,6 +1,6 @@
 // How one line of the log looks. Makes nodes; log.js decides where they go.
 
-import { EVERYONE } from './client.js';
+import { EVERYONE } from './outbox.js';
 import { avatar, icon, make, nameNode } from './dom.js';
 import { currentLanguage, t, tNodes } from './i18n.js';
 import { splitLinks } from './text.js';
