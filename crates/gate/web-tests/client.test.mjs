@@ -10,7 +10,7 @@ beforeEach(() => install());
 
 test('asks the gate, opens the connector, enters', async () => {
   const { client, of } = await enter();
-  assert.equal(String(server.asked), 'http://gate:3014/entry?uid=alice&rid=lobby');
+  assert.equal(String(server.askedGate), 'http://gate:3014/entry?uid=alice&rid=lobby');
   assert.equal(server.socket.url, 'ws://c1:3050/');
   assert.equal(client.phase, 'online');
   assert.deepEqual(of('entered')[0].users, ['bob', 'alice']);

@@ -21,6 +21,72 @@ export class Server {
   }
 }
 
+/** A server that speaks the modern fields, with one room that alice may enter. */
+export class ModernServer extends Server {
+  user = { tangelo: 1 };
+  gen = 7;
+  token = 'none yet';
+  events = [];
+  /** Everything asked, as `[route's last word, body]`. */
+  asked = [];
+  /** Answers instead of the room, once each, by route's last word; a function, which may give null. */
+  instead = { enter: [], send: [] };
+  #ids = new Map();
+  #seq = 0;
+
+  answer = (route, body, socket) => {
+    const verb = route.split('.').at(-1);
+    this.asked.push([verb, body]);
+    const instead = this.instead[verb].shift();
+    if (instead) return instead(body, socket);
+    return verb === 'enter' ? this.enter(body, socket) : this.send(body);
+  };
+
+  enter({ resume }, socket) {
+    socket.inside = true;
+    const { gen } = this;
+    const known = resume?.token === this.token && resume.gen === gen;
+    const chats = this.events.filter(({ route, target }) => route === 'onChat' && target === '*');
+    const missed = this.events.filter((event) => event.seq > resume?.seq && this.#isOurs(event));
+    const outcome = known ? 'resumed' : resume ? 'reset' : 'joined';
+    const events = known ? missed : chats.slice(-50);
+    this.token = `token of ${gen}`;
+    return { code: 200, outcome, users: ['bob', 'alice'], gen, seq: this.#seq, token: this.token, events };
+  }
+
+  send({ content, target, id }) {
+    if (!this.#ids.has(id)) this.#ids.set(id, this.say('alice', content, target, { id }));
+    return { code: 200, ...this.#ids.get(id) };
+  }
+
+  /** Somebody says something; alice hears it if she is here. */
+  say(from, msg, target = '*', more = {}) {
+    return this.happen({ route: 'onChat', msg, from, target, ...more });
+  }
+
+  happen(event) {
+    this.#seq += 1;
+    const place = { gen: this.gen, seq: this.#seq };
+    this.events.push({ ...event, ...place });
+    const { socket } = this;
+    if (socket?.inside && socket.readyState === 1 && this.#isOurs(event)) {
+      socket.push(event.route, { ...event, ...place });
+    }
+    return place;
+  }
+
+  /** Continuity is lost. */
+  begin(gen) {
+    this.gen = gen;
+    this.#seq = 0;
+    this.events = [];
+  }
+
+  #isOurs({ target }) {
+    return target === undefined || target === '*' || target === 'alice';
+  }
+}
+
 export let server;
 
 class FakeSocket {
@@ -42,7 +108,8 @@ class FakeSocket {
     for (const { type, body } of decodePackages(bytes)) {
       this.sent.push(type);
       if (type === PackageType.HANDSHAKE) {
-        this.emit(PackageType.HANDSHAKE, encodeJson({ code: 200, sys: { heartbeat: 3 } }));
+        this.hello = decodeJson(body);
+        this.emit(PackageType.HANDSHAKE, encodeJson({ code: 200, sys: { heartbeat: 3 }, user: server.user }));
       } else if (type === PackageType.ACK || type === PackageType.HEARTBEAT) {
         this.emit(PackageType.HEARTBEAT);
       } else if (type === PackageType.DATA) {
@@ -76,9 +143,9 @@ class FakeSocket {
     this.emit(PackageType.KICK, encodeJson({ reason }));
   }
 
-  drop() {
+  drop(code) {
     this.readyState = 3;
-    this.onclose?.();
+    this.onclose?.(code && { code, reason: '' });
   }
 
   close() {
@@ -120,7 +187,7 @@ export function install(replacement = new Server()) {
   globalThis.WebSocket = FakeSocket;
   globalThis.fetch = async (url) => {
     server.entries += 1;
-    server.asked = url;
+    server.askedGate = url;
     if (!server.up) throw new TypeError('refused');
     return { json: async () => ({ code: 200, host: 'c1', port: 3050 }) };
   };
@@ -135,7 +202,7 @@ export async function settle() {
 export async function enter(options) {
   const client = new Client('http://gate:3014/#lobby');
   const told = [];
-  for (const type of ['state', 'entered', 'add', 'leave', 'chat']) {
+  for (const type of ['state', 'entered', 'add', 'leave', 'chat', 'gap']) {
     client.addEventListener(type, ({ detail }) => told.push({ type, ...detail }));
   }
   client.addEventListener('outgoing', ({ detail }) => told.push({ type: 'outgoing', text: detail.text, state: detail.state }));

@@ -3,6 +3,7 @@
 
 import { Link, LinkError } from './link.js';
 import { EVERYONE, Outbox } from './outbox.js';
+import { isAfter, positionOf } from './place.js';
 import { after } from './timers.js';
 
 const ROUTE_ENTER = 'connector.entryHandler.enter';
@@ -11,6 +12,8 @@ const GATE_TIMEOUT_MS = 8000;
 /** First wait before a new attempt; it doubles up to the limit. Enough for one lost connector. */
 const BACKOFF_FIRST_MS = 400;
 const BACKOFF_MAX_MS = 15000;
+/** A server may ask for a longer wait, up to this. */
+const RETRY_AFTER_MS_MAX = 60000;
 /** A link that lived this long starts the waits from the beginning. */
 const STABLE_MS = 10000;
 /** Attempts to enter while one's own lost connection still holds the name: some 20 s. */
@@ -18,6 +21,9 @@ const GHOST_ATTEMPTS = 10;
 const GHOST_WAIT_MS = 1500;
 /** Attempts of a first join before the person is told. */
 const FIRST_ATTEMPTS = 3;
+
+/** Why a modern server closes. For any other reason we may come back, too. */
+const CloseCode = Object.freeze({ POLICY: 1008, TOO_LARGE: 1009, ELSEWHERE: 4409 });
 
 /** Milliseconds before attempt `attempt` (0, 1, ...): doubling, and never all clients at once. */
 export function retryDelay(attempt, random = Math.random) {
@@ -34,11 +40,12 @@ export function socketUrl({ host, port }, pageProtocol) {
 
 /** Why a person is not in the room. `reason` is a word that i18n.js has a sentence for. */
 class Refusal extends Error {
-  constructor(reason, { final = false, detail = '' } = {}) {
+  constructor(reason, { final = false, detail = '', retryAfterMs = 0 } = {}) {
     super(reason);
     this.reason = reason;
     this.final = final;
     this.detail = detail;
+    this.retryAfterMs = Number.isFinite(retryAfterMs) ? Math.min(retryAfterMs, RETRY_AFTER_MS_MAX) : 0;
   }
 }
 
@@ -46,9 +53,13 @@ class Refusal extends Error {
  * Events, each with `detail`:
  * - `state`: `{ phase, reason, detail, retryAt }`, phase one of idle, joining, online, waiting,
  *   retrying, ended
- * - `entered`: `{ users, again, awayMs }`
- * - `add`, `leave`: `{ user }`
- * - `chat`: `{ text, from, target, own }`: in the room's order; `own` is the message sent here
+ * - `entered`: `{ users, again, awayMs, outcome, history }`. `outcome` is what a modern server
+ *   says: `resumed` (what was missed follows), `joined` or `reset` (something may be missing here);
+ *   `history`, with the latter two, is what was said last, as `chat`
+ * - `add`, `leave`: `{ user, missed }`
+ * - `chat`: `{ text, from, target, own, missed }`: in the room's order; `own` is the message sent
+ *   here, `missed` whether it was said while we were away
+ * - `gap`: something may be missing here
  * - `outgoing`: a message of ours whose state has changed
  */
 export class Client extends EventTarget {
@@ -64,7 +75,17 @@ export class Client extends EventTarget {
     this.#resetLife();
   }
 
-  #outbox = new Outbox({ onChange: (message) => this.#emit('outgoing', message) });
+  #outbox = new Outbox({
+    onChange: (message) => this.#emit('outgoing', message),
+    onOutside: () => {
+      this.#link.close();
+      this.#lost(new LinkError('closed'));
+    },
+  });
+  /** Where the last thing heard stands, at a modern server. */
+  #place = null;
+  /** What proves to a modern server who we were. */
+  #token = '';
   #link = null;
   #abort = null;
   #cancelRetry = () => {};
@@ -80,13 +101,21 @@ export class Client extends EventTarget {
     this.wasInside = false;
     this.onlineSince = 0;
     this.lostAt = 0;
+    this.#place = null;
+    this.#token = '';
   }
 
-  /** Enters `room` as `name`. With `again` the name may still be held by an earlier page of ours. */
-  join(name, room, { again = false } = {}) {
+  /**
+   * Enters `room` as `name`. With `again` the name may still be held by an earlier page of ours;
+   * `kept` is what that page had from `keep`.
+   */
+  join(name, room, { again = false, kept = {} } = {}) {
     this.#stop();
-    this.#outbox.reset(name, room);
     this.#resetLife();
+    this.#place = positionOf(kept.place);
+    this.#token = this.#place ? asText(kept.token) : '';
+    if (this.#place) this.lostAt = Number(kept.at) || Date.now();
+    this.#outbox.reset(name, room, kept.outbox);
     this.name = name;
     this.room = room;
     this.wasInside = again;
@@ -97,7 +126,13 @@ export class Client extends EventTarget {
   leave() {
     this.#stop();
     this.#outbox.reset();
+    this.#resetLife();
     this.#setPhase('idle');
+  }
+
+  /** What a page that is loaded again needs to go on where this one ends. */
+  keep() {
+    return { place: this.#place, token: this.#token, outbox: this.#outbox.keep(), at: Date.now() };
   }
 
   /** Closes the link of a page that is going away; `resume` comes back. */
@@ -155,10 +190,10 @@ export class Client extends EventTarget {
     this.#abort = abort;
     try {
       const entry = await this.#askGate(abort.signal);
-      const { link, users, start } = await this.#enter(entry, abort.signal);
+      const { link, answer, start } = await this.#enter(entry, abort.signal);
       if (abort.signal.aborted) return;
       this.connector = `${entry.host}:${entry.port}`;
-      this.#inside(link, users, start);
+      this.#inside(link, answer, start);
     } catch (error) {
       if (!abort.signal.aborted) this.#failed(error);
     }
@@ -180,7 +215,9 @@ export class Client extends EventTarget {
     } finally {
       cancel();
     }
-    if (answer?.code !== 200 || !answer.host || !answer.port) throw new Refusal('full');
+    if (answer?.code !== 200 || !answer.host || !answer.port) {
+      throw new Refusal('full', { retryAfterMs: answer?.retryAfter });
+    }
     return { host: String(answer.host), port: Number(answer.port) };
   }
 
@@ -197,7 +234,9 @@ export class Client extends EventTarget {
         else ended = error;
       },
     });
-    const answer = await link.request(ROUTE_ENTER, { username: this.name, rid: this.room });
+    const body = { username: this.name, rid: this.room };
+    if (link.modern && this.#token) body.resume = { token: this.#token, ...this.#place };
+    const answer = await link.request(ROUTE_ENTER, body);
     if (signal.aborted) throw new Refusal('closed');
     if (!Array.isArray(answer.users)) {
       link.close();
@@ -208,10 +247,10 @@ export class Client extends EventTarget {
       for (const [route, body] of early) this.#push(route, body);
       if (ended) this.#lost(ended);
     };
-    return { link, users: answer.users.map(asText), start };
+    return { link, answer, start };
   }
 
-  #inside(link, users, start) {
+  #inside(link, answer, start) {
     this.#link = link;
     const again = this.lostAt > 0;
     const awayMs = again ? Date.now() - this.lostAt : 0;
@@ -221,15 +260,45 @@ export class Client extends EventTarget {
     this.attempt = Math.min(this.attempt, 2);
     this.onlineSince = performance.now();
     this.#setPhase('online');
-    this.#emit('entered', { users, again, awayMs });
+    this.#catchUp(link, answer, { again, awayMs });
     start();
     if (this.#link) this.#outbox.open(this.#link);
+  }
+
+  /** Tells what the answer to `enter` says, and what was missed up to it. */
+  #catchUp(link, answer, more) {
+    const users = answer.users.map(asText);
+    const place = link.modern ? positionOf(answer) : null;
+    if (!place) {
+      this.#place = null;
+      this.#token = '';
+      this.#emit('entered', { ...more, users, outcome: '', history: [] });
+      this.#outbox.settle(null);
+      return;
+    }
+    // A room that stands before our place has begun anew: what it says we have not heard.
+    const known = this.#place && !isAfter(this.#place, place) ? this.#place : null;
+    const events = (Array.isArray(answer.events) ? answer.events : []).filter((event) => {
+      const at = positionOf(event);
+      return event && (!known || !at || isAfter(at, known));
+    });
+    const resumed = answer.outcome === 'resumed';
+    // Not resumed though we have a place is a reset, whatever its name.
+    const outcome = resumed ? 'resumed' : this.#place ? 'reset' : 'joined';
+    const history = resumed ? [] : events.map((event) => this.#newChat(event)).filter(Boolean);
+    this.#place = place;
+    this.#token = asText(answer.token);
+    this.#emit('entered', { ...more, users, outcome, history });
+    if (resumed) for (const event of events) this.#say(event.route, event, true);
+    this.#outbox.settle(place);
   }
 
   #failed(error) {
     const refusal = error instanceof Refusal ? error : refusalOfLink(error);
     if (!(error instanceof Refusal) && !(error instanceof LinkError)) console.error(error);
     this.attempt += 1;
+    // Whatever was wrong with it: the next attempt is a newcomer's.
+    if (refusal.final) this.#token = '';
     if (refusal.reason === 'taken' && this.wasInside) {
       this.ghostAttempts += 1;
       if (this.ghostAttempts < GHOST_ATTEMPTS) {
@@ -239,15 +308,16 @@ export class Client extends EventTarget {
     }
     const enough = !this.wasInside && (refusal.reason === 'gate' || this.attempt >= FIRST_ATTEMPTS);
     if (refusal.final || refusal.reason === 'taken' || enough) this.#finish(refusal);
-    else this.#wait(refusal);
+    else this.#wait(refusal, Math.max(retryDelay(this.attempt), refusal.retryAfterMs * (1 + 0.2 * Math.random())));
   }
 
   #lost(error) {
+    const modern = this.#link.modern;
     this.#link = null;
     this.lostAt ||= Date.now();
     if (performance.now() - this.onlineSince > STABLE_MS) this.attempt = 0;
     this.#outbox.close();
-    const refusal = refusalOfLink(error);
+    const refusal = refusalOfLink(error, modern);
     if (refusal.final) this.#finish(refusal);
     else this.#wait(refusal);
   }
@@ -273,16 +343,30 @@ export class Client extends EventTarget {
   // ---- what the room says
 
   #push(route, body) {
+    const at = this.#place ? positionOf(body) : null;
+    if (at) {
+      // The answer to `enter` has told it already.
+      if (!isAfter(at, this.#place)) return;
+      const broken = at.gen !== this.#place.gen;
+      this.#place = at;
+      if (broken) this.#emit('gap');
+    }
+    this.#say(route, body, false);
+  }
+
+  #say(route, body, missed) {
     switch (route) {
       case 'onAdd':
-        this.#emit('add', { user: asText(body.user) });
+        this.#emit('add', { user: asText(body.user), missed });
         break;
       case 'onLeave':
-        this.#emit('leave', { user: asText(body.user) });
+        this.#emit('leave', { user: asText(body.user), missed });
         break;
-      case 'onChat':
-        this.#heard({ text: asText(body.msg), from: asText(body.from), target: asText(body.target) });
+      case 'onChat': {
+        const chat = this.#newChat(body);
+        if (chat) this.#emit('chat', { ...chat, missed });
         break;
+      }
       case 'onKick':
         break;
       default:
@@ -290,11 +374,15 @@ export class Client extends EventTarget {
     }
   }
 
-  #heard(chat) {
+  /** What a push says, with the message of ours that it is; `null` if there is nothing to show. */
+  #newChat(body) {
+    if (body.route !== undefined && body.route !== 'onChat') return null;
+    const [text, from, target] = [asText(body.msg), asText(body.from), asText(body.target)];
     // A push without any field: somebody sent what is not text.
-    if (!chat.from && !chat.text) return;
-    const { own, known } = this.#outbox.heard(chat);
-    if (!known) this.#emit('chat', { ...chat, own });
+    if (!from && !text) return null;
+    const id = typeof body.id === 'string' ? body.id : '';
+    const { own, known } = this.#outbox.heard({ text, from, target, id });
+    return known ? null : { text, from, target, id, own };
   }
 
   #setPhase(phase, more = {}) {
@@ -316,34 +404,38 @@ export function asText(value) {
   return typeof value === 'object' ? JSON.stringify(value) : String(value);
 }
 
-function refusalOfEnter(answer) {
-  switch (answer.code) {
+function refusalOfEnter({ code, error, retryAfter: retryAfterMs }) {
+  switch (code) {
     case 400:
+    case 413:
       return new Refusal('name', { final: true });
     case 401:
     case 403:
       return new Refusal('forbidden', { final: true });
     case 429:
-      return new Refusal('busy');
+      return new Refusal('busy', { retryAfterMs });
     case 503:
     case 504:
-      return new Refusal('full');
+      return new Refusal('full', { retryAfterMs });
     default:
       // 409, and the original's {"code":500,"error":true}.
-      return answer.code === 409 || answer.error === true ? new Refusal('taken') : new Refusal('full');
+      return code === 409 || (code === 500 && error === true) ? new Refusal('taken') : new Refusal('full');
   }
 }
 
-function refusalOfLink(error) {
-  switch (error.kind) {
+function refusalOfLink({ kind, reason, code }, modern = false) {
+  const ourFault = code === CloseCode.POLICY || code === CloseCode.TOO_LARGE;
+  // Another page of ours has come back in our place; two would chase each other away.
+  if (modern && code === CloseCode.ELSEWHERE) return new Refusal('elsewhere', { final: true });
+  switch (kind) {
     case 'kicked':
       // Meant for this person. A server that goes away closes without a kick.
-      return new Refusal('kicked', { final: true, detail: error.reason });
+      return new Refusal('kicked', { final: true, detail: reason });
     case 'unreachable':
     case 'timeout':
     case 'refused':
       return new Refusal('connector');
     default:
-      return new Refusal('lost');
+      return modern && ourFault ? new Refusal('kicked', { final: true, detail: reason }) : new Refusal('lost');
   }
 }

@@ -9,19 +9,27 @@ const REQUEST_TIMEOUT_MS = 20000;
 /** Added to two heartbeat intervals before a silent server counts as gone. */
 const SILENCE_SLACK_MS = 1000;
 
-const HANDSHAKE = { sys: { type: 'tangelo-page', version: '0.1.0' } };
+/** The generation of modern fields that this page speaks. */
+const MODERN = 1;
+const HANDSHAKE = { sys: { type: 'tangelo-page', version: '0.1.0' }, user: { tangelo: MODERN } };
 
 /** The connection ended, or never came to be. */
 export class LinkError extends Error {
-  /** `kind`: unreachable, refused, timeout, silent, kicked, closed. `reason`: the server's text. */
-  constructor(kind, reason = '') {
+  /**
+   * `kind`: unreachable, refused, timeout, silent, kicked, closed. `reason`: the server's text.
+   * `code`: of the WebSocket's close, 0 if there was none.
+   */
+  constructor(kind, reason = '', code = 0) {
     super(reason ? `${kind}: ${reason}` : kind);
     this.kind = kind;
     this.reason = reason;
+    this.code = code;
   }
 }
 
 export class Link {
+  /** Whether the server speaks the modern fields (docs/protocol.md). */
+  modern = false;
   #socket;
   #codec = null;
   #answers = new Map();
@@ -61,7 +69,10 @@ export class Link {
     this.#socket.binaryType = 'arraybuffer';
     this.#socket.onopen = () => this.#transmit(PackageType.HANDSHAKE, encodeJson(HANDSHAKE));
     this.#socket.onmessage = ({ data }) => this.#receive(data);
-    this.#socket.onclose = () => this.#end(new LinkError(this.#opened ? 'unreachable' : 'closed'));
+    this.#socket.onclose = (event) => {
+      const kind = this.#opened ? 'unreachable' : 'closed';
+      this.#end(new LinkError(kind, event?.reason ?? '', event?.code ?? 0));
+    };
   }
 
   /** Asks; resolves with the answer's body, rejects with a LinkError. */
@@ -136,6 +147,7 @@ export class Link {
       return;
     }
     this.#codec = new Codec(answer.sys);
+    this.modern = answer.user?.tangelo === MODERN;
     this.#heartbeatMs = Math.max(0, Number(answer.sys?.heartbeat) || 0) * 1000;
     this.#transmit(PackageType.ACK);
     this.#cancelOpen();
