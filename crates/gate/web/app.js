@@ -13,6 +13,9 @@ import { Preferences } from './preferences.js';
 import { settings, tab } from './settings.js';
 import { checkName, cleanName } from './text.js';
 
+/** What this page needs when it is loaded again is noted this long after a change. */
+const SAVE_PAUSE_MS = 1000;
+
 const client = new Client(document.baseURI);
 const notices = new Notices({ onOpen: openNotice });
 const door = new Door({ onJoin: join, onCancel: () => client.leave() });
@@ -38,6 +41,7 @@ const log = new MessageLog(
 let state = { phase: 'idle' };
 let inRoom = false;
 let countdown = 0;
+let saving = 0;
 
 // ---- in and out
 
@@ -45,6 +49,30 @@ function join(name, room) {
   settings.set('name', name);
   settings.set('room', room);
   client.join(name, room);
+}
+
+/**
+ * Notes what this page needs when it is loaded again. All in one, so that what it shows and where it
+ * stands always fit together.
+ */
+function save() {
+  clearTimeout(saving);
+  saving = 0;
+  if (!inside()) return;
+  const { name, room } = client;
+  const kept = client.keep();
+  // An old server has nothing to go on from.
+  const more = kept.place ? { kept, lines: log.keep() } : {};
+  tab.set('inside', JSON.stringify({ name, room, ...more }));
+}
+
+function saveSoon() {
+  if (inside()) saving ||= setTimeout(save, SAVE_PAUSE_MS);
+}
+
+/** Whether this page has a place in a room, or is about to get it back. */
+function inside() {
+  return inRoom && client.phase !== 'idle';
 }
 
 function showDoor(focus) {
@@ -72,6 +100,8 @@ function showRoom() {
 }
 
 function leave() {
+  clearTimeout(saving);
+  saving = 0;
   tab.set('inside', null);
   tab.set('draft', null);
   client.leave();
@@ -100,29 +130,44 @@ client.addEventListener('state', ({ detail }) => {
   }
 });
 
-client.addEventListener('entered', ({ detail: { users, again, awayMs } }) => {
-  tab.set('inside', JSON.stringify({ name: client.name, room: client.room }));
+client.addEventListener('entered', ({ detail }) => {
+  const { users, again, awayMs, outcome, history } = detail;
   const first = !inRoom;
   showRoom();
   showState();
   members.set(users);
   // The answer to `enter` is newer than any push, and we are in it whatever it says.
   members.add(client.name);
-  if (again) log.note('again', { awayMs });
-  else log.note('entered', { room: client.room });
+  if (outcome === 'resumed') log.note('resumed', { awayMs });
+  else if (outcome === 'reset') log.note('gap');
+  else if (again) log.note('again', { awayMs });
+  if (outcome === 'joined' && history.length) log.note('earlier');
+  for (const chat of history) log.chat({ ...chat, older: outcome === 'joined', timeless: true });
+  if (!again) log.note('entered', { room: client.room });
+  // Not at once: what was missed has still to be shown.
+  saveSoon();
+  showEmpty();
   composer.refresh();
   if (first) composer.focus();
 });
 
-client.addEventListener('add', ({ detail: { user } }) => {
-  if (user === client.name || !members.add(user)) return;
-  log.presence('add', user);
-  notices.arrived(user);
+client.addEventListener('add', ({ detail: { user, missed } }) => {
+  saveSoon();
+  if (user === client.name) return;
+  // Who is here now was told already; this is what happened meanwhile.
+  if (missed) log.presence('add', user);
+  else if (members.add(user)) {
+    log.presence('add', user);
+    notices.arrived(user);
+  }
 });
 
-client.addEventListener('leave', ({ detail: { user } }) => {
-  if (user !== client.name && members.remove(user)) log.presence('leave', user);
+client.addEventListener('leave', ({ detail: { user, missed } }) => {
+  saveSoon();
+  if (user !== client.name && (missed || members.remove(user))) log.presence('leave', user);
 });
+
+client.addEventListener('gap', () => log.note('gap'));
 
 client.addEventListener('chat', ({ detail }) => {
   const { from, text, target } = detail;
@@ -132,6 +177,7 @@ client.addEventListener('chat', ({ detail }) => {
     unreadMarked = true;
   }
   log.chat({ from, text, target });
+  saveSoon();
   showEmpty();
   if (from !== client.name && !seen) notices.message({ from, text, whisper: target !== EVERYONE });
 });
@@ -142,6 +188,7 @@ client.addEventListener('outgoing', ({ detail: message }) => {
   if (message.state === 'delivered' && !message.echoed) {
     log.chat({ from: client.name, text: message.text, target: message.target });
   }
+  saveSoon();
   showEmpty();
 });
 
@@ -254,11 +301,18 @@ function bannerButton(key, action) {
 
 let unreadMarked = false;
 document.addEventListener('visibilitychange', () => {
-  if (document.hidden) unreadMarked = false;
-  else client.resume();
+  if (document.hidden) {
+    unreadMarked = false;
+    save();
+  } else {
+    client.resume();
+  }
 });
 window.addEventListener('online', () => client.resume());
-window.addEventListener('pagehide', () => client.suspend());
+window.addEventListener('pagehide', () => {
+  save();
+  client.suspend();
+});
 window.addEventListener('pageshow', (event) => event.persisted && client.resume());
 window.addEventListener('hashchange', () => {
   const room = roomOfAddress();
@@ -285,18 +339,20 @@ function start() {
   new Preferences();
   const room = roomOfAddress();
   door.fill(settings.get('name') ?? '', room || settings.get('room') || '');
-  let inside = null;
+  let earlier = null;
   try {
-    inside = JSON.parse(tab.get('inside'));
+    earlier = JSON.parse(tab.get('inside'));
   } catch {
     // Not ours; the door it is.
   }
-  if (inside?.name && inside.room && (!room || room === inside.room)) {
+  if (earlier?.name && earlier.room && (!room || room === earlier.room)) {
     // This tab was in the room and was loaded again: go back in.
-    client.name = inside.name;
-    client.room = inside.room;
+    client.name = earlier.name;
+    client.room = earlier.room;
     showRoom();
-    client.join(inside.name, inside.room, { again: true });
+    log.restore(earlier.lines ?? []);
+    client.join(earlier.name, earlier.room, { again: true, kept: earlier.kept });
+    showEmpty();
   } else {
     showDoor();
   }

@@ -53,9 +53,10 @@ export function groupNode(line, { self, onWhisper }) {
   const head = make('div', { class: 'head' });
   if (!own) head.append(whoButton(line.from, onWhisper));
   if (whisper) head.append(whisperTag(line, own));
-  head.append(timeNode(line.at));
+  if (!line.timeless) head.append(timeNode(line.at));
   const stack = make('div', { class: 'stack' }, head);
-  const group = make('div', { class: `group ${own ? 'own' : 'theirs'}${whisper ? ' whisper' : ''}` });
+  const more = `${whisper ? ' whisper' : ''}${line.older ? ' older' : ''}`;
+  const group = make('div', { class: `group ${own ? 'own' : 'theirs'}${more}` });
   group.append(...(own ? [] : [avatar(line.from)]), stack);
   return group;
 }
@@ -79,11 +80,12 @@ function whisperTag(line, own) {
 export function bubbleNode(line, self) {
   const own = line.from === self;
   const whisper = line.target !== EVERYONE;
-  const key = `line.${whisper ? 'whisper.' : ''}${own ? 'own' : 'from'}`;
+  const when = line.timeless ? 'earlier.' : whisper ? 'whisper.' : '';
+  const key = `line.${when}${own ? 'own' : 'from'}`;
   const spoken = t(key, { name: own ? line.target : line.from, time: timeText(line.at) });
   const bubble = make(
     'div',
-    { class: 'bubble', title: fullTime(line.at) },
+    { class: 'bubble', title: line.timeless ? null : fullTime(line.at) },
     make('span', { class: 'sr' }, `${spoken} `),
     textNode(line.text),
   );
@@ -115,8 +117,9 @@ export function outgoingNode(message, { onRetry, onDiscard }) {
       make('button', { type: 'button', on: { click: onDiscard } }, t('failed.discard')),
     );
   } else {
-    const waiting = message.state === 'waiting';
-    state.append(icon('clock'), make('span', {}, t(waiting ? 'sent.waiting' : 'sent.sending')));
+    const words =
+      message.state !== 'waiting' ? 'sent.sending' : message.reason ? 'sent.again' : 'sent.waiting';
+    state.append(icon('clock'), make('span', {}, t(words)));
   }
   const head = whisper
     ? make('div', { class: 'head' }, whisperTag({ target: message.target }, true))
@@ -143,17 +146,35 @@ export function unreadNode() {
   return make('div', { class: 'rule unread' }, make('span', {}, t('chat.unread')));
 }
 
+/** Above what was said before we came. */
+export function earlierNode() {
+  return make('div', { class: 'rule earlier' }, make('span', {}, t('chat.earlier')));
+}
+
+/** Where something may be missing. */
+export function gapNode() {
+  return make('div', { class: 'rule missing' }, make('span', {}, t('chat.missing')));
+}
+
 export function enteredNode({ room, at }) {
   return make('div', { class: 'note' }, tNodes('note.entered', { room: nameNode(`#${room}`) }), ' ', timeNode(at));
 }
 
 export function againNode({ awayMs, at }) {
-  const seconds = Math.max(1, Math.round(awayMs / 1000));
-  const away =
-    seconds < 90
-      ? t('away.seconds', { count: seconds })
-      : t('away.minutes', { count: Math.round(seconds / 60) });
+  const away = awayWords(awayMs);
   return make('div', { class: 'note gap' }, tNodes('note.again', { away }), ' ', timeNode(at));
+}
+
+export function resumedNode({ awayMs, at }) {
+  const away = awayWords(awayMs);
+  return make('div', { class: 'note resumed' }, tNodes('note.resumed', { away }), ' ', timeNode(at));
+}
+
+function awayWords(awayMs) {
+  const seconds = Math.max(1, Math.round(awayMs / 1000));
+  return seconds < 90
+    ? t('away.seconds', { count: seconds })
+    : t('away.minutes', { count: Math.round(seconds / 60) });
 }
 
 export function tipNode({ key, places }) {

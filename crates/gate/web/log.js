@@ -6,16 +6,22 @@ import {
   againNode,
   bubbleNode,
   dateNode,
+  earlierNode,
   enteredNode,
+  gapNode,
   groupNode,
   outgoingNode,
   presenceNode,
+  resumedNode,
   tipNode,
   unreadNode,
 } from './lines.js';
 
 /** Lines kept; the oldest go first. */
 const LINES_MAX = 2000;
+/** What a page that is loaded again gets back, in lines and in characters of text. */
+const KEPT_LINES_MAX = 200;
+const KEPT_CHARS_MAX = 200_000;
 /** A pause that starts a new group of the same person. */
 const GROUP_PAUSE_MS = 5 * 60 * 1000;
 /** Joins and leaves this close together share one note. */
@@ -26,8 +32,11 @@ const END_SLACK_PX = 80;
 const NOTES = {
   date: dateNode,
   unread: unreadNode,
+  earlier: earlierNode,
+  gap: gapNode,
   entered: enteredNode,
   again: againNode,
+  resumed: resumedNode,
   presence: presenceNode,
   tip: tipNode,
 };
@@ -83,11 +92,33 @@ export class MessageLog {
     return this.#atEnd && !document.hidden;
   }
 
-  chat({ from, text, target, at = Date.now() }) {
-    this.#add({ kind: 'chat', from, text, target, at });
+  /** `timeless`: nobody knows when it was said; `older`: before we came, too. */
+  chat({ from, text, target, at = Date.now(), older = false, timeless = older }) {
+    this.#add({ kind: 'chat', from, text, target, at, older, timeless });
+  }
+
+  /** The newest messages, for `restore` in a page that is loaded again. */
+  keep() {
+    const kept = [];
+    let chars = 0;
+    for (const { kind, from, text, target, at, older, timeless } of this.#lines.toReversed()) {
+      if (kind !== 'chat') continue;
+      chars += text.length;
+      if (kept.length >= KEPT_LINES_MAX || chars > KEPT_CHARS_MAX) break;
+      kept.push({ from, text, target, at, older, timeless });
+    }
+    return kept.reverse();
+  }
+
+  restore(lines) {
+    if (lines.some(({ older }) => older)) this.note('earlier');
+    for (const line of lines) this.chat(line);
   }
 
   note(kind, more = {}) {
+    const last = this.#lines.at(-1);
+    // A connection that comes and goes is told once.
+    if (kind === 'resumed' && last?.kind === kind) this.#remove(last);
     this.#add({ kind, at: Date.now(), ...more });
   }
 
@@ -164,7 +195,7 @@ export class MessageLog {
   #add(line) {
     const last = this.#lines.at(-1);
     const newDay = !last || !sameDay(last.at, line.at);
-    if (newDay && line.kind !== 'date') this.#put({ kind: 'date', at: line.at });
+    if (newDay && line.kind !== 'date' && !line.timeless && line.kind !== 'earlier') this.#put({ kind: 'date', at: line.at });
     this.#put(line);
     this.#draw();
   }
@@ -278,7 +309,6 @@ function sameDay(left, right) {
 }
 
 function sameGroup(before, line) {
-  return (
-    before.from === line.from && before.target === line.target && line.at - before.at < GROUP_PAUSE_MS
-  );
+  const same = ['from', 'target', 'older', 'timeless'].every((member) => before[member] === line[member]);
+  return same && line.at - before.at < GROUP_PAUSE_MS;
 }
