@@ -9,19 +9,17 @@ use tokio::{
 };
 use wire::{
     RequestId, Route,
-    pomelo::{
-        Hello,
-        client::{Incoming, Kept, kick_reason},
-        packet::{Kind, Packet},
-    },
-    socketio::client::{Said, read_frame, read_packet},
+    pomelo::{Hello, client::Kept},
 };
 
 use crate::{
     codec::{Codec, Speech},
-    connection::{Connection, Unit},
+    connection::Connection,
+    ear::{Ear, Pending},
     error::{Closed, Error, Result},
+    event::{Event, Queued},
     handshake::{HANDSHAKE_TIMEOUT, shake_hands},
+    modern,
     push::Push,
     transport::Transport,
 };
@@ -36,6 +34,10 @@ pub struct Options {
     /// What to say in the handshake of the binary protocol: the kind of client, and whatever the
     /// application wants.
     pub hello: Hello,
+    /// Whether to ask for the modern fields, which the binary protocol can carry: positions,
+    /// resuming, ids, codes. A server that does not know them is spoken to as ever
+    /// ([`Client::is_modern`]).
+    pub modern: bool,
     /// What an earlier client of a server of the same role has kept ([`Client::kept`]), so that
     /// the server need not send it and this client need not hold it once more.
     pub kept: Kept,
@@ -51,6 +53,7 @@ impl Default for Options {
                 version: Some(env!("CARGO_PKG_VERSION").to_owned()),
                 ..Hello::default()
             },
+            modern: false,
             kept: Kept::default(),
         }
     }
@@ -65,33 +68,13 @@ pub struct Entry {
     pub port: u16,
 }
 
-/// What comes from the server.
-#[derive(Debug)]
-pub enum Event {
-    /// Something unasked.
-    Push(Push),
-    /// The answer to a request begun with [`Client::begin`] or [`Client::begin_send`].
-    Answer {
-        /// The request's.
-        id: RequestId,
-        /// The answer's body, or [`Error::Refused`] or [`Error::Unreadable`].
-        result: Result<Value>,
-    },
-}
-
-/// A request not yet answered.
-struct Pending {
-    id: RequestId,
-    route: Route,
-}
-
 /// One client of a gate or a connector, after the handshake. See the crate's page.
 pub struct Client {
     connection: Connection,
     codec: Codec,
     next_id: u64,
     pending: VecDeque<Pending>,
-    events: VecDeque<Event>,
+    events: VecDeque<Queued>,
     closed: Option<Closed>,
     /// When to send the next heartbeat.
     beat: Option<Instant>,
@@ -180,6 +163,15 @@ impl Client {
     #[must_use]
     pub fn kept(&self) -> Kept {
         self.codec.kept()
+    }
+
+    /// Whether this client has asked for the modern fields, and the server speaks them.
+    #[must_use]
+    pub fn is_modern(&self) -> bool {
+        match &self.codec.speech {
+            Speech::Pomelo(codec) => modern::is_agreed(&codec.user),
+            Speech::SocketIo09 | Speech::SocketIo1 => false,
+        }
     }
 
     /// How often this client sends a heartbeat; never, where the server does.
@@ -280,9 +272,9 @@ impl Client {
     pub async fn answer(&mut self, id: RequestId) -> Result<Value> {
         loop {
             let is_answer =
-                |event: &Event| matches!(event, Event::Answer { id: of, .. } if *of == id);
+                |event: &Queued| matches!(event, Queued::Answer { id: of, .. } if *of == id);
             if let Some(place) = self.events.iter().rposition(is_answer)
-                && let Some(Event::Answer { result, .. }) = self.events.remove(place)
+                && let Some(Queued::Answer { result, .. }) = self.events.remove(place)
             {
                 return result;
             }
@@ -300,6 +292,10 @@ impl Client {
     ///
     /// Nothing is lost if it is dropped.
     pub async fn next(&mut self) -> Result<Event> {
+        self.next_queued().await.map(Event::from)
+    }
+
+    pub(crate) async fn next_queued(&mut self) -> Result<Queued> {
         loop {
             if let Some(event) = self.events.pop_front() {
                 return Ok(event);
@@ -323,6 +319,10 @@ impl Client {
 
     /// What has arrived already and was not asked for yet.
     pub fn take_event(&mut self) -> Option<Event> {
+        self.take_queued().map(Event::from)
+    }
+
+    pub(crate) fn take_queued(&mut self) -> Option<Queued> {
         self.events.pop_front()
     }
 
@@ -330,7 +330,7 @@ impl Client {
     /// on. What has arrived already comes last.
     #[must_use]
     pub fn into_parts(self) -> (Connection, Codec, Vec<Event>) {
-        (self.connection, self.codec, self.events.into())
+        (self.connection, self.codec, self.events.into_iter().map(Event::from).collect())
     }
 
     /// Leaves: closes, and waits until the server has too. Answers what came last.
@@ -351,7 +351,7 @@ impl Client {
                 return Err(Error::Closed(Closed::Silent));
             }
         }
-        Ok(self.events.into())
+        Ok(self.events.into_iter().map(Event::from).collect())
     }
 
     fn transmit(&mut self, unit: &[u8]) -> Result<()> {
@@ -406,84 +406,5 @@ impl Client {
             return Err(Error::Closed(closed));
         }
         Ok(())
-    }
-}
-
-/// Turns what a server says into events.
-struct Ear<'a> {
-    codec: &'a Codec,
-    pending: &'a mut VecDeque<Pending>,
-    events: &'a mut VecDeque<Event>,
-    /// How the server ended the session.
-    end: Option<Closed>,
-}
-
-impl Ear<'_> {
-    // What this client does not understand is none of its business.
-    fn hear(&mut self, unit: Unit<'_>) {
-        match (unit, &self.codec.speech) {
-            (Unit::Package(packet), _) => self.hear_package(packet),
-            (Unit::Text(frame), Speech::SocketIo09) => {
-                let frame = String::from_utf8_lossy(frame);
-                read_frame(&frame).into_iter().for_each(|said| self.hear_said(said));
-            }
-            (Unit::Text(packet), Speech::SocketIo1) => {
-                let packet = String::from_utf8_lossy(packet);
-                read_packet(&packet).into_iter().for_each(|said| self.hear_said(said));
-            }
-            (Unit::Text(_), Speech::Pomelo(_)) => {}
-        }
-    }
-
-    fn hear_package(&mut self, packet: Packet<'_>) {
-        let Speech::Pomelo(codec) = &self.codec.speech else {
-            return;
-        };
-        match packet.kind {
-            Kind::Data => match codec.decode(packet.body) {
-                Ok(Incoming::Response { id, body }) => {
-                    if let Some(route) = self.take_pending(id) {
-                        let result = codec.decode_body(route.name(), body);
-                        self.answered(id, result.map_err(Error::from));
-                    }
-                }
-                Ok(Incoming::Push { route, body }) => {
-                    self.events.push_back(Event::Push(Push::read(route, body)));
-                }
-                Err(_) => {}
-            },
-            Kind::Kick => self.end = Some(Closed::Kicked(kick_reason(packet.body))),
-            Kind::Heartbeat | Kind::Handshake | Kind::HandshakeAck => {}
-        }
-    }
-
-    fn hear_said(&mut self, said: Said) {
-        match said {
-            Said::Answer { id, body } => {
-                if self.take_pending(id).is_some() {
-                    self.answered(id, Ok(body));
-                }
-            }
-            Said::Push { route, body } => {
-                self.events.push_back(Event::Push(Push::read(route, body)));
-            }
-            Said::Kick(reason) => self.end = Some(Closed::Kicked(reason)),
-            Said::End => self.end = self.end.take().or(Some(Closed::ByServer)),
-            Said::Opened(_) | Said::Connected => {}
-        }
-    }
-
-    fn take_pending(&mut self, id: RequestId) -> Option<Route> {
-        // Nearly always the oldest.
-        let place = self.pending.iter().position(|request| request.id == id)?;
-        self.pending.remove(place).map(|request| request.route)
-    }
-
-    fn answered(&mut self, id: RequestId, result: Result<Value>) {
-        let result = result.and_then(|body| match body.get("code").and_then(Value::as_u64) {
-            None | Some(200) => Ok(body),
-            Some(code) => Err(Error::Refused { code }),
-        });
-        self.events.push_back(Event::Answer { id, result });
     }
 }

@@ -1,7 +1,8 @@
 //! What can go wrong, sorted by what a caller can do about it.
 
-use std::{fmt, io};
+use std::{fmt, io, time::Duration};
 
+use model::Code;
 use wire::pomelo::client::{AnswerError, IncomingError, RequestError};
 
 /// The outcome of what a client does.
@@ -12,6 +13,8 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 pub enum Closed {
     /// The server closed it, without a word.
     ByServer,
+    /// The server closed its WebSocket with this code.
+    WithCode(u16),
     /// The server said why.
     Kicked(String),
     /// The connection broke.
@@ -26,6 +29,7 @@ impl fmt::Display for Closed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::ByServer => f.write_str("the server closed the connection"),
+            Self::WithCode(code) => write!(f, "the server closed the connection with code {code}"),
             Self::Kicked(reason) => write!(f, "kicked: {reason}"),
             Self::Broken(kind) => write!(f, "the connection broke: {kind}"),
             Self::Silent => f.write_str("the server fell silent"),
@@ -54,7 +58,12 @@ pub enum Error {
     Refused {
         /// The code: 500, unless the server knows better.
         code: u64,
+        /// How long to wait before trying again, if a modern server says so.
+        retry_after: Option<Duration>,
     },
+    /// The server does not speak the modern fields. The connection is good.
+    #[error("the server does not speak the modern fields")]
+    NotModern,
     /// The request cannot be put into bytes.
     #[error(transparent)]
     Request(#[from] RequestError),
@@ -74,14 +83,47 @@ impl Error {
     #[must_use]
     pub const fn is_final(&self) -> bool {
         match self {
-            Self::Refused { .. } | Self::Request(_) | Self::Unreadable(_) | Self::Unexpected(_) => {
-                false
-            }
+            Self::Refused { .. }
+            | Self::NotModern
+            | Self::Request(_)
+            | Self::Unreadable(_)
+            | Self::Unexpected(_) => false,
             Self::Connect(_)
             | Self::Upgrade(_)
             | Self::Http(_)
             | Self::Handshake(_)
             | Self::Closed(_) => true,
+        }
+    }
+
+    /// What a refusal means, if a modern server has said it.
+    #[must_use]
+    pub fn code(&self) -> Option<Code> {
+        let (code, _) = self.refusal()?;
+        u16::try_from(code).ok().and_then(Code::from_number)
+    }
+
+    /// How long a refusal asks to wait before trying again.
+    #[must_use]
+    pub const fn retry_after(&self) -> Option<Duration> {
+        match self.refusal() {
+            Some((_, retry_after)) => retry_after,
+            None => None,
+        }
+    }
+
+    const fn refusal(&self) -> Option<(u64, Option<Duration>)> {
+        match self {
+            Self::Refused { code, retry_after } => Some((*code, *retry_after)),
+            Self::Connect(_)
+            | Self::Upgrade(_)
+            | Self::Http(_)
+            | Self::Handshake(_)
+            | Self::NotModern
+            | Self::Request(_)
+            | Self::Unreadable(_)
+            | Self::Unexpected(_)
+            | Self::Closed(_) => None,
         }
     }
 }

@@ -18,6 +18,7 @@ use crate::{
     codec::Codec,
     connection::{Connection, Unit},
     error::{Closed, Error, Result},
+    modern,
     transport::Transport,
 };
 
@@ -54,7 +55,11 @@ async fn greet(connection: &mut Connection, options: &Options) -> Result<Codec> 
     if connection.transport() == Transport::Browser {
         hello.client_type = Some(BROWSER.to_owned());
     }
-    options.kept.introduce(&mut hello);
+    if options.modern {
+        modern::opt_in(&mut hello);
+    } else {
+        options.kept.introduce(&mut hello);
+    }
     connection.send(&hello.encode()).map_err(Error::Closed)?;
     let deadline = Instant::now() + HANDSHAKE_TIMEOUT;
     let mut answer = None;

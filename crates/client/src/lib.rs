@@ -33,28 +33,41 @@
 //! [`Options::transport`] chooses what is spoken and what carries it; nothing else differs. Where
 //! requests carry a session, what is begun leaves while one of its methods is awaited.
 //!
+//! With [`Options::modern`] a client asks for what Tangelo has beyond that: where everything stands
+//! in the room's order, what was missed while a connection was lost, and sends that can be repeated
+//! safely. [`Client::join`], [`Client::say`] and [`Client::next_placed`] speak it, one connection
+//! at a time; a [`Member`] does it for its owner, over as many connections as it takes.
+//!
 //! [`Connection`] is the layer below, for those who count microseconds: units in, units out.
 //! [`Client::into_parts`] hands it over after entering, and [`Heard`] reads in place.
 
 mod chat;
 mod codec;
 mod connection;
+mod ear;
 mod error;
+mod event;
 mod handshake;
 mod http;
 mod lean;
+mod member;
+mod modern;
 mod polling;
 mod push;
 mod socket;
 mod transport;
 mod websocket;
 
-pub use chat::{Client, Entry, Event, Options};
+pub use chat::{Client, Entry, Options};
 pub use codec::Codec;
 pub use connection::{Connection, Unit};
 pub use error::{Closed, Error, Result};
+pub use event::Event;
 pub use lean::Heard;
-pub use push::Push;
+pub use member::{Member, Seen};
+pub use model::{Code, Outcome, Position};
+pub use modern::{Joined, Resume};
+pub use push::{Placed, Push};
 pub use transport::Transport;
 pub use wire::{
     Dialect, RequestId, Route,

@@ -1,5 +1,6 @@
 //! What is heard unasked.
 
+use model::{Position, Term};
 use serde_json::Value;
 use wire::route;
 
@@ -32,6 +33,32 @@ pub enum Push {
         /// Its body.
         body: Value,
     },
+}
+
+/// What is heard, and where it stands.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Placed {
+    /// What is heard.
+    pub push: Push,
+    /// Where it stands in the room, if a modern server says it.
+    pub position: Option<Position>,
+    /// The id that the sender of a message has given it, to be seen by modern clients.
+    pub id: Option<String>,
+}
+
+impl Placed {
+    /// Reads the body of a push.
+    pub(crate) fn read(name: String, body: Value) -> Self {
+        let position = position(&body);
+        let id = body.get("id").and_then(Value::as_str).map(str::to_owned);
+        Self { push: Push::read(name, body), position, id }
+    }
+}
+
+/// The position that a push or an answer carries.
+pub(crate) fn position(body: &Value) -> Option<Position> {
+    let number = |member| body.get(member).and_then(Value::as_u64);
+    Some(Position { generation: Term(number("gen")?), seq: number("seq")? })
 }
 
 impl Push {

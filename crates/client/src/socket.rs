@@ -55,6 +55,8 @@ pub(crate) struct Socket {
     out: Vec<u8>,
     /// The close handshake was begun by us.
     closing: bool,
+    /// The code that the server closed with.
+    close_code: Option<u16>,
 }
 
 /// Connects. `source` is the address to connect from: one address has only some 28,000 ports.
@@ -110,7 +112,14 @@ impl Socket {
     }
 
     const fn new(stream: TcpStream, framing: Framing) -> Self {
-        Self { stream, framing, early: Vec::new(), out: Vec::new(), closing: false }
+        Self {
+            stream,
+            framing,
+            early: Vec::new(),
+            out: Vec::new(),
+            closing: false,
+            close_code: None,
+        }
     }
 
     async fn upgrade(&mut self, host: &str, path: &str) -> Result<()> {
@@ -205,7 +214,7 @@ impl Socket {
             // A connection that takes nothing more may still hold the reason to be read.
             let flushed = self.flush().map_err(broken);
             let got = SCRATCH.with_borrow_mut(|scratch| match self.stream.try_read(scratch) {
-                Ok(0) => Err(Closed::ByServer),
+                Ok(0) => Err(self.close_code.map_or(Closed::ByServer, Closed::WithCode)),
                 Ok(length) => self.take_apart(&scratch[..length], &mut on_unit).map(|()| true),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
                 Err(error) => Err(broken(error)),
@@ -244,6 +253,7 @@ impl Socket {
             Framing::Texts(frames, masker) => (frames, masker, true),
         };
         let (out, closing) = (&mut self.out, &mut self.closing);
+        let close_code = &mut self.close_code;
         let mut problem = None;
         let read = frames.receive(bytes, |frame| match frame {
             Frame::Message(message) if is_text => on_unit(Unit::Text(message)),
@@ -257,6 +267,7 @@ impl Socket {
             }
             Frame::Ping(payload) => masker.pong(out, payload),
             Frame::Close(payload) => {
+                *close_code = payload.first_chunk().copied().map(u16::from_be_bytes);
                 // The server ends the TCP connection once it has its answer.
                 if !*closing {
                     masker.close(out, payload.get(..2).unwrap_or_default());

@@ -156,7 +156,10 @@ async fn everybody_enters_speaks_hears_and_leaves() {
         let heard = soon(client.next_push()).await.unwrap();
         assert_eq!(heard, chat(WORDS, "witness"), "{transport}");
         let refused = soon(client.send("nobody", "?")).await;
-        assert!(matches!(refused, Err(Error::Refused { code: 500 })), "{transport}: {refused:?}");
+        assert!(
+            matches!(refused, Err(Error::Refused { code: 500, .. })),
+            "{transport}: {refused:?}"
+        );
         let left = soon(client.close()).await;
         assert!(left.is_ok(), "{transport}: {left:?}");
         let pushed = soon(async {

@@ -194,7 +194,7 @@ async fn refusals_and_kicks_are_told_apart() {
     against(async |address, options| {
         let mut client = Client::connect(address, &options).await.unwrap();
         let refused = client.request(Route::QueryEntry, &serde_json::Map::new()).await;
-        assert!(matches!(refused, Err(Error::Refused { code: 500 })), "{refused:?}");
+        assert!(matches!(refused, Err(Error::Refused { code: 500, .. })), "{refused:?}");
         let kicked = client.send("*", "kick me").await;
         let Err(Error::Closed(Closed::Kicked(reason))) = kicked else {
             panic!("{kicked:?}");

@@ -54,7 +54,7 @@ async fn a_connector_that_drains_tells_its_clients() {
             Err(error) => panic!("{error}"),
         }
     };
-    assert!(matches!(end, Closed::Kicked(_) | Closed::ByServer), "{end:?}");
+    assert!(matches!(end, Closed::Kicked(_) | Closed::ByServer | Closed::WithCode(_)), "{end:?}");
     let push = stayer.next_push().await.unwrap();
     assert_eq!(push, Push::Leave { user: "leaver".to_owned() });
     let status = cluster.ended("connector-1").await.unwrap();
