@@ -105,12 +105,13 @@ impl WebSocket {
     fn fail(&mut self, error: &tungstenite::Error) -> Arrival {
         Arrival::End(match error {
             tungstenite::Error::Capacity(_) => CloseReason::TooLarge,
-            tungstenite::Error::Io(_) => {
+            // Whoever means to leave sends a Close frame.
+            tungstenite::Error::Io(_)
+            | tungstenite::Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => {
                 self.end = End::Gone;
                 CloseReason::ConnectionLost
             }
-            tungstenite::Error::Protocol(ProtocolError::ResetWithoutClosingHandshake)
-            | tungstenite::Error::ConnectionClosed
+            tungstenite::Error::ConnectionClosed
             | tungstenite::Error::AlreadyClosed => {
                 self.end = End::Gone;
                 CloseReason::ClientLeft
