@@ -9,8 +9,10 @@ mod driver;
 use std::env;
 
 use anyhow::{Context as _, ensure};
+use client::{Client, Event, Options, Push};
 use driver::{Browser, Tab};
-use e2e::{Cluster, Shape};
+use e2e::{Cluster, Node, Shape};
+use model::Role;
 use serde_json::json;
 
 /// Set where nothing may be skipped.
@@ -218,8 +220,8 @@ async fn one_leaves(alice: &Tab<'_>, bob: &Tab<'_>) -> anyhow::Result<()> {
     alice.expect(note, json!("bob left")).await
 }
 
-/// Kills the connector that alice is on. Her page comes back through another, under her name, and
-/// sends what she wrote meanwhile.
+/// Kills the connector that alice is on while carol talks at another. Alice's page comes back by
+/// itself: it misses nothing and shows nothing twice, and nobody hears that she was away.
 async fn a_lost_connector_is_replaced(
     cluster: &mut Cluster,
     alice: &Tab<'_>,
@@ -227,22 +229,70 @@ async fn a_lost_connector_is_replaced(
     // The page knows; the gate may name another by now, as it spreads its answers.
     let address = alice.value("document.getElementById('status').dataset.connector").await?;
     let address = address.as_str().context("the page tells its connector")?.to_owned();
-    let connector = cluster
-        .of(model::Role::Connector)
-        .find(|node| node.listen().to_string() == address)
-        .context("the address is a connector's")?
-        .name()
-        .to_owned();
+    let is_hers = |node: &&Node| node.listen().to_string() == address;
+    let (hers, others): (Vec<_>, Vec<_>) = cluster.of(Role::Connector).partition(is_hers);
+    let connector = hers.first().context("the address is a connector's")?.name().to_owned();
+    let other = others.first().context("there is another")?.listen();
+    let options = Options { modern: true, ..Options::default() };
+    let mut carol = Client::connect(other, &options).await?;
+    carol.join("carol", "browser", None).await?;
+    alice.expect(MEMBERS, json!(["alice", "carol"])).await?;
+
+    let theirs = "[...document.querySelectorAll('#lines .theirs .text')].map(e => e.textContent)";
+    let mut wanted = alice.value(theirs).await?;
+    let wanted = wanted.as_array_mut().context("texts are a list")?;
+    let mut talk = async |carol: &mut Client, words: &str| {
+        for number in 0..20 {
+            let text = format!("{words} {number}");
+            carol.say(&text, "*", &text).await?;
+            wanted.push(text.into());
+        }
+        carol.say(words, "alice", words).await?;
+        wanted.push(words.into());
+        anyhow::Ok(())
+    };
+    talk(&mut carol, "before").await?;
     cluster.kill(&connector)?;
-    let gaps = "document.querySelectorAll('#lines .gap').length";
+    talk(&mut carol, "at once").await?;
+    let resumed = "document.querySelectorAll('#lines .resumed').length";
     // It may be back before we look.
-    alice.expect(&format!("{PHASE} !== 'online' || {gaps} > 0"), json!(true)).await?;
+    alice.expect(&format!("{PHASE} !== 'online' || {resumed} > 0"), json!(true)).await?;
     send(alice, "written while away").await?;
+    talk(&mut carol, "a little later").await?;
     alice.expect(PHASE, json!("online")).await?;
-    alice.expect(&format!("{TEXTS}.at(-1)"), json!("written while away")).await?;
-    alice.expect(gaps, json!(1)).await?;
+    alice.expect(resumed, json!(1)).await?;
+    talk(&mut carol, "after").await?;
+    alice.expect(theirs, json!(wanted)).await?;
+    let own = format!("{TEXTS}.filter(text => text === 'written while away').length");
+    alice.expect(&own, json!(1)).await?;
     alice.expect("document.getElementById('outbox').hidden", json!(true)).await?;
+    alice.expect("document.querySelectorAll('#lines .missing').length", json!(0)).await?;
     alice.screenshot("back").await?;
+
+    // Carol has heard all this too, and no more.
+    carol.say("end", "*", "end").await?;
+    loop {
+        match carol.next().await? {
+            Event::Push(Push::Chat { text, .. }) if text == "end" => break,
+            Event::Push(Push::Chat { .. }) | Event::Answer { .. } => {}
+            Event::Push(push @ (Push::Add { .. } | Push::Leave { .. } | Push::Other { .. })) => {
+                anyhow::bail!("carol hears {push:?}");
+            }
+        }
+    }
+    a_page_loaded_again_goes_on(alice, &mut carol).await
+}
+
+async fn a_page_loaded_again_goes_on(alice: &Tab<'_>, carol: &mut Client) -> anyhow::Result<()> {
+    alice.expect(&format!("{TEXTS}.at(-1)"), json!("end")).await?;
+    let mut wanted = alice.value(TEXTS).await?;
+    alice.value("location.reload()").await?;
+    carol.say("again", "*", "while she is away").await?;
+    alice.expect(PHASE, json!("online")).await?;
+    wanted.as_array_mut().context("texts are a list")?.push("while she is away".into());
+    alice.expect(TEXTS, wanted).await?;
+    alice.expect("document.querySelectorAll('#lines .missing').length", json!(0)).await?;
+    alice.screenshot("again").await?;
     Ok(())
 }
 
