@@ -13,7 +13,7 @@ use model::{
     UserName, limits,
 };
 use room::{
-    Push, RelayEffect, RelayEvent, Relays,
+    RelayEffect, RelayEvent, Relays,
     message::{Frame, ToOwner, ToRelay},
 };
 use rpc::link::Sender;
@@ -29,6 +29,9 @@ use crate::hub::Hub;
 
 /// Events taken from the queue at once.
 const BATCH: usize = 256;
+/// After so many deliveries in a row others get their turn, who read from sockets and links: they
+/// take some milliseconds of system calls.
+const YIELD_DELIVERIES: usize = 512;
 /// How often the gauges are brought up to date.
 const GAUGES: Duration = Duration::from_secs(1);
 
@@ -177,6 +180,10 @@ impl Worker {
                 _ = gauges.tick() => self.gauges(),
                 () = token.cancelled() => return,
             }
+            // What has arrived is told together, at once: nothing waits for company.
+            if self.flush() >= YIELD_DELIVERIES {
+                tokio::task::yield_now().await;
+            }
         }
     }
 
@@ -238,7 +245,7 @@ impl Worker {
         match effect {
             RelayEffect::Frame { to, frame } => self.send(to, frame),
             RelayEffect::Push { sessions, except, push, answered } => {
-                self.push(&sessions, except, &push, answered);
+                self.hub.push(&sessions, except, &push, answered);
             }
             RelayEffect::Said { session, number, position } => {
                 tracing::debug!(session = session.0, number = number.0, %position, "said");
@@ -277,23 +284,13 @@ impl Worker {
         }
     }
 
-    fn push(
-        &mut self,
-        sessions: &[SessionId],
-        except: Option<SessionId>,
-        push: &Push,
-        answered: Option<(SessionId, SendNumber)>,
-    ) {
-        let told = self.hub.push(sessions, except, push, answered);
-        if let Push::Chat(event) = push {
-            let (session, number) = answered.unzip();
-            tracing::debug!(
-                position = %event.position, members = told,
-                session = session.map(|session| session.0), number = number.map(|number| number.0),
-                "told"
-            );
+    /// Tells members what was gathered for them. Returns how often one was told something.
+    fn flush(&mut self) -> usize {
+        let told = self.hub.flush();
+        if told > 0 {
+            counter!("tangelo_connector_deliveries_total").increment(told as u64);
         }
-        counter!("tangelo_connector_deliveries_total").increment(told as u64);
+        told
     }
 
     fn send(&mut self, to: Incarnation, frame: Frame<ToOwner>) {

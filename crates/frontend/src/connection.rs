@@ -39,7 +39,16 @@ pub(crate) struct Connection<T, H> {
     /// Not yet applied.
     pub(crate) effects: Vec<Effect>,
     /// Not yet written.
-    pub(crate) output: VecDeque<Bytes>,
+    pub(crate) output: VecDeque<Output>,
+}
+
+/// What is to be written.
+#[derive(Debug)]
+pub(crate) enum Output {
+    /// One unit.
+    Unit(Bytes),
+    /// So many, with their headers.
+    Framed(Bytes, usize),
 }
 
 impl<T: Transport, H: Handler> Connection<T, H> {
@@ -129,6 +138,16 @@ impl<T: Transport, H: Handler> Connection<T, H> {
         for item in batch.drain(..) {
             match item {
                 Item::Push(package) => self.effects.push(Effect::Transmit(package)),
+                Item::Run(bytes, frames) => {
+                    // What the session has said before stays before it.
+                    let said = |effect: &mut Effect| matches!(effect, Effect::Transmit(_));
+                    for effect in self.effects.extract_if(.., said) {
+                        if let Effect::Transmit(package) = effect {
+                            self.output.push_back(Output::Unit(package));
+                        }
+                    }
+                    self.output.push_back(Output::Framed(bytes, frames));
+                }
                 Item::Reply(request, reply) => self.event(Event::Reply { request, reply }),
                 Item::Kick(reason) => self.event(Event::Kick { reason }),
                 Item::Close(reason) => self.event(Event::Close(reason)),
@@ -143,7 +162,7 @@ impl<T: Transport, H: Handler> Connection<T, H> {
         let mut effects = mem::take(&mut self.effects);
         for effect in effects.drain(..) {
             match effect {
-                Effect::Transmit(package) => self.output.push_back(package),
+                Effect::Transmit(package) => self.output.push_back(Output::Unit(package)),
                 Effect::Call { key, call } => {
                     self.handler.call(key, call, self.session.dialect()).await;
                 }
@@ -166,14 +185,24 @@ impl<T: Transport, H: Handler> Connection<T, H> {
         if self.output.is_empty() && !self.transport.is_unflushed() {
             return Ok(());
         }
-        self.session.dialect().join(&mut self.output);
+        self.join();
         let Self { output, transport, inbox, shared, .. } = self;
         let (limit, meters) = (shared.settings.write_timeout, &shared.meters);
-        let mut bytes = 0;
-        let frames = output.len();
-        while let Some(package) = output.pop_front() {
-            bytes += package.len();
-            attempt(limit, inbox, transport.feed(package)).await?;
+        let (mut frames, mut bytes) = (0, 0);
+        if let Some((rest, count)) = inbox.begin() {
+            output.push_front(Output::Framed(rest, count));
+        }
+        while let Some(next) = output.pop_front() {
+            match next {
+                Output::Unit(unit) => {
+                    (frames, bytes) = (frames + 1, bytes + unit.len());
+                    attempt(limit, inbox, transport.feed(unit)).await?;
+                }
+                Output::Framed(run, count) => {
+                    (frames, bytes) = (frames + count, bytes + run.len());
+                    attempt(limit, inbox, transport.feed_framed(run)).await?;
+                }
+            }
         }
         attempt(limit, inbox, transport.flush()).await?;
         meters.frames_out.increment(frames as u64);
@@ -182,12 +211,26 @@ impl<T: Transport, H: Handler> Connection<T, H> {
         Ok(())
     }
 
+    /// Joins units that leave together, where the dialect has that. Such a session is sent nothing
+    /// else.
+    fn join(&mut self) {
+        if self.protocol != Protocol::SocketIo09 || self.output.len() < 2 {
+            return;
+        }
+        let unit = |output| match output {
+            Output::Unit(unit) | Output::Framed(unit, _) => unit,
+        };
+        let mut units = self.output.drain(..).map(unit).collect();
+        self.session.dialect().join(&mut units);
+        self.output = units.into_iter().map(Output::Unit).collect();
+    }
+
     /// Closes the connection, while the role notes that the session is over: neither waits for
     /// the other.
     async fn finish(&mut self, reason: CloseReason) {
         let Self { transport, handler, inbox, shared, protocol, .. } = self;
         let protocol = *protocol;
-        inbox.end();
+        let rest = inbox.end();
         shared.closed(reason);
         let close = async {
             let over = limits::CLOSE_TIMEOUT + limits::SOCKETIO_FAREWELL;
@@ -195,7 +238,7 @@ impl<T: Transport, H: Handler> Connection<T, H> {
                 Farewell::Wait => over,
                 Farewell::Frame | Farewell::Cut => limits::CLOSE_TIMEOUT,
             };
-            let closed = timeout(over, transport.close(reason)).await;
+            let closed = timeout(over, transport.close(reason, rest)).await;
             if closed.is_err() {
                 // What the client has not read by now, the kernel need not keep for it.
                 let _ = transport.socket().map(TcpStream::set_zero_linger);

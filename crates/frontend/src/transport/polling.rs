@@ -332,6 +332,11 @@ impl Transport for Polling {
         }
     }
 
+    async fn feed_framed(&mut self, _bytes: Bytes) -> Result<(), CloseReason> {
+        debug_assert!(false, "nobody else writes to what carries such a session");
+        Ok(())
+    }
+
     async fn flush(&mut self) -> Result<(), CloseReason> {
         self.answer_probe().await;
         self.move_over().await?;
@@ -348,15 +353,19 @@ impl Transport for Polling {
 
     fn is_unflushed(&self) -> bool {
         let owes_pong = self.probe.as_ref().is_some_and(|it| it.answer == ProbeAnswer::Due);
-        owes_pong || (!matches!(self.line, Line::Polls) && !self.polls.is_empty())
+        let is_pinged = match &self.line {
+            Line::Socket(socket) => socket.is_unflushed(),
+            Line::Polls | Line::Stream(_) => false,
+        };
+        owes_pong || is_pinged || (!matches!(self.line, Line::Polls) && !self.polls.is_empty())
     }
 
     /// Leaves what is left to say to the next poll, if one comes, and waits for a client that
     /// closes by itself.
-    async fn close(&mut self, reason: CloseReason) -> io::Result<()> {
+    async fn close(&mut self, reason: CloseReason, rest: Option<Bytes>) -> io::Result<()> {
         self.probe = None;
         match &mut self.line {
-            Line::Socket(socket) => return socket.close(reason).await,
+            Line::Socket(socket) => return socket.close(reason, rest).await,
             Line::Stream(_) => return Ok(()),
             Line::Polls => self.polls.close(reason),
         }
