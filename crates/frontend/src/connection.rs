@@ -21,8 +21,6 @@ use crate::{
     transport::{Arrival, Transport},
 };
 
-/// Effects for which room is kept between events.
-const IDLE_EFFECTS_MAX: usize = 4;
 /// When the session has no time limit; it always has one until it is closed.
 const NEVER: Duration = Duration::from_secs(24 * 3600);
 
@@ -66,7 +64,7 @@ impl<T: Transport, H: Handler> Connection<T, H> {
         drop(first);
         let reason = self.serve(end).await;
         tracing::debug!(session = self.id.0, %reason, "closed");
-        self.finish(reason).await;
+        Box::pin(self.finish(reason)).await;
     }
 
     async fn serve(&mut self, end: &CancellationToken) -> CloseReason {
@@ -157,14 +155,20 @@ impl<T: Transport, H: Handler> Connection<T, H> {
 
     /// Applies all effects and writes what they transmit. Returns why the session is over, if it
     /// is.
+    ///
+    /// What waits here is boxed: it is large, most sessions do not do it at most times, and one
+    /// allocation is nothing beside a call or a write.
     async fn settle(&mut self) -> Option<CloseReason> {
+        if self.effects.is_empty() && self.output.is_empty() && !self.transport.is_unflushed() {
+            return None;
+        }
         let mut over = None;
-        let mut effects = mem::take(&mut self.effects);
-        for effect in effects.drain(..) {
+        // What is left of it is freed: an idle session keeps no room.
+        for effect in mem::take(&mut self.effects) {
             match effect {
                 Effect::Transmit(package) => self.output.push_back(Output::Unit(package)),
                 Effect::Call { key, call } => {
-                    self.handler.call(key, call, self.session.dialect()).await;
+                    Box::pin(self.handler.call(key, call, self.session.dialect())).await;
                 }
                 Effect::Count(oddity) => {
                     tracing::debug!(session = self.id.0, %oddity, "odd");
@@ -173,18 +177,14 @@ impl<T: Transport, H: Handler> Connection<T, H> {
                 Effect::Close(reason) => over = Some(reason),
             }
         }
-        effects.shrink_to(IDLE_EFFECTS_MAX);
-        self.effects = effects;
-        if let Err(reason) = self.write().await {
-            return over.or(Some(reason));
+        if !self.output.is_empty() || self.transport.is_unflushed() {
+            let written = Box::pin(self.write()).await;
+            return over.or(written.err());
         }
         over
     }
 
     async fn write(&mut self) -> Result<(), CloseReason> {
-        if self.output.is_empty() && !self.transport.is_unflushed() {
-            return Ok(());
-        }
         self.join();
         let Self { output, transport, inbox, shared, .. } = self;
         let (limit, meters) = (shared.settings.write_timeout, &shared.meters);
@@ -207,7 +207,8 @@ impl<T: Transport, H: Handler> Connection<T, H> {
         attempt(limit, inbox, transport.flush()).await?;
         meters.frames_out.increment(frames as u64);
         meters.bytes_out.increment(bytes as u64);
-        output.shrink_to(IDLE_EFFECTS_MAX);
+        // An idle session has nothing to say, and keeps no room for it.
+        *output = VecDeque::new();
         Ok(())
     }
 

@@ -162,18 +162,19 @@ async fn welcome<A: Application>(stream: TcpStream, peer: SocketAddr, context: &
         return;
     };
     let protocol = opened.protocol();
+    // Boxed, too: a session is long, and should not keep the room of what came before it.
     let greet = |kind, host, opening| Greeting { protocol, kind, peer, local, host, opening };
     match opened {
         Opened::Tcp(stream, first) => {
             let greeting = greet(Kind::Tcp, None, None);
-            drive(context, greeting, Tcp::new(stream), first).await;
+            Box::pin(drive(context, greeting, Tcp::new(stream), first)).await;
         }
         Opened::WebSocket(handshaken) => {
             let Handshaken { stream, rest, host, opening, .. } = handshaken;
             let greeting = greet(Kind::WebSocket, host, opening);
             let bytes_max = context.shared.settings.session.limits.message_bytes_max;
             let transport = WebSocket::new(stream, rest, protocol, bytes_max);
-            drive(context, greeting, transport, Vec::new()).await;
+            Box::pin(drive(context, greeting, transport, Vec::new())).await;
         }
     }
 }

@@ -18,8 +18,6 @@ use crate::{
     run::{Answer, Form, Run, frame},
 };
 
-/// Idle queues keep room for so many items, at some 70 bytes each; more is freed.
-const IDLE_ITEMS_MAX: usize = 4;
 /// What an item without bytes of its own counts for.
 const ITEM_BYTES: usize = 16;
 
@@ -293,7 +291,8 @@ impl Inbox {
             state.frames = state.frames.saturating_sub(frames);
             state.bytes = state.bytes.saturating_sub(bytes);
         }
-        if batch.capacity() > IDLE_ITEMS_MAX {
+        if batch.capacity() > 0 {
+            // An idle queue keeps no room: what it is used for is rarer than a delivery.
             *batch = VecDeque::new();
         }
     }

@@ -6,8 +6,6 @@ use tokio::net::TcpStream;
 
 /// Bytes gathered for one write. A system call costs what copying 16 KiB costs.
 const GATHER_BYTES_MAX: usize = 16 * 1024;
-/// What is kept for gathering between writes: an idle connection has nothing to say.
-const IDLE_GATHER_BYTES_MAX: usize = 64;
 
 /// The writing side of a socket, for the task that has its turn to write.
 ///
@@ -51,7 +49,8 @@ impl Line {
     /// Writes all that has gathered.
     pub(super) async fn flush(&mut self) -> io::Result<()> {
         self.write().await?;
-        self.gathered.shrink_to(IDLE_GATHER_BYTES_MAX);
+        // An idle connection has nothing to say, and keeps no room for it.
+        self.gathered = Vec::new();
         Ok(())
     }
 
