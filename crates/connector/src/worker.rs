@@ -29,9 +29,9 @@ use crate::hub::Hub;
 
 /// Events taken from the queue at once.
 const BATCH: usize = 256;
-/// After so many deliveries in a row others get their turn, who read from sockets and links: they
-/// take some milliseconds of system calls.
-const YIELD_DELIVERIES: usize = 512;
+/// After so many deliveries in a row, some milliseconds of system calls, those who read from
+/// sockets and links get their turn before the next.
+const BUSY_DELIVERIES: usize = 512;
 /// How often the gauges are brought up to date.
 const GAUGES: Duration = Duration::from_secs(1);
 
@@ -163,6 +163,7 @@ impl Worker {
     async fn run(mut self, mut inputs: mpsc::Receiver<Input>, token: CancellationToken) {
         let mut batch = Vec::with_capacity(BATCH);
         let mut gauges = tokio::time::interval(GAUGES);
+        let mut is_busy = false;
         loop {
             let timeout = self.relays.poll_timeout().map(|at| self.start + at.since_start());
             tokio::select! {
@@ -180,10 +181,16 @@ impl Worker {
                 _ = gauges.tick() => self.gauges(),
                 () = token.cancelled() => return,
             }
-            // What has arrived is told together, at once: nothing waits for company.
-            if self.flush() >= YIELD_DELIVERIES {
+            if is_busy {
+                // Others get their turn, and what they bring is told with the rest.
                 tokio::task::yield_now().await;
+                for _ in 0..BATCH {
+                    let Ok(input) = inputs.try_recv() else { break };
+                    self.take(input);
+                }
             }
+            // What has arrived is told together, at once: nothing waits for company.
+            is_busy = self.flush() >= BUSY_DELIVERIES;
         }
     }
 
