@@ -1,4 +1,9 @@
 //! From a session's number to its queue; a push is encoded once per dialect, however many hear it.
+//!
+//! What a room's members hear in a row is gathered while the worker is busy with what has arrived,
+//! and then goes to each of them in one piece, in one walk through the room: the busier the worker,
+//! the fewer the writes. Whatever else a session is told ends the gathering first, so that the
+//! order stays.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -6,8 +11,8 @@ use std::{
 };
 
 use bytes::Bytes;
-use frontend::Outbound;
-use model::{Code, Position, SendNumber, SessionId, UserName};
+use frontend::{Answer, Form, Outbound, Run};
+use model::{Code, Position, SendNumber, SessionId, UserName, limits};
 use room::{
     Push,
     message::{Body, Event, Member, Welcome},
@@ -18,13 +23,35 @@ use wire::{
     pomelo::{Options, modern},
 };
 
+/// Pushes gathered for one room at most. Fewer than a queue holds: a client that reads is never
+/// taken for slow because much came at once.
+const GATHERED_MAX: usize = limits::SESSION_QUEUE_FRAMES_MAX / 4;
+/// Bytes of text gathered for one room after which it is told.
+const GATHERED_BYTES_MAX: usize = 64 * 1024;
+
 /// The sessions of one worker that have asked to enter a room.
 #[derive(Debug)]
 pub(crate) struct Hub {
     sessions: HashMap<SessionId, Client>,
     /// The dictionary and the definitions that clients were told in their handshake.
     options: Arc<Options>,
+    /// What rooms are yet to be told.
+    gathered: Vec<Gathered>,
+    /// How often members were told something, since the last [`Hub::flush`].
+    told: usize,
 }
+
+/// What one room is yet to be told.
+#[derive(Debug)]
+struct Gathered {
+    audience: Arc<[SessionId]>,
+    except: Option<SessionId>,
+    pushes: Vec<Placed>,
+    bytes: usize,
+}
+
+/// A push, where its event stands in the log, and the send of a member that it answers.
+type Placed = (Push, Position, Option<(SessionId, SendNumber)>);
 
 /// What a worker needs to answer a client.
 #[derive(Debug)]
@@ -35,12 +62,14 @@ struct Client {
     entering: Option<RequestKey>,
     /// The sends that wait for theirs, in order.
     saying: VecDeque<(SendNumber, RequestKey)>,
+    /// Those of them that what is gathered answers.
+    answers: Vec<Answer>,
 }
 
 impl Hub {
     /// A hub without sessions.
     pub(crate) fn new(options: Arc<Options>) -> Self {
-        Self { sessions: HashMap::new(), options }
+        Self { sessions: HashMap::new(), options, gathered: Vec::new(), told: 0 }
     }
 
     /// How many there are.
@@ -56,7 +85,9 @@ impl Hub {
         dialect: Dialect,
         key: RequestKey,
     ) {
-        let client = Client { outbound, dialect, entering: Some(key), saying: VecDeque::new() };
+        self.tell_all();
+        let (saying, answers) = (VecDeque::new(), Vec::new());
+        let client = Client { outbound, dialect, entering: Some(key), saying, answers };
         self.sessions.insert(session, client);
     }
 
@@ -69,6 +100,7 @@ impl Hub {
 
     /// Forgets a session.
     pub(crate) fn leave(&mut self, session: SessionId) {
+        self.tell_all();
         self.sessions.remove(&session);
     }
 
@@ -80,6 +112,7 @@ impl Hub {
         position: Position,
         welcome: Option<Welcome>,
     ) {
+        self.tell_all();
         if let Some(client) = self.sessions.get_mut(&session)
             && let Some(key) = client.entering.take()
         {
@@ -96,6 +129,7 @@ impl Hub {
 
     /// Tells a client that its send has a position.
     pub(crate) fn placed(&mut self, session: SessionId, number: SendNumber, position: Position) {
+        self.tell_all();
         if let Some(client) = self.sessions.get_mut(&session)
             && let Some(key) = client.answers(number)
         {
@@ -105,6 +139,7 @@ impl Hub {
 
     /// Tells a client that it is not in.
     pub(crate) fn enter_refused(&mut self, session: SessionId, code: Code) {
+        self.tell_all();
         if let Some(client) = self.sessions.get_mut(&session)
             && let Some(key) = client.entering.take()
         {
@@ -114,6 +149,7 @@ impl Hub {
 
     /// Tells a client how its send ended.
     pub(crate) fn said(&mut self, session: SessionId, number: SendNumber, code: Code) {
+        self.tell_all();
         if let Some(client) = self.sessions.get_mut(&session) {
             client.answer(number, code);
         }
@@ -121,47 +157,108 @@ impl Hub {
 
     /// Closes a session.
     pub(crate) fn close(&mut self, session: SessionId, reason: CloseReason) {
+        self.tell_all();
         if let Some(client) = self.sessions.remove(&session) {
             client.outbound.close(reason);
         }
     }
 
-    /// Tells members something; `answered` gets the reply to its send beside it, in the order
-    /// that its dialect wants. Returns how many were told.
+    /// Tells members something, at the next [`Hub::flush`]; `answered` gets the reply to its send
+    /// beside it, in the order that its dialect wants.
     pub(crate) fn push(
         &mut self,
-        sessions: &[SessionId],
+        sessions: &Arc<[SessionId]>,
         except: Option<SessionId>,
         (push, position): (&Push, Position),
         answered: Option<(SessionId, SendNumber)>,
-    ) -> usize {
-        let mut encoded = Encoded::new(push, position);
-        let mut told = 0;
-        for session in sessions {
-            if Some(*session) == except {
-                continue;
+    ) {
+        // A room has one audience at a time, and a session is in one room: another audience with
+        // the same session in it comes only after something that has ended the gathering.
+        let is_same = |it: &Gathered| Arc::ptr_eq(&it.audience, sessions) && it.except == except;
+        let at = self.gathered.iter().position(is_same).unwrap_or_else(|| {
+            if except.is_some() || sessions.len() <= 1 {
+                self.tell_all();
             }
+            let audience = Arc::clone(sessions);
+            self.gathered.push(Gathered { audience, except, pushes: Vec::new(), bytes: 0 });
+            self.gathered.len() - 1
+        });
+        let room = &mut self.gathered[at];
+        room.bytes += weight(push);
+        room.pushes.push((push.clone(), position, answered));
+        // What not everybody hears is told at once: nothing that comes later may join it.
+        let is_full = room.pushes.len() >= GATHERED_MAX || room.bytes >= GATHERED_BYTES_MAX;
+        if is_full || except.is_some() {
+            self.tell_all();
+        }
+    }
+
+    /// Tells everybody what was gathered. Returns how often a member was told something since the
+    /// last time.
+    pub(crate) fn flush(&mut self) -> usize {
+        self.tell_all();
+        std::mem::take(&mut self.told)
+    }
+
+    fn tell_all(&mut self) {
+        if self.gathered.is_empty() {
+            return;
+        }
+        let mut gathered = std::mem::take(&mut self.gathered);
+        for room in gathered.drain(..) {
+            self.tell(&room);
+        }
+        self.gathered = gathered;
+    }
+
+    fn tell(&mut self, room: &Gathered) {
+        let mut astray = Vec::new();
+        for (number, (_, position, answered)) in room.pushes.iter().enumerate() {
+            let Some((session, said)) = *answered else { continue };
+            let Some(client) = self.sessions.get_mut(&session) else { continue };
+            let Some(key) = client.answers(said) else { continue };
+            // The sender may have left the audience between its send and now.
+            if room.audience.contains(&session) {
+                let reply = client.done(*position);
+                client.answers.push(Answer { push: number, key, reply });
+            } else {
+                astray.push((session, key, *position));
+            }
+        }
+        let mut encoded = Encoded::new(room);
+        let mut members = 0;
+        for session in room.audience.iter().filter(|session| Some(**session) != room.except) {
             let Some(client) = self.sessions.get_mut(session) else { continue };
-            let answer = answered.filter(|(sender, _)| sender == session);
-            let key = answer.and_then(|(_, number)| client.answers(number));
-            let frame = encoded.of(client.dialect, &self.options);
-            told += usize::from(frame.is_some());
-            let outbound = &client.outbound;
-            match (frame, key) {
-                (Some(frame), Some(key)) => {
-                    let reply_first = client.dialect.reply_before_push();
-                    outbound.push_and_reply(frame, key, client.done(position), reply_first)
-                }
-                (Some(frame), None) => outbound.push(frame),
-                (None, Some(key)) => outbound.reply(key, client.done(position)),
-                (None, None) => continue,
-            };
+            let run = encoded.of(client.dialect, client.outbound.form(), &self.options);
+            client.outbound.deliver(run, &client.answers, client.dialect.reply_before_push());
+            client.answers = Vec::new();
+            self.told += run.frames();
+            members += 1;
         }
-        // The sender may have left the audience between its send and now.
-        if let Some((sender, number)) = answered.filter(|(sender, _)| !sessions.contains(sender)) {
-            self.placed(sender, number, position);
+        for (session, key, position) in astray {
+            if let Some(client) = self.sessions.get(&session) {
+                client.outbound.reply(key, client.done(position));
+            }
         }
-        told
+        room.log(members);
+    }
+}
+
+impl Gathered {
+    fn log(&self, members: usize) {
+        if !tracing::enabled!(tracing::Level::DEBUG) {
+            return;
+        }
+        for (push, _, answered) in &self.pushes {
+            if let Push::Chat(event) = push {
+                let (session, number) = answered.unzip();
+                tracing::debug!(
+                    position = %event.position, members,
+                    session = session.map(|session| session.0), number = number.map(|it| it.0),
+                    "told"
+                );
+            }
+        }
     }
 }
 
@@ -196,37 +293,56 @@ impl Client {
     }
 }
 
-/// One push in the bytes of each dialect that somebody in the room speaks.
+/// Pushes in the bytes of each dialect and form that somebody in the room wants.
 struct Encoded<'a> {
-    push: Option<wire::Push<'a>>,
-    stamp: Stamp<'a>,
-    frames: Vec<(Dialect, Option<Bytes>)>,
+    pushes: Vec<Option<(wire::Push<'a>, Stamp<'a>)>>,
+    runs: Vec<(Dialect, Run)>,
 }
 
 impl<'a> Encoded<'a> {
-    fn new(push: &'a Push, position: Position) -> Self {
-        let id = match push {
-            Push::Chat(event) => event.message_id().map(|(_, id)| id),
-            Push::Add(_) | Push::Leave(_) => None,
-        };
-        let stamp = Stamp { position, id };
-        Self { push: in_wire_terms(push), stamp, frames: Vec::new() }
+    fn new(room: &'a Gathered) -> Self {
+        let pushes = room.pushes.iter().map(|(push, position, _)| {
+            let id = match push {
+                Push::Chat(event) => event.message_id().map(|(_, id)| id),
+                Push::Add(_) | Push::Leave(_) => None,
+            };
+            Some((in_wire_terms(push)?, Stamp { position: *position, id }))
+        });
+        Self { pushes: pushes.collect(), runs: Vec::new() }
     }
 
-    fn of(&mut self, dialect: Dialect, options: &Options) -> Option<Bytes> {
-        if let Some((_, frame)) = self.frames.iter().find(|(known, _)| *known == dialect) {
-            return frame.clone();
-        }
-        let frame = self.push.as_ref().and_then(|push| match dialect {
-            Dialect::Modern => modern::encode_push(push, Some(self.stamp)),
-            Dialect::Pomelo
-            | Dialect::PomeloCesu8
-            | Dialect::Pitaya
-            | Dialect::SocketIo09
-            | Dialect::SocketIo1 => dialect.encode_push(push, options),
+    fn of(&mut self, dialect: Dialect, form: Form, options: &Options) -> &Run {
+        let is_it = |(of, run): &(Dialect, Run)| *of == dialect && run.form() == form;
+        let at = self.runs.iter().position(is_it).unwrap_or_else(|| {
+            let units = self.pushes.iter();
+            let units = units.map(|push| encode(push.as_ref()?, dialect, options));
+            self.runs.push((dialect, Run::new(form, units)));
+            self.runs.len() - 1
         });
-        self.frames.push((dialect, frame.clone()));
-        frame
+        &self.runs[at].1
+    }
+}
+
+fn encode(
+    (push, stamp): &(wire::Push<'_>, Stamp<'_>),
+    dialect: Dialect,
+    options: &Options,
+) -> Option<Bytes> {
+    match dialect {
+        Dialect::Modern => modern::encode_push(push, Some(*stamp)),
+        Dialect::Pomelo
+        | Dialect::PomeloCesu8
+        | Dialect::Pitaya
+        | Dialect::SocketIo09
+        | Dialect::SocketIo1 => dialect.encode_push(push, options),
+    }
+}
+
+/// Roughly how many bytes a push will take. Only the text can be large.
+fn weight(push: &Push) -> usize {
+    match push {
+        Push::Add(_) | Push::Leave(_) => 64,
+        Push::Chat(event) => event.weight(),
     }
 }
 

@@ -9,11 +9,11 @@ use daemon::Tasks;
 use frontend::Outbound;
 use metrics::{counter, gauge};
 use model::{
-    Content, Incarnation, MessageId, NodeId, Outcome, Position, RoomId, SendNumber, SessionId,
-    Shard, Target, Time, UserName, limits,
+    Content, Incarnation, MessageId, NodeId, Outcome, RoomId, SendNumber, SessionId, Shard, Target,
+    Time, UserName, limits,
 };
 use room::{
-    Push, RelayEffect, RelayEvent, Relays,
+    RelayEffect, RelayEvent, Relays,
     message::{Frame, Ticket, ToOwner, ToRelay},
 };
 use rpc::link::Sender;
@@ -29,6 +29,9 @@ use crate::hub::Hub;
 
 /// Events taken from the queue at once.
 const BATCH: usize = 256;
+/// After so many deliveries in a row, some milliseconds of system calls, those who read from
+/// sockets and links get their turn before the next.
+const BUSY_DELIVERIES: usize = 512;
 /// How often the gauges are brought up to date.
 const GAUGES: Duration = Duration::from_secs(1);
 
@@ -162,6 +165,7 @@ impl Worker {
     async fn run(mut self, mut inputs: mpsc::Receiver<Input>, token: CancellationToken) {
         let mut batch = Vec::with_capacity(BATCH);
         let mut gauges = tokio::time::interval(GAUGES);
+        let mut is_busy = false;
         loop {
             let timeout = self.relays.poll_timeout().map(|at| self.start + at.since_start());
             tokio::select! {
@@ -179,6 +183,16 @@ impl Worker {
                 _ = gauges.tick() => self.gauges(),
                 () = token.cancelled() => return,
             }
+            if is_busy {
+                // Others get their turn, and what they bring is told with the rest.
+                tokio::task::yield_now().await;
+                for _ in 0..BATCH {
+                    let Ok(input) = inputs.try_recv() else { break };
+                    self.take(input);
+                }
+            }
+            // What has arrived is told together, at once: nothing waits for company.
+            is_busy = self.flush() >= BUSY_DELIVERIES;
         }
     }
 
@@ -243,7 +257,7 @@ impl Worker {
         match effect {
             RelayEffect::Frame { to, frame } => self.send(to, frame),
             RelayEffect::Push { sessions, except, push, position, answered } => {
-                self.push(&sessions, except, (&push, position), answered);
+                self.hub.push(&sessions, except, (&push, position), answered);
             }
             RelayEffect::Said { session, number, position } => {
                 tracing::debug!(session = session.0, number = number.0, %position, "said");
@@ -287,23 +301,13 @@ impl Worker {
         }
     }
 
-    fn push(
-        &mut self,
-        sessions: &[SessionId],
-        except: Option<SessionId>,
-        (push, position): (&Push, Position),
-        answered: Option<(SessionId, SendNumber)>,
-    ) {
-        let told = self.hub.push(sessions, except, (push, position), answered);
-        if let Push::Chat(event) = push {
-            let (session, number) = answered.unzip();
-            tracing::debug!(
-                position = %event.position, members = told,
-                session = session.map(|session| session.0), number = number.map(|number| number.0),
-                "told"
-            );
+    /// Tells members what was gathered for them. Returns how often one was told something.
+    fn flush(&mut self) -> usize {
+        let told = self.hub.flush();
+        if told > 0 {
+            counter!("tangelo_connector_deliveries_total").increment(told as u64);
         }
-        counter!("tangelo_connector_deliveries_total").increment(told as u64);
+        told
     }
 
     fn send(&mut self, to: Incarnation, frame: Frame<ToOwner>) {

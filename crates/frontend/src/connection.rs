@@ -21,8 +21,6 @@ use crate::{
     transport::{Arrival, Transport},
 };
 
-/// Effects for which room is kept between events.
-const IDLE_EFFECTS_MAX: usize = 4;
 /// When the session has no time limit; it always has one until it is closed.
 const NEVER: Duration = Duration::from_secs(24 * 3600);
 
@@ -39,7 +37,16 @@ pub(crate) struct Connection<T, H> {
     /// Not yet applied.
     pub(crate) effects: Vec<Effect>,
     /// Not yet written.
-    pub(crate) output: VecDeque<Bytes>,
+    pub(crate) output: VecDeque<Output>,
+}
+
+/// What is to be written.
+#[derive(Debug)]
+pub(crate) enum Output {
+    /// One unit.
+    Unit(Bytes),
+    /// So many, with their headers.
+    Framed(Bytes, usize),
 }
 
 impl<T: Transport, H: Handler> Connection<T, H> {
@@ -57,7 +64,7 @@ impl<T: Transport, H: Handler> Connection<T, H> {
         drop(first);
         let reason = self.serve(end).await;
         tracing::debug!(session = self.id.0, %reason, "closed");
-        self.finish(reason).await;
+        Box::pin(self.finish(reason)).await;
     }
 
     async fn serve(&mut self, end: &CancellationToken) -> CloseReason {
@@ -129,6 +136,16 @@ impl<T: Transport, H: Handler> Connection<T, H> {
         for item in batch.drain(..) {
             match item {
                 Item::Push(package) => self.effects.push(Effect::Transmit(package)),
+                Item::Run(bytes, frames) => {
+                    // What the session has said before stays before it.
+                    let said = |effect: &mut Effect| matches!(effect, Effect::Transmit(_));
+                    for effect in self.effects.extract_if(.., said) {
+                        if let Effect::Transmit(package) = effect {
+                            self.output.push_back(Output::Unit(package));
+                        }
+                    }
+                    self.output.push_back(Output::Framed(bytes, frames));
+                }
                 Item::Reply(request, reply) => self.event(Event::Reply { request, reply }),
                 Item::Kick(reason) => self.event(Event::Kick { reason }),
                 Item::Close(reason) => self.event(Event::Close(reason)),
@@ -138,14 +155,20 @@ impl<T: Transport, H: Handler> Connection<T, H> {
 
     /// Applies all effects and writes what they transmit. Returns why the session is over, if it
     /// is.
+    ///
+    /// What waits here is boxed: it is large, most sessions do not do it at most times, and one
+    /// allocation is nothing beside a call or a write.
     async fn settle(&mut self) -> Option<CloseReason> {
+        if self.effects.is_empty() && self.output.is_empty() && !self.transport.is_unflushed() {
+            return None;
+        }
         let mut over = None;
-        let mut effects = mem::take(&mut self.effects);
-        for effect in effects.drain(..) {
+        // What is left of it is freed: an idle session keeps no room.
+        for effect in mem::take(&mut self.effects) {
             match effect {
-                Effect::Transmit(package) => self.output.push_back(package),
+                Effect::Transmit(package) => self.output.push_back(Output::Unit(package)),
                 Effect::Call { key, call } => {
-                    self.handler.call(key, call, self.session.dialect()).await;
+                    Box::pin(self.handler.call(key, call, self.session.dialect())).await;
                 }
                 Effect::Count(oddity) => {
                     tracing::debug!(session = self.id.0, %oddity, "odd");
@@ -154,32 +177,53 @@ impl<T: Transport, H: Handler> Connection<T, H> {
                 Effect::Close(reason) => over = Some(reason),
             }
         }
-        effects.shrink_to(IDLE_EFFECTS_MAX);
-        self.effects = effects;
-        if let Err(reason) = self.write().await {
-            return over.or(Some(reason));
+        if !self.output.is_empty() || self.transport.is_unflushed() {
+            let written = Box::pin(self.write()).await;
+            return over.or(written.err());
         }
         over
     }
 
     async fn write(&mut self) -> Result<(), CloseReason> {
-        if self.output.is_empty() && !self.transport.is_unflushed() {
-            return Ok(());
-        }
-        self.session.dialect().join(&mut self.output);
+        self.join();
         let Self { output, transport, inbox, shared, .. } = self;
         let (limit, meters) = (shared.settings.write_timeout, &shared.meters);
-        let mut bytes = 0;
-        let frames = output.len();
-        while let Some(package) = output.pop_front() {
-            bytes += package.len();
-            attempt(limit, inbox, transport.feed(package)).await?;
+        let (mut frames, mut bytes) = (0, 0);
+        if let Some((rest, count)) = inbox.begin() {
+            output.push_front(Output::Framed(rest, count));
+        }
+        while let Some(next) = output.pop_front() {
+            match next {
+                Output::Unit(unit) => {
+                    (frames, bytes) = (frames + 1, bytes + unit.len());
+                    attempt(limit, inbox, transport.feed(unit)).await?;
+                }
+                Output::Framed(run, count) => {
+                    (frames, bytes) = (frames + count, bytes + run.len());
+                    attempt(limit, inbox, transport.feed_framed(run)).await?;
+                }
+            }
         }
         attempt(limit, inbox, transport.flush()).await?;
         meters.frames_out.increment(frames as u64);
         meters.bytes_out.increment(bytes as u64);
-        output.shrink_to(IDLE_EFFECTS_MAX);
+        // An idle session has nothing to say, and keeps no room for it.
+        *output = VecDeque::new();
         Ok(())
+    }
+
+    /// Joins units that leave together, where the dialect has that. Such a session is sent nothing
+    /// else.
+    fn join(&mut self) {
+        if self.protocol != Protocol::SocketIo09 || self.output.len() < 2 {
+            return;
+        }
+        let unit = |output| match output {
+            Output::Unit(unit) | Output::Framed(unit, _) => unit,
+        };
+        let mut units = self.output.drain(..).map(unit).collect();
+        self.session.dialect().join(&mut units);
+        self.output = units.into_iter().map(Output::Unit).collect();
     }
 
     /// Closes the connection, while the role notes that the session is over: neither waits for
@@ -187,7 +231,7 @@ impl<T: Transport, H: Handler> Connection<T, H> {
     async fn finish(&mut self, reason: CloseReason) {
         let Self { transport, handler, inbox, shared, protocol, .. } = self;
         let protocol = *protocol;
-        inbox.end();
+        let rest = inbox.end();
         shared.closed(reason);
         let close = async {
             let over = limits::CLOSE_TIMEOUT + limits::SOCKETIO_FAREWELL;
@@ -195,7 +239,7 @@ impl<T: Transport, H: Handler> Connection<T, H> {
                 Farewell::Wait => over,
                 Farewell::Frame | Farewell::Cut => limits::CLOSE_TIMEOUT,
             };
-            let closed = timeout(over, transport.close(reason)).await;
+            let closed = timeout(over, transport.close(reason, rest)).await;
             if closed.is_err() {
                 // What the client has not read by now, the kernel need not keep for it.
                 let _ = transport.socket().map(TcpStream::set_zero_linger);

@@ -14,10 +14,12 @@ use tokio::{
 
 use crate::{
     Application, Client, Outbound, Settings,
-    connection::Connection,
+    connection::{Connection, Output},
     context::{Context, Shared},
     http::{Handshaken, Opened, open},
     meters::Meters,
+    outbound::Direct,
+    run::Form,
     socketio::Registration,
     transport::{Polling, Request, Tcp, Transport, WebSocket},
 };
@@ -160,18 +162,19 @@ async fn welcome<A: Application>(stream: TcpStream, peer: SocketAddr, context: &
         return;
     };
     let protocol = opened.protocol();
+    // Boxed, too: a session is long, and should not keep the room of what came before it.
     let greet = |kind, host, opening| Greeting { protocol, kind, peer, local, host, opening };
     match opened {
         Opened::Tcp(stream, first) => {
             let greeting = greet(Kind::Tcp, None, None);
-            drive(context, greeting, Tcp::new(stream), first).await;
+            Box::pin(drive(context, greeting, Tcp::new(stream), first)).await;
         }
         Opened::WebSocket(handshaken) => {
             let Handshaken { stream, rest, host, opening, .. } = handshaken;
             let greeting = greet(Kind::WebSocket, host, opening);
             let bytes_max = context.shared.settings.session.limits.message_bytes_max;
-            let transport = WebSocket::new(stream, rest, protocol, bytes_max).await;
-            drive(context, greeting, transport, Vec::new()).await;
+            let transport = WebSocket::new(stream, rest, protocol, bytes_max);
+            Box::pin(drive(context, greeting, transport, Vec::new())).await;
         }
     }
 }
@@ -224,7 +227,11 @@ fn drive<'a, A: Application, T: Transport + 'a>(
     let (spoken, carried) = (protocol.name(), kind.name());
     tracing::debug!(session = id.0, %peer, protocol = spoken, transport = carried, "connected");
     let settings = &shared.settings;
-    let (outbound, inbox) = Outbound::new(id, settings.queue_frames_max, settings.queue_bytes_max);
+    let form = form(protocol, kind);
+    let direct = (form != Form::Units).then(|| transport.share()).flatten();
+    let direct = direct.map(|stream| Direct { stream, shared: shared.clone() });
+    let (frames_max, bytes_max) = (settings.queue_frames_max, settings.queue_bytes_max);
+    let (outbound, inbox) = Outbound::new(id, form, direct, frames_max, bytes_max);
     let client = Client { id, protocol, transport: kind, peer, local, host, outbound };
     let mut connection = Connection {
         id,
@@ -235,7 +242,18 @@ fn drive<'a, A: Application, T: Transport + 'a>(
         inbox,
         shared: shared.clone(),
         effects: Vec::new(),
-        output: opening.into_iter().collect(),
+        output: opening.into_iter().map(Output::Unit).collect(),
     };
     async move { connection.run(first, &context.end).await }
+}
+
+/// How others may write to a client of this kind. The oldest dialect joins what leaves together,
+/// and a session that is reached by requests may move, so they go through the session's task.
+const fn form(protocol: Protocol, kind: Kind) -> Form {
+    match (protocol, kind) {
+        (Protocol::Pomelo, Kind::Tcp) => Form::Stream,
+        (Protocol::Pomelo, Kind::WebSocket) => Form::Binary,
+        (Protocol::SocketIo1, Kind::WebSocket) => Form::Text,
+        (Protocol::Pomelo | Protocol::SocketIo1, _) | (Protocol::SocketIo09, _) => Form::Units,
+    }
 }

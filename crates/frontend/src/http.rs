@@ -224,7 +224,7 @@ impl Directed {
             }
             Self::Polling(requests) => {
                 let bytes_max = context.shared.settings.session.limits.message_bytes_max;
-                let socket = WebSocket::new(stream, rest, Protocol::SocketIo1, bytes_max).await;
+                let socket = WebSocket::new(stream, rest, Protocol::SocketIo1, bytes_max);
                 let _ = requests.send(socketio::Request::Probe(Box::new(socket))).await;
                 None
             }

@@ -19,8 +19,10 @@
 //! - **Nobody waits for a client.** An [`Outbound`] never waits: a client that leaves more than
 //!   its budget unread is closed as a slow reader, and only that client notices.
 //! - **Silence ends.** Every stage has a time limit, a stalled write too; so has a close.
-//! - **Idle is cheap.** A raw TCP session has no read buffer, a WebSocket session one of
-//!   1 KiB; queues are allocated when something is in them.
+//! - **No wake-up per delivery.** What is pushed to an idle socket is written at once, by whoever
+//!   has it; only what the socket does not take is left to the session's task. Nobody writes while
+//!   that task has its turn, or before what was queued earlier.
+//! - **Idle is cheap.** A session has no buffer; queues are allocated when something is in them.
 
 mod admission;
 mod application;
@@ -32,6 +34,7 @@ mod http;
 mod meters;
 mod outbound;
 mod pomelo_files;
+mod run;
 mod settings;
 mod sniff;
 mod socketio;
@@ -42,4 +45,5 @@ pub use application::{Application, Client, Handler};
 pub use frontend::{Frontend, Handle};
 pub use outbound::Outbound;
 pub use pomelo_files::{PomeloFiles, path};
+pub use run::{Answer, Form, Run};
 pub use settings::Settings;

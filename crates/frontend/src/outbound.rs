@@ -10,17 +10,23 @@ use std::{
 use bytes::Bytes;
 use model::SessionId;
 use session::{CloseReason, RequestKey};
+use tokio::net::TcpStream;
 use wire::Reply;
 
-/// Idle queues keep room for so many items, at some 70 bytes each; more is freed.
-const IDLE_ITEMS_MAX: usize = 4;
+use crate::{
+    context::Shared,
+    run::{Answer, Form, Run, frame},
+};
+
 /// What an item without bytes of its own counts for.
 const ITEM_BYTES: usize = 16;
 
-/// The queue to one client, from whoever has something to say. Clones lead to the same client.
+/// The way to one client, from whoever has something to say. Clones lead to the same client.
 ///
-/// Nothing here ever waits. A client that leaves more than its budget unread is closed as a slow
-/// reader, and what waited for it is freed at once. Order is kept.
+/// Nothing here ever waits. While the client's socket takes them, pushes are written at once, by
+/// whoever calls; what it does not take is queued for the session's task, and with it everything
+/// behind it. A client that leaves more than its budget unread is closed as a slow reader, and
+/// what waited for it is freed at once. Order is kept.
 #[derive(Clone)]
 pub struct Outbound {
     queue: Arc<Queue>,
@@ -33,6 +39,7 @@ pub(crate) struct Inbox {
     queue: Arc<Queue>,
     /// What was taken and is not yet written counts on, in frames and bytes.
     in_hand: (usize, usize),
+    has_turn: bool,
 }
 
 /// Something for a client.
@@ -40,6 +47,8 @@ pub(crate) struct Inbox {
 pub(crate) enum Item {
     /// A finished package.
     Push(Bytes),
+    /// So many finished packages with their headers, or what is left of them.
+    Run(Bytes, usize),
     /// The answer to a call.
     Reply(RequestKey, Reply),
     /// A reason to go.
@@ -52,11 +61,19 @@ pub(crate) enum Item {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Overflow;
 
+/// A socket that others than the session's task may write to.
+#[derive(Debug)]
+pub(crate) struct Direct {
+    pub(crate) stream: Arc<TcpStream>,
+    pub(crate) shared: Arc<Shared>,
+}
+
 #[derive(Debug)]
 struct Queue {
     session: SessionId,
-    frames_max: usize,
-    bytes_max: usize,
+    form: Form,
+    frames_max: u32,
+    bytes_max: u32,
     state: Mutex<State>,
 }
 
@@ -67,7 +84,13 @@ struct State {
     frames: usize,
     bytes: usize,
     phase: Phase,
+    /// The session's task writes, or is about to: nobody else may.
+    is_busy: bool,
+    /// The first item is the rest of a run of which some is out: nothing may come before it.
+    is_begun: bool,
     waker: Option<Waker>,
+    /// Until the session is over.
+    direct: Option<Direct>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,12 +103,27 @@ enum Phase {
 
 impl Outbound {
     /// Makes the two ends of a session's queue.
-    pub(crate) fn new(session: SessionId, frames_max: usize, bytes_max: usize) -> (Self, Inbox) {
-        let state =
-            State { items: VecDeque::new(), frames: 0, bytes: 0, phase: Phase::Open, waker: None };
-        let queue = Queue { session, frames_max, bytes_max, state: Mutex::new(state) };
+    pub(crate) fn new(
+        session: SessionId,
+        form: Form,
+        direct: Option<Direct>,
+        frames_max: usize,
+        bytes_max: usize,
+    ) -> (Self, Inbox) {
+        let state = State {
+            items: VecDeque::new(),
+            frames: 0,
+            bytes: 0,
+            phase: Phase::Open,
+            is_busy: false,
+            is_begun: false,
+            waker: None,
+            direct,
+        };
+        let (frames_max, bytes_max) = (saturated(frames_max), saturated(bytes_max));
+        let queue = Queue { session, form, frames_max, bytes_max, state: Mutex::new(state) };
         let queue = Arc::new(queue);
-        (Self { queue: queue.clone() }, Inbox { queue, in_hand: (0, 0) })
+        (Self { queue: queue.clone() }, Inbox { queue, in_hand: (0, 0), has_turn: false })
     }
 
     /// The session at the other end.
@@ -94,61 +132,88 @@ impl Outbound {
         self.queue.session
     }
 
-    /// Queues a finished package, encoded in the session's dialect. Returns whether it was taken:
+    /// How a [`Run`] for this client is put together.
+    #[must_use]
+    pub fn form(&self) -> Form {
+        self.queue.form
+    }
+
+    /// Sends a finished package, encoded in the session's dialect. Returns whether it was taken:
     /// a session that is over, or too slow, takes none.
     pub fn push(&self, package: Bytes) -> bool {
-        let bytes = package.len();
-        self.offer(Item::Push(package), bytes)
+        match self.queue.form {
+            Form::Units => {
+                let mut state = self.queue.lock();
+                let taken = self.queue.add(&mut state, Item::Push(package));
+                wake(state);
+                taken
+            }
+            Form::Stream => self.write(&package),
+            form @ (Form::Binary | Form::Text) => {
+                let mut framed = Vec::with_capacity(package.len() + 10);
+                frame(form, &package, &mut framed);
+                self.write(&framed.into())
+            }
+        }
+    }
+
+    /// Sends pushes in order, and the answers to those calls of this client that they carry out,
+    /// each right before its push or right after it. The run must be in this client's form and
+    /// dialect, the answers in the order of the pushes. Returns whether all was taken.
+    pub fn deliver(&self, run: &Run, answers: &[Answer], reply_first: bool) -> bool {
+        debug_assert_eq!(run.form(), self.queue.form, "a run of another form");
+        if answers.is_empty() && run.form() != Form::Units {
+            return self.write_all(run.bytes(), run.frames());
+        }
+        let mut state = self.queue.lock();
+        let taken = self.queue.add_run(&mut state, run, answers, reply_first);
+        wake(state);
+        taken
     }
 
     /// Queues the answer to a call, whichever way the session wants it. Returns whether it was
     /// taken.
     pub fn reply(&self, key: RequestKey, reply: Reply) -> bool {
-        let bytes = reply.json_len_hint();
-        self.offer(Item::Reply(key, reply), bytes)
-    }
-
-    /// Queues a push and the answer to the call that caused it, in this order or the other, so
-    /// that they leave together. Returns whether both were taken.
-    pub fn push_and_reply(
-        &self,
-        package: Bytes,
-        key: RequestKey,
-        reply: Reply,
-        reply_first: bool,
-    ) -> bool {
-        let push = (package.len(), Item::Push(package));
-        let reply = (reply.json_len_hint(), Item::Reply(key, reply));
-        let (first, second) = if reply_first { (reply, push) } else { (push, reply) };
         let mut state = self.queue.lock();
-        let taken = [first, second].into_iter().all(|(bytes, item)| {
-            let fits = self.queue.add(&mut state, item, bytes);
-            fits == Some(true)
-        });
+        let taken = self.queue.add(&mut state, Item::Reply(key, reply));
         wake(state);
         taken
     }
 
-    /// Tells the client a reason and closes its session, after what was queued before. Returns
+    /// Tells the client a reason and closes its session, after what was sent before. Returns
     /// whether the session was still open.
     pub fn kick(&self, reason: String) -> bool {
         self.end(Item::Kick(reason))
     }
 
-    /// Closes the session, after what was queued before.
+    /// Closes the session, after what was sent before.
     pub fn close(&self, reason: CloseReason) {
         self.end(Item::Close(reason));
     }
 
-    fn offer(&self, item: Item, bytes: usize) -> bool {
+    fn write(&self, framed: &Bytes) -> bool {
+        self.write_all(framed, 1)
+    }
+
+    /// Writes at once what the socket takes, and queues the rest.
+    fn write_all(&self, bytes: &Bytes, frames: usize) -> bool {
         let mut state = self.queue.lock();
-        match self.queue.add(&mut state, item, bytes) {
-            None => false,
-            Some(fits) => {
-                wake(state);
-                fits
-            }
+        if state.phase != Phase::Open {
+            return false;
         }
+        let written = state.try_write(bytes);
+        if written == bytes.len() {
+            // All frames are out, and nothing waits.
+            if let Some(Direct { shared, .. }) = &state.direct {
+                shared.meters.frames_out.increment(frames as u64);
+                shared.meters.bytes_out.increment(bytes.len() as u64);
+            }
+            return true;
+        }
+        state.is_begun |= written > 0;
+        let taken = self.queue.add(&mut state, Item::Run(bytes.slice(written..), frames));
+        wake(state);
+        taken
     }
 
     fn end(&self, item: Item) -> bool {
@@ -170,7 +235,7 @@ impl fmt::Debug for Outbound {
 }
 
 impl Inbox {
-    /// Takes all that waits, into `batch`, which must be empty.
+    /// Takes all that waits, into `batch`, which must be empty, and the turn to write.
     pub(crate) fn poll_take(
         &mut self,
         context: &Context<'_>,
@@ -185,8 +250,25 @@ impl Inbox {
             return Poll::Pending;
         }
         mem::swap(&mut state.items, batch);
+        state.is_busy = true;
+        state.is_begun = false;
+        self.has_turn = true;
         self.in_hand = (state.frames, state.bytes);
         Poll::Ready(Ok(()))
+    }
+
+    /// Takes the turn to write. Returns what must be written first, and how many frames end in it:
+    /// the rest of a unit that somebody else has begun.
+    pub(crate) fn begin(&mut self) -> Option<(Bytes, usize)> {
+        if self.has_turn {
+            return None;
+        }
+        let mut state = self.queue.lock();
+        state.is_busy = true;
+        self.has_turn = true;
+        let (rest, frames) = state.take_begun()?;
+        self.in_hand = (frames, frames * ITEM_BYTES + rest.len());
+        Some((rest, frames))
     }
 
     /// Waits until the client has too much unread.
@@ -199,28 +281,34 @@ impl Inbox {
         Poll::Pending
     }
 
-    /// Notes that all that was taken has been written. `batch` is what it was taken into.
+    /// Notes that all that was taken has been written, and gives the turn back. `batch` is what it
+    /// was taken into.
     pub(crate) fn written(&mut self, batch: &mut VecDeque<Item>) {
-        let (frames, bytes) = mem::take(&mut self.in_hand);
-        if frames > 0 {
+        if mem::take(&mut self.has_turn) {
+            let (frames, bytes) = mem::take(&mut self.in_hand);
             let mut state = self.queue.lock();
+            state.is_busy = false;
             state.frames = state.frames.saturating_sub(frames);
             state.bytes = state.bytes.saturating_sub(bytes);
         }
-        if batch.capacity() > IDLE_ITEMS_MAX {
+        if batch.capacity() > 0 {
+            // An idle queue keeps no room: what it is used for is rarer than a delivery.
             *batch = VecDeque::new();
         }
     }
 
-    /// Takes nothing more: the session is over.
-    pub(crate) fn end(&mut self) {
+    /// Takes nothing more: the session is over. Returns the rest of a unit of which some is out.
+    pub(crate) fn end(&mut self) -> Option<Bytes> {
         let mut state = self.queue.lock();
         if state.phase == Phase::Open {
             state.phase = Phase::Ending;
         }
+        let rest = state.take_begun();
         // Others may hold on to their end for a while.
         state.items = VecDeque::new();
         state.waker = None;
+        state.direct = None;
+        rest.map(|(rest, _)| rest)
     }
 }
 
@@ -231,17 +319,18 @@ impl Drop for Inbox {
 }
 
 impl Queue {
-    /// Adds an item, or gives the client up as too slow. Nothing if the session is over.
-    fn add(&self, state: &mut State, item: Item, bytes: usize) -> Option<bool> {
+    /// Adds an item, or gives the client up as too slow. False if it was not taken.
+    fn add(&self, state: &mut State, item: Item) -> bool {
         if state.phase != Phase::Open {
-            return None;
+            return false;
         }
-        let bytes = ITEM_BYTES + bytes;
-        // A lone frame may be of any size: a large room's member list must get through.
+        let (frames, bytes) = item.weight();
+        let (frames_max, bytes_max) = (self.frames_max as usize, self.bytes_max as usize);
+        // A lone item may be of any size: a large room's member list must get through.
         let fits = state.frames == 0
-            || (state.frames < self.frames_max && state.bytes + bytes <= self.bytes_max);
+            || (state.frames + frames <= frames_max && state.bytes + bytes <= bytes_max);
         if fits {
-            state.frames += 1;
+            state.frames += frames;
             state.bytes += bytes;
             state.items.push_back(item);
         } else {
@@ -252,9 +341,41 @@ impl Queue {
                 "slow reader"
             );
             state.phase = Phase::Overflowed;
-            state.items = VecDeque::new();
+            // A unit of which some is out must be ended before anything else can be said.
+            state.items.truncate(usize::from(state.is_begun));
+            state.items.shrink_to_fit();
         }
-        Some(fits)
+        fits
+    }
+
+    fn add_run(&self, state: &mut State, run: &Run, answers: &[Answer], reply_first: bool) -> bool {
+        let reply = |answer: &Answer| Item::Reply(answer.key, answer.reply.clone());
+        if run.form() != Form::Units {
+            let mut begin = 0;
+            for answer in answers {
+                let end = run.begin(answer.push + usize::from(!reply_first));
+                if !self.add_part(state, run, begin, end) || !self.add(state, reply(answer)) {
+                    return false;
+                }
+                begin = end;
+            }
+            return self.add_part(state, run, begin, run.bytes().len());
+        }
+        let mut answers = answers.iter().peekable();
+        for (number, unit) in run.units().iter().enumerate() {
+            let answer = answers.next_if(|answer| answer.push == number).map(reply);
+            let unit = unit.clone().map(Item::Push);
+            let (first, second) = if reply_first { (answer, unit) } else { (unit, answer) };
+            if !first.into_iter().chain(second).all(|item| self.add(state, item)) {
+                return false;
+            }
+        }
+        true
+    }
+
+    fn add_part(&self, state: &mut State, run: &Run, begin: usize, end: usize) -> bool {
+        let frames = run.frames_between(begin, end);
+        frames == 0 || self.add(state, Item::Run(run.bytes().slice(begin..end), frames))
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -270,9 +391,50 @@ impl State {
             _ => self.waker = Some(context.waker().clone()),
         }
     }
+
+    /// Writes what the socket takes now, if it is nobody's turn and nothing waits. Returns how
+    /// much.
+    fn try_write(&self, bytes: &[u8]) -> usize {
+        if self.is_busy || !self.items.is_empty() {
+            return 0;
+        }
+        // The session's task meets an error, too, and knows what to do.
+        self.direct.as_ref().and_then(|direct| direct.stream.try_write(bytes).ok()).unwrap_or(0)
+    }
+
+    fn take_begun(&mut self) -> Option<(Bytes, usize)> {
+        if !mem::take(&mut self.is_begun) {
+            return None;
+        }
+        match self.items.pop_front() {
+            Some(Item::Run(rest, frames)) => Some((rest, frames)),
+            Some(Item::Push(_) | Item::Reply(..) | Item::Kick(_) | Item::Close(_)) | None => None,
+        }
+    }
+}
+
+impl Item {
+    /// What it counts for, in frames and bytes.
+    fn weight(&self) -> (usize, usize) {
+        let (frames, bytes) = match self {
+            Self::Push(package) => (1, package.len()),
+            Self::Run(bytes, frames) => (*frames, bytes.len()),
+            Self::Reply(_, reply) => (1, reply.json_len_hint()),
+            Self::Kick(_) | Self::Close(_) => (0, 0),
+        };
+        (frames, frames * ITEM_BYTES + bytes)
+    }
+}
+
+fn saturated(bound: usize) -> u32 {
+    u32::try_from(bound).unwrap_or(u32::MAX)
 }
 
 fn wake(mut state: MutexGuard<'_, State>) {
+    if state.is_busy && state.phase != Phase::Overflowed {
+        // The task looks again when its turn ends.
+        return;
+    }
     let waker = state.waker.take();
     // The woken task must not find the lock taken.
     drop(state);
@@ -288,7 +450,7 @@ mod tests {
     use super::*;
 
     fn queue() -> (Outbound, Inbox) {
-        Outbound::new(SessionId(1), 3, 100)
+        Outbound::new(SessionId(1), Form::Units, None, 3, 100)
     }
 
     fn package(bytes: usize) -> Bytes {

@@ -1,10 +1,12 @@
 //! Bytes in and out, without a meaning.
 
+mod frames;
+mod line;
 mod polling;
 mod tcp;
 mod websocket;
 
-use std::io;
+use std::{io, sync::Arc};
 
 use bytes::Bytes;
 use session::{CloseReason, Event};
@@ -33,6 +35,15 @@ pub(crate) trait Transport: Send {
     /// If the connection is lost, or its client does not come for what waits.
     fn feed(&mut self, unit: Bytes) -> impl Future<Output = Result<(), CloseReason>> + Send;
 
+    /// Adds bytes that have their headers already: whole units, or the rest of one that somebody
+    /// else has begun to write.
+    ///
+    /// # Errors
+    ///
+    /// If the connection is lost.
+    fn feed_framed(&mut self, bytes: Bytes)
+    -> impl Future<Output = Result<(), CloseReason>> + Send;
+
     /// Writes what was fed.
     ///
     /// # Errors
@@ -45,16 +56,25 @@ pub(crate) trait Transport: Send {
         false
     }
 
-    /// Says good-bye, ends our side and waits for the client to end its own: a connection closed
+    /// Says good-bye after the rest of a unit that somebody else has begun to write, ends our side and waits for the client to end its own: a connection closed
     /// with bytes unread would be reset, and take with it what the client has not read yet.
     ///
     /// # Errors
     ///
     /// If the connection is lost.
-    fn close(&mut self, reason: CloseReason) -> impl Future<Output = io::Result<()>> + Send;
+    fn close(
+        &mut self,
+        reason: CloseReason,
+        rest: Option<Bytes>,
+    ) -> impl Future<Output = io::Result<()>> + Send;
 
     /// The socket itself, if there is one of its own.
     fn socket(&self) -> Option<&TcpStream>;
+
+    /// The socket for others to write to, if nothing else will ever carry the session.
+    fn share(&self) -> Option<Arc<TcpStream>> {
+        None
+    }
 }
 
 /// What came of a read.
@@ -66,18 +86,4 @@ pub(crate) enum Arrival {
     Nothing,
     /// Nothing will come any more.
     End(CloseReason),
-}
-
-/// Reads and forgets until the client ends its side.
-async fn discard(stream: &TcpStream) -> io::Result<()> {
-    loop {
-        stream.readable().await?;
-        let mut scrap = [0; 4096];
-        match stream.try_read(&mut scrap) {
-            Ok(0) => return Ok(()),
-            Ok(_) => {}
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(error) => return Err(error),
-        }
-    }
 }

@@ -180,29 +180,37 @@ impl Polling {
         }
     }
 
-    /// Reads what came by the WebSocket that the client tries.
-    fn read_probe(&mut self) {
-        let Some(probe) = &mut self.probe else { return };
-        let mut said = None;
-        let arrival = probe.socket.read(&mut |event| {
-            if let Event::Received(bytes) = event {
-                said = str::from_utf8(bytes).ok().and_then(|text| match Packet::decode(text) {
-                    Ok(Packet::Ping { is_probe: true }) => Some(ProbeAnswer::Due),
-                    Ok(Packet::Upgrade) => Some(ProbeAnswer::Given),
-                    Ok(_) | Err(_) => None,
-                });
+    /// Reads what came by the WebSocket that the client tries. What comes after the move is the
+    /// session's already.
+    fn read_probe(&mut self, take: &mut dyn FnMut(Event<'_>)) -> Arrival {
+        let Some(Probe { socket, answer, .. }) = &mut self.probe else { return Arrival::Nothing };
+        let was_asked = *answer != ProbeAnswer::NotAsked;
+        let (mut is_moved, mut is_sane) = (false, true);
+        let arrival = socket.read(&mut |event| {
+            if is_moved {
+                return take(event);
+            }
+            let Event::Received(bytes) = event else { return };
+            match (str::from_utf8(bytes).map(Packet::decode), *answer) {
+                (Ok(Ok(Packet::Ping { is_probe: true })), ProbeAnswer::NotAsked) => {
+                    *answer = ProbeAnswer::Due;
+                }
+                (Ok(Ok(Packet::Upgrade)), ProbeAnswer::Given) => is_moved = true,
+                _ => is_sane = false,
             }
         });
-        match (arrival, said, probe.answer) {
-            (Arrival::Nothing, _, _) => {}
-            (Arrival::Bytes(_), Some(ProbeAnswer::Due), ProbeAnswer::NotAsked) => {
-                probe.answer = ProbeAnswer::Due;
-                self.polls.probing(true);
-            }
-            (Arrival::Bytes(_), Some(ProbeAnswer::Given), ProbeAnswer::Given) => self.upgrade(),
-            // It left, or says what makes no sense here. The session goes on without.
-            (Arrival::Bytes(_) | Arrival::End(_), _, _) => self.give_up_probe(),
+        let is_asked = *answer != ProbeAnswer::NotAsked;
+        if is_moved {
+            self.upgrade();
+            return arrival;
         }
+        if !is_sane || matches!(arrival, Arrival::End(_)) {
+            // It left, or says what makes no sense here. The session goes on without.
+            self.give_up_probe();
+        } else if is_asked && !was_asked {
+            self.polls.probing(true);
+        }
+        Arrival::Nothing
     }
 
     /// Moves to the WebSocket. What still waits goes out by it.
@@ -328,10 +336,7 @@ impl Transport for Polling {
                 self.unless_gone()
             }
             Some(Arrived::GivenUp) => Arrival::End(CloseReason::ClientLeft),
-            Some(Arrived::Probe) => {
-                self.read_probe();
-                Arrival::Nothing
-            }
+            Some(Arrived::Probe) => self.read_probe(take),
             Some(Arrived::ProbeLate) => {
                 self.give_up_probe();
                 Arrival::Nothing
@@ -347,6 +352,11 @@ impl Transport for Polling {
             Line::Stream(stream) => pass_on(stream, unit),
             Line::Socket(socket) => socket.feed(unit).await,
         }
+    }
+
+    async fn feed_framed(&mut self, _bytes: Bytes) -> Result<(), CloseReason> {
+        debug_assert!(false, "nobody else writes to what carries such a session");
+        Ok(())
     }
 
     async fn flush(&mut self) -> Result<(), CloseReason> {
@@ -365,15 +375,19 @@ impl Transport for Polling {
 
     fn is_unflushed(&self) -> bool {
         let owes_pong = self.probe.as_ref().is_some_and(|it| it.answer == ProbeAnswer::Due);
-        owes_pong || (!matches!(self.line, Line::Polls) && !self.polls.is_empty())
+        let is_pinged = match &self.line {
+            Line::Socket(socket) => socket.is_unflushed(),
+            Line::Polls | Line::Stream(_) => false,
+        };
+        owes_pong || is_pinged || (!matches!(self.line, Line::Polls) && !self.polls.is_empty())
     }
 
     /// Leaves what is left to say to the next poll, if one comes, and waits for a client that
     /// closes by itself.
-    async fn close(&mut self, reason: CloseReason) -> io::Result<()> {
+    async fn close(&mut self, reason: CloseReason, rest: Option<Bytes>) -> io::Result<()> {
         self.probe = None;
         match &mut self.line {
-            Line::Socket(socket) => return socket.close(reason).await,
+            Line::Socket(socket) => return socket.close(reason, rest).await,
             Line::Stream(_) => return Ok(()),
             Line::Polls => self.polls.close(reason),
         }

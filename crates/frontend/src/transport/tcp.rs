@@ -1,49 +1,38 @@
 //! Raw TCP.
 
-use std::io;
+use std::{io, sync::Arc};
 
 use bytes::Bytes;
 use session::{CloseReason, Event};
-use tokio::{io::AsyncWriteExt as _, net::TcpStream};
+use tokio::net::TcpStream;
 
-use super::{Arrival, Transport, discard};
+use super::{Arrival, Transport, line::Line};
 
 /// Bytes read at a time, into the stack: an idle connection has no buffer at all. Requests are
 /// some 100 bytes, and what one piece can cause is bounded with it.
 const READ_BYTES: usize = 4096;
-/// Bytes gathered for one write. A system call costs what copying 16 KiB costs.
-const GATHER_BYTES_MAX: usize = 16 * 1024;
-/// What is kept for gathering between writes: most are one or two packages.
-const IDLE_GATHER_BYTES_MAX: usize = 512;
 
 /// A stream of packages.
 #[derive(Debug)]
 pub(crate) struct Tcp {
-    stream: TcpStream,
-    gathered: Vec<u8>,
+    line: Line,
 }
 
 impl Tcp {
-    pub(crate) const fn new(stream: TcpStream) -> Self {
-        Self { stream, gathered: Vec::new() }
-    }
-
-    async fn write_gathered(&mut self) -> Result<(), CloseReason> {
-        let written = self.stream.write_all(&self.gathered).await;
-        self.gathered.clear();
-        written.map_err(|_| CloseReason::ConnectionLost)
+    pub(crate) fn new(stream: TcpStream) -> Self {
+        Self { line: Line::new(stream) }
     }
 }
 
 impl Transport for Tcp {
     async fn ready(&mut self) {
         // An error shows at the read.
-        let _ = self.stream.readable().await;
+        let _ = self.line.stream().readable().await;
     }
 
     fn read(&mut self, take: &mut dyn FnMut(Event<'_>)) -> Arrival {
         let mut buffer = [0; READ_BYTES];
-        match self.stream.try_read(&mut buffer) {
+        match self.line.stream().try_read(&mut buffer) {
             Ok(0) => Arrival::End(CloseReason::ClientLeft),
             Ok(read) => {
                 take(Event::Received(&buffer[..read]));
@@ -55,32 +44,31 @@ impl Transport for Tcp {
     }
 
     async fn feed(&mut self, unit: Bytes) -> Result<(), CloseReason> {
-        if !self.gathered.is_empty() && self.gathered.len() + unit.len() > GATHER_BYTES_MAX {
-            self.write_gathered().await?;
-        }
-        if unit.len() > GATHER_BYTES_MAX {
-            let written = self.stream.write_all(&unit).await;
-            return written.map_err(|_| CloseReason::ConnectionLost);
-        }
-        self.gathered.extend_from_slice(&unit);
-        Ok(())
+        self.line.gathered().extend_from_slice(&unit);
+        self.line.write_if_full().await.map_err(|_| CloseReason::ConnectionLost)
+    }
+
+    async fn feed_framed(&mut self, bytes: Bytes) -> Result<(), CloseReason> {
+        self.feed(bytes).await
     }
 
     async fn flush(&mut self) -> Result<(), CloseReason> {
-        self.write_gathered().await?;
-        self.gathered.shrink_to(IDLE_GATHER_BYTES_MAX);
-        Ok(())
+        self.line.flush().await.map_err(|_| CloseReason::ConnectionLost)
     }
 
-    async fn close(&mut self, reason: CloseReason) -> io::Result<()> {
+    async fn close(&mut self, reason: CloseReason, rest: Option<Bytes>) -> io::Result<()> {
         if reason == CloseReason::ConnectionLost {
             return Ok(());
         }
-        self.stream.shutdown().await?;
-        discard(&self.stream).await
+        self.line.gathered().extend_from_slice(&rest.unwrap_or_default());
+        self.line.end().await
     }
 
     fn socket(&self) -> Option<&TcpStream> {
-        Some(&self.stream)
+        Some(self.line.stream())
+    }
+
+    fn share(&self) -> Option<Arc<TcpStream>> {
+        Some(self.line.share())
     }
 }

@@ -4,6 +4,7 @@
 
 mod common;
 mod hostile;
+mod order;
 mod socketio;
 mod tcp;
 mod websocket;

@@ -9,7 +9,7 @@ use crate::step::{cargo, top};
 
 /// `(a, b)`: `a` may use each of `b`, and any crate may use `model`. What is absent is forbidden.
 /// Dev-dependencies are free: a test may look at its crate from all sides.
-const ARROWS: [(&str, &[&str]); 17] = [
+const ARROWS: [(&str, &[&str]); 18] = [
     ("model", &[]),
     ("wire", &[]),
     ("session", &["wire"]),
@@ -27,6 +27,7 @@ const ARROWS: [(&str, &[&str]); 17] = [
     ("client", &["wire"]),
     ("tangelo", &["gate", "connector", "chat", "daemon", "client", "verify"]),
     ("e2e", &["tangelo", "gate", "connector", "chat", "client", "verify", "wire"]),
+    ("reference", &["wire"]),
     ("xtask", &[]),
 ];
 

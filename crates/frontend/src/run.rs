@@ -1,0 +1,160 @@
+//! What several clients hear, encoded once.
+
+use bytes::Bytes;
+use session::RequestKey;
+use wire::Reply;
+
+/// The opcode of a text message in one frame.
+pub(crate) const TEXT: u8 = 0x81;
+/// The opcode of a binary message in one frame.
+pub(crate) const BINARY: u8 = 0x82;
+
+/// How a client's units become bytes, so that receivers of one form share them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Form {
+    /// One after the other.
+    Stream,
+    /// Each in a binary message of WebSocket.
+    Binary,
+    /// Each in a text message of WebSocket.
+    Text,
+    /// One by one: what carries them changes, or they are joined as they leave.
+    Units,
+}
+
+/// Pushes in order, as clients of one form and dialect hear them.
+#[derive(Debug)]
+pub struct Run {
+    form: Form,
+    /// All of them with their headers; nothing in the form of units.
+    bytes: Bytes,
+    /// Where each ends. One that this dialect cannot say ends where it begins.
+    ends: Vec<usize>,
+    /// In the form of units, each.
+    units: Vec<Option<Bytes>>,
+    frames: usize,
+}
+
+/// The answer to a call that one of the pushes carries out.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// The number of that push in its [`Run`].
+    pub push: usize,
+    /// The call.
+    pub key: RequestKey,
+    /// What it is answered.
+    pub reply: Reply,
+}
+
+impl Run {
+    /// Puts units together. `None` is what clients of this dialect hear nothing of.
+    pub fn new(form: Form, pushes: impl Iterator<Item = Option<Bytes>>) -> Self {
+        let (mut bytes, mut ends, mut units) = (Vec::new(), Vec::new(), Vec::new());
+        let mut frames = 0;
+        for unit in pushes {
+            frames += usize::from(unit.is_some());
+            if let Some(unit) = &unit
+                && form != Form::Units
+            {
+                frame(form, unit, &mut bytes);
+            }
+            ends.push(bytes.len());
+            if form == Form::Units {
+                units.push(unit);
+            }
+        }
+        Self { form, bytes: bytes.into(), ends, units, frames }
+    }
+
+    /// How many frames a client hears.
+    #[must_use]
+    pub const fn frames(&self) -> usize {
+        self.frames
+    }
+
+    /// What it is for.
+    #[must_use]
+    pub const fn form(&self) -> Form {
+        self.form
+    }
+
+    pub(crate) fn units(&self) -> &[Option<Bytes>] {
+        &self.units
+    }
+
+    pub(crate) const fn bytes(&self) -> &Bytes {
+        &self.bytes
+    }
+
+    /// Where this push begins.
+    pub(crate) fn begin(&self, push: usize) -> usize {
+        push.checked_sub(1).and_then(|before| self.ends.get(before)).copied().unwrap_or(0)
+    }
+
+    /// How many frames end in this part.
+    pub(crate) fn frames_between(&self, begin: usize, end: usize) -> usize {
+        let mut last = 0;
+        let is_in = |at: &usize| {
+            let is_frame = *at > last;
+            last = *at;
+            is_frame && (begin + 1..=end).contains(at)
+        };
+        self.ends.iter().copied().filter(is_in).count()
+    }
+}
+
+/// Appends a unit in the way of its form.
+pub(crate) fn frame(form: Form, unit: &[u8], out: &mut Vec<u8>) {
+    match form {
+        Form::Stream | Form::Units => {}
+        Form::Binary => header(BINARY, unit.len(), out),
+        Form::Text => header(TEXT, unit.len(), out),
+    }
+    out.extend_from_slice(unit);
+}
+
+/// Appends the header of a frame; a server's has no mask.
+pub(crate) fn header(opcode: u8, length: usize, out: &mut Vec<u8>) {
+    out.push(opcode);
+    match (u8::try_from(length), u16::try_from(length)) {
+        (Ok(length @ ..126), _) => out.push(length),
+        (_, Ok(length)) => {
+            out.push(126);
+            out.extend_from_slice(&length.to_be_bytes());
+        }
+        (_, Err(_)) => {
+            out.push(127);
+            out.extend_from_slice(&(length as u64).to_be_bytes());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn headers_grow_with_the_length() {
+        for (length, head) in [
+            (0, &[0x82, 0][..]),
+            (125, &[0x82, 125]),
+            (126, &[0x82, 126, 0, 126]),
+            (65_535, &[0x82, 126, 255, 255]),
+            (65_536, &[0x82, 127, 0, 0, 0, 0, 0, 1, 0, 0]),
+        ] {
+            let mut out = Vec::new();
+            header(BINARY, length, &mut out);
+            assert_eq!(out, head);
+        }
+    }
+
+    #[test]
+    fn a_run_knows_its_parts() {
+        let unit = |text: &'static str| Some(Bytes::from_static(text.as_bytes()));
+        let run = Run::new(Form::Text, [unit("a"), None, unit("bc"), unit("")].into_iter());
+        assert_eq!(&run.bytes()[..], b"\x81\x01a\x81\x02bc\x81\x00");
+        assert_eq!((0..4).map(|push| run.begin(push)).collect::<Vec<_>>(), [0, 3, 3, 7]);
+        assert_eq!((run.frames(), run.frames_between(0, 9), run.frames_between(3, 9)), (3, 3, 2));
+        assert_eq!(run.frames_between(0, 3), 1);
+    }
+}

@@ -1,0 +1,87 @@
+//! The writing side of a socket.
+
+use std::{io, sync::Arc};
+
+use tokio::net::TcpStream;
+
+/// Bytes gathered for one write. A system call costs what copying 16 KiB costs.
+const GATHER_BYTES_MAX: usize = 16 * 1024;
+
+/// The writing side of a socket, for the task that has its turn to write.
+///
+/// The socket is shared with the session's queue, by which others write to it while the task has
+/// nothing to say.
+#[derive(Debug)]
+pub(super) struct Line {
+    stream: Arc<TcpStream>,
+    gathered: Vec<u8>,
+    /// So much of it is written. Kept here, so that a write that is given up leaves no frame of
+    /// which nobody knows how much is out.
+    written: usize,
+}
+
+impl Line {
+    pub(super) fn new(stream: TcpStream) -> Self {
+        Self { stream: Arc::new(stream), gathered: Vec::new(), written: 0 }
+    }
+
+    pub(super) fn stream(&self) -> &TcpStream {
+        &self.stream
+    }
+
+    pub(super) fn share(&self) -> Arc<TcpStream> {
+        Arc::clone(&self.stream)
+    }
+
+    /// What is to be written next, to be added to.
+    pub(super) const fn gathered(&mut self) -> &mut Vec<u8> {
+        &mut self.gathered
+    }
+
+    /// Writes once much has gathered.
+    pub(super) async fn write_if_full(&mut self) -> io::Result<()> {
+        if self.gathered.len() >= GATHER_BYTES_MAX {
+            self.write().await?;
+        }
+        Ok(())
+    }
+
+    /// Writes all that has gathered.
+    pub(super) async fn flush(&mut self) -> io::Result<()> {
+        self.write().await?;
+        // An idle connection has nothing to say, and keeps no room for it.
+        self.gathered = Vec::new();
+        Ok(())
+    }
+
+    async fn write(&mut self) -> io::Result<()> {
+        while self.written < self.gathered.len() {
+            match self.stream.try_write(&self.gathered[self.written..]) {
+                Ok(written) => self.written += written,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.stream.writable().await?;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        self.gathered.clear();
+        self.written = 0;
+        Ok(())
+    }
+
+    /// Writes what has gathered, ends our side, and reads and forgets until the client ends its own.
+    pub(super) async fn end(&mut self) -> io::Result<()> {
+        self.write().await?;
+        rustix::net::shutdown(&*self.stream, rustix::net::Shutdown::Write)?;
+        loop {
+            self.stream.readable().await?;
+            let mut scrap = [0; 4096];
+            match self.stream.try_read(&mut scrap) {
+                Ok(0) => return Ok(()),
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}

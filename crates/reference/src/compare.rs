@@ -1,0 +1,176 @@
+//! Runs Tangelo and the reference servers in turn, and prints ratios.
+
+use std::{
+    collections::BTreeMap,
+    io::{BufRead as _, BufReader, Write as _},
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+};
+
+use anyhow::{Context as _, ensure};
+use serde_json::Value;
+
+/// What to compare, and how often.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// The `tangelo` to measure, and whose `bench` drives all servers; may be given several times
+    #[arg(long, value_name = "PATH", default_value = "target/release/tangelo")]
+    tangelo: Vec<PathBuf>,
+
+    /// Rounds; each runs every server once
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    rounds: u32,
+
+    /// Leave these out: epoll, coalesce, textbook
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    without: Vec<String>,
+
+    /// Options for `tangelo bench`, after `--`
+    #[arg(last = true)]
+    bench: Vec<String>,
+}
+
+/// What one run measured.
+struct Figures {
+    micros: f64,
+    per_second: f64,
+    p50: f64,
+    p99: f64,
+    is_clean: bool,
+}
+
+/// Runs all and prints a table: the medians, and the medians of each round's ratios to the first
+/// reference server.
+///
+/// # Errors
+///
+/// If something cannot be run.
+pub fn run(args: &Args) -> anyhow::Result<()> {
+    let references = ["epoll", "coalesce", "textbook"];
+    let references = references.iter().filter(|name| !args.without.iter().any(|it| it == *name));
+    let references: Vec<&str> = references.copied().collect();
+    let mut runs: BTreeMap<String, Vec<Figures>> = BTreeMap::new();
+    let mut names = Vec::new();
+    for round in 1..=args.rounds {
+        for name in &references {
+            let figures =
+                reference(args, name).with_context(|| format!("{name}, round {round}"))?;
+            note(&mut runs, &mut names, (*name).to_owned(), figures)?;
+        }
+        for path in &args.tangelo {
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let figures = bench(args, path, &["--up".to_owned()]);
+            let figures = figures.with_context(|| format!("{name}, round {round}"))?;
+            note(&mut runs, &mut names, name, figures)?;
+        }
+    }
+    print(&runs, &names)
+}
+
+fn note(
+    runs: &mut BTreeMap<String, Vec<Figures>>,
+    names: &mut Vec<String>,
+    name: String,
+    figures: Figures,
+) -> anyhow::Result<()> {
+    let Figures { micros, per_second, p50, p99, is_clean } = figures;
+    let verdict = if is_clean { "clean" } else { "NOT CLEAN" };
+    writeln!(
+        std::io::stderr(),
+        "{name:<16} {micros:>7.2} µs  {per_second:>9.0}/s  p50 {p50:.2}  p99 {p99:.2} ms  {verdict}"
+    )?;
+    if !names.contains(&name) {
+        names.push(name.clone());
+    }
+    runs.entry(name).or_default().push(figures);
+    Ok(())
+}
+
+fn print(runs: &BTreeMap<String, Vec<Figures>>, names: &[String]) -> anyhow::Result<()> {
+    let mut out = std::io::stdout();
+    let Some(first) = names.first().and_then(|name| runs.get(name)) else { return Ok(()) };
+    writeln!(
+        out,
+        "| server | CPU µs per delivery | ratio | deliveries/s | p50 · p99 ms | clean |"
+    )?;
+    writeln!(out, "|---|---|---|---|---|---|")?;
+    for name in names {
+        let all = &runs[name];
+        let of = |pick: fn(&Figures) -> f64| median(all.iter().map(pick).collect());
+        // Paired: the machine's speed drifts more between rounds than within one.
+        let ratios = all.iter().zip(first).map(|(its, base)| its.micros / base.micros);
+        writeln!(
+            out,
+            "| {name} | {:.2} | {:.2} | {:.0} | {:.2} · {:.2} | {} of {} |",
+            of(|it| it.micros),
+            median(ratios.collect()),
+            of(|it| it.per_second),
+            of(|it| it.p50),
+            of(|it| it.p99),
+            all.iter().filter(|it| it.is_clean).count(),
+            all.len()
+        )?;
+    }
+    Ok(())
+}
+
+fn median(mut figures: Vec<f64>) -> f64 {
+    figures.sort_by(f64::total_cmp);
+    let middle = figures.len() / 2;
+    if figures.len() % 2 == 1 {
+        figures[middle]
+    } else {
+        figures
+            .get(middle.wrapping_sub(1))
+            .map_or(0.0, |below| f64::midpoint(*below, figures[middle]))
+    }
+}
+
+/// A process that ends with us, however we end.
+struct Server(Child);
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn reference(args: &Args, name: &str) -> anyhow::Result<Figures> {
+    let child = Command::new(std::env::current_exe()?)
+        .arg(name)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let mut server = Server(child);
+    let output = server.0.stdout.take().context("it has no output")?;
+    let mut address = String::new();
+    BufReader::new(output).read_line(&mut address)?;
+    let how = ["--gate", address.trim(), "--pids", &server.0.id().to_string()].map(str::to_owned);
+    let generator = args.tangelo.first().context("--tangelo is missing")?;
+    bench(args, generator, &how)
+}
+
+fn bench(args: &Args, tangelo: &PathBuf, how: &[String]) -> anyhow::Result<Figures> {
+    let output = Command::new(tangelo)
+        .args(["bench", "--json"])
+        .args(how)
+        .args(&args.bench)
+        .stdin(Stdio::null())
+        .stderr(Stdio::inherit())
+        .output()?;
+    // A run that is not clean ends with an error, but has figures.
+    let text = String::from_utf8_lossy(&output.stdout);
+    let figures: Value = serde_json::from_str(&text).context("it printed no figures")?;
+    let number = |value: &Value| value.as_f64();
+    let figures = Figures {
+        micros: number(&figures["server_cpu_us_per_delivery"]).unwrap_or(f64::NAN),
+        per_second: number(&figures["deliveries_per_second"]).unwrap_or(f64::NAN),
+        p50: number(&figures["latency_ms"]["p50"]).unwrap_or(f64::NAN),
+        p99: number(&figures["latency_ms"]["p99"]).unwrap_or(f64::NAN),
+        is_clean: figures["clean"] == Value::Bool(true),
+    };
+    ensure!(figures.per_second > 0.0, "nothing was delivered");
+    Ok(figures)
+}

@@ -1,0 +1,47 @@
+//! Serves as one of the reference servers, or compares them all.
+
+use std::{io::Write as _, net::SocketAddr};
+
+use clap::Parser as _;
+use reference::{compare, epoll, textbook};
+
+/// Servers to compare Tangelo with.
+#[derive(Debug, clap::Parser)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// The minimal server, with one write per delivery
+    Epoll(Listen),
+    /// The minimal server, which writes once per socket and turn
+    Coalesce(Listen),
+    /// tokio-tungstenite with its defaults, a task and a queue per connection
+    Textbook(Listen),
+    /// Run Tangelo and all of these in turn, and print ratios
+    Compare(compare::Args),
+}
+
+#[derive(Debug, clap::Args)]
+struct Listen {
+    /// Where to listen
+    #[arg(long, default_value = "127.0.0.1:0")]
+    listen: SocketAddr,
+}
+
+fn main() -> anyhow::Result<()> {
+    let announce = |address: SocketAddr| {
+        // Whoever started us waits for this line; nobody else reads it.
+        let _ = writeln!(std::io::stdout(), "{address}");
+    };
+    match Cli::parse().command {
+        Command::Epoll(Listen { listen }) => epoll::serve(listen, epoll::Writes::Each, announce),
+        Command::Coalesce(Listen { listen }) => {
+            epoll::serve(listen, epoll::Writes::Gathered, announce)
+        }
+        Command::Textbook(Listen { listen }) => textbook::serve(listen, announce),
+        Command::Compare(args) => compare::run(&args),
+    }
+}
