@@ -23,6 +23,7 @@ mod backoff;
 mod embedded;
 mod etcd;
 mod membership;
+mod standing;
 
 use cluster::{Node, Timing};
 use daemon::Tasks;

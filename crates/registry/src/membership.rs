@@ -2,7 +2,8 @@
 
 use std::sync::{Arc, OnceLock};
 
-use cluster::{Claim, ClusterMap, Gone, Lease, NodeState};
+use cluster::{Claim, ClusterMap, Gone, Lease, NodeState, Outcome};
+use metrics::counter;
 use model::{Incarnation, Shard, Term};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -127,5 +128,17 @@ impl Membership {
     #[must_use]
     pub fn gone(&self) -> Option<Gone> {
         self.gone.get().copied()
+    }
+}
+
+/// Counts what came of claims, where that is decided.
+pub(crate) fn count_claims(claims: &[Claim]) {
+    for claim in claims {
+        let outcome = match claim.outcome {
+            Outcome::Won { .. } => "won",
+            Outcome::Lost(_) => "lost",
+            Outcome::Settling { .. } => "settling",
+        };
+        counter!("tangelo_registry_claims_total", "outcome" => outcome).increment(1);
     }
 }

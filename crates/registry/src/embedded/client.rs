@@ -1,10 +1,13 @@
 //! A node's side of the embedded registry.
 
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::{
+    pin::pin,
+    sync::{Arc, Mutex, PoisonError},
+};
 
-use cluster::{Claim, Gone, Lease, Member, Node, NodeState, Timing};
+use cluster::{Claim, Gone, Member, Node, NodeState, Timing};
 use daemon::Tasks;
-use metrics::{counter, gauge};
+use metrics::counter;
 use model::{Incarnation, Shard, Term, limits};
 use rpc::{
     pb,
@@ -12,11 +15,10 @@ use rpc::{
     token::AttachToken,
 };
 use tokio::{
-    sync::{mpsc, watch},
-    time::{Instant, MissedTickBehavior, interval_at, sleep, timeout},
+    sync::mpsc,
+    time::{Instant, MissedTickBehavior, interval_at, timeout},
 };
 use tokio_stream::wrappers::ReceiverStream;
-use tokio_util::sync::CancellationToken;
 use tonic::{
     Code, Status, Streaming,
     service::interceptor::InterceptedService,
@@ -25,8 +27,8 @@ use tonic::{
 
 use crate::{
     Config, ConfigError,
-    backoff::Backoff,
     membership::{self, CallError, Membership},
+    standing::{Standing, describe},
 };
 
 type Stub = pb::registry_client::RegistryClient<InterceptedService<Channel, AttachToken>>;
@@ -72,29 +74,9 @@ impl Client {
             member: Arc::new(Mutex::new(Member::new(node.clone()))),
             timing: self.timing,
         };
-        let (state_sender, state) = watch::channel(node.state());
-        let (map_sender, map) = watch::channel(Arc::default());
-        let (lease_sender, lease) = watch::channel(Lease::Silent);
-        let membership = Membership {
-            map,
-            lease,
-            incarnation: node.incarnation,
-            state: state_sender,
-            gone: Arc::new(OnceLock::new()),
-            leaving: CancellationToken::new(),
-            ended: CancellationToken::new(),
-            calls: membership::Calls::Embedded(calls.clone()),
-        };
-        let attendance = Attendance {
-            backoff: Backoff::new(self.timing.retry_max, node.incarnation.0),
-            calls,
-            state,
-            map: map_sender,
-            lease: lease_sender,
-            gone: Arc::clone(&membership.gone),
-            leaving: membership.leaving.clone(),
-            cancelled: tasks.token(),
-        };
+        let kind = membership::Calls::Embedded(calls.clone());
+        let (standing, membership) = Standing::new(&node, kind, self.timing, tasks);
+        let attendance = Attendance { calls, standing };
         let ended = membership.ended.clone().drop_guard();
         tasks.spawn("registry", async move {
             let _ended = ended;
@@ -150,14 +132,8 @@ fn call_error(status: &Status) -> CallError {
 
 /// Keeps a node joined.
 struct Attendance {
-    backoff: Backoff,
     calls: Calls,
-    state: watch::Receiver<NodeState>,
-    map: watch::Sender<Arc<cluster::ClusterMap>>,
-    lease: watch::Sender<Lease>,
-    gone: Arc<OnceLock<Gone>>,
-    leaving: CancellationToken,
-    cancelled: CancellationToken,
+    standing: Standing,
 }
 
 /// Why a stream has ended.
@@ -172,44 +148,24 @@ enum End {
 
 impl Attendance {
     async fn run(mut self) {
-        // One line per silence, however many tries it takes.
-        let mut complained = false;
         loop {
-            match self.attend(&mut complained).await {
+            match self.attend().await {
                 End::Left => break,
-                End::Gone(reason) => return self.lose(reason),
-                End::Away(reason) => {
-                    self.lease.send_replace(Lease::Silent);
-                    counter!("tangelo_registry_tries_failed_total").increment(1);
-                    gauge!("tangelo_registry_held").set(0.0);
-                    if !std::mem::replace(&mut complained, true) {
-                        tracing::warn!(reason, "registry silent: going on with the map as it is");
-                    }
-                }
+                End::Gone(reason) => return self.standing.lost(reason),
+                End::Away(reason) => self.standing.silent(&reason),
             }
-            tokio::select! {
-                () = sleep(self.backoff.pause()) => {}
-                () = ending(&self.leaving, &self.cancelled) => break,
+            if !self.standing.pause().await {
+                break;
             }
         }
-        self.lose(Gone::Left);
-    }
-
-    fn lose(&self, reason: Gone) {
-        if reason != Gone::Left {
-            tracing::error!(%reason, "this incarnation is over");
-        }
-        gauge!("tangelo_registry_held").set(0.0);
-        // The reason first: whoever sees the lease lost can ask for it.
-        let _ = self.gone.set(reason);
-        self.lease.send_replace(Lease::Lost);
+        self.standing.lost(Gone::Left);
     }
 
     /// Joins over one stream and stays until it ends.
-    async fn attend(&mut self, complained: &mut bool) -> End {
+    async fn attend(&mut self) -> End {
         let (reports, requests) = mpsc::channel(limits::REGISTRY_REPORTS_MAX);
-        self.state.mark_unchanged();
-        let state = *self.state.borrow();
+        self.standing.state.mark_unchanged();
+        let state = *self.standing.state.borrow();
         let join = {
             let mut member = self.calls.member();
             member.node_mut().set_state(state);
@@ -225,17 +181,17 @@ impl Attendance {
         };
         let opened = tokio::select! {
             opened = timeout(self.calls.timing.call_timeout, opening) => opened,
-            () = ending(&self.leaving, &self.cancelled) => return End::Left,
+            () = self.standing.ending() => return End::Left,
         };
         let (notices, first) = match opened {
             Ok(Ok(opened)) => opened,
             Ok(Err(status)) => return End::Away(describe(&status)),
             Err(_) => return End::Away("no answer in time".to_owned()),
         };
-        if let Some(end) = self.notice(Ok(first), complained) {
+        if let Some(end) = self.notice(Ok(first)) {
             return end;
         }
-        self.stay(&reports, notices, state, complained).await
+        self.stay(&reports, notices, state).await
     }
 
     async fn stay(
@@ -243,20 +199,20 @@ impl Attendance {
         reports: &mpsc::Sender<pb::NodeReport>,
         mut notices: Streaming<pb::MapUpdate>,
         mut told: NodeState,
-        complained: &mut bool,
     ) -> End {
         let beat = self.calls.timing.beat;
         let mut beats = interval_at(Instant::now() + beat, beat);
         beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut over = pin!(self.standing.ending());
         loop {
             tokio::select! {
-                () = ending(&self.leaving, &self.cancelled) => break,
+                () = &mut over => break,
                 _ = beats.tick() => {
-                    told = *self.state.borrow_and_update();
+                    told = *self.standing.state.borrow_and_update();
                     report(reports, Report::Beat(told));
                 }
-                Ok(()) = self.state.changed() => {
-                    let state = *self.state.borrow_and_update();
+                Ok(()) = self.standing.state.changed() => {
+                    let state = *self.standing.state.borrow_and_update();
                     // The load waits for the beat; sessions come and go all the time.
                     if (state.ready, state.draining) != (told.ready, told.draining) {
                         told = state;
@@ -264,7 +220,7 @@ impl Attendance {
                     }
                 }
                 notice = notices.message() => {
-                    if let Some(end) = self.notice(notice, complained) {
+                    if let Some(end) = self.notice(notice) {
                         return end;
                     }
                 }
@@ -278,43 +234,25 @@ impl Attendance {
     }
 
     /// Takes in what the registry says; says whether the stream ends with it.
-    fn notice(
-        &mut self,
-        notice: Result<Option<pb::MapUpdate>, Status>,
-        complained: &mut bool,
-    ) -> Option<End> {
+    fn notice(&mut self, notice: Result<Option<pb::MapUpdate>, Status>) -> Option<End> {
         let update = match notice {
             Ok(Some(update)) => update,
             Ok(None) => return Some(End::Away("the registry has ended the stream".to_owned())),
             Err(status) => return Some(End::Away(describe(&status))),
         };
         match registry::read_notice(update) {
-            Ok(Notice::Welcome) => {
-                let heard_again = std::mem::replace(complained, false);
-                tracing::info!(heard_again, "registry joined");
-                gauge!("tangelo_registry_held").set(1.0);
-                self.backoff.reset();
-                self.lease.send_replace(Lease::Held);
-            }
+            Ok(Notice::Welcome) => self.standing.held(),
             Ok(Notice::Map(update)) => {
                 let mut member = self.calls.member();
                 if let Err(missed) = member.update(update) {
                     return Some(End::Away(missed.to_string()));
                 }
-                gauge!("tangelo_registry_map_version").set(as_gauge(member.map().version));
-                self.map.send_replace(Arc::clone(member.map()));
+                self.standing.publish(Arc::clone(member.map()));
             }
             Ok(Notice::Gone(reason)) => return Some(End::Gone(reason)),
             Err(invalid) => return Some(End::Away(invalid.to_string())),
         }
         None
-    }
-}
-
-async fn ending(leaving: &CancellationToken, cancelled: &CancellationToken) {
-    tokio::select! {
-        () = leaving.cancelled() => {}
-        () = cancelled.cancelled() => {}
     }
 }
 
@@ -324,13 +262,4 @@ fn report(reports: &mpsc::Sender<pb::NodeReport>, report: Report) {
     if reports.try_send(registry::write_report(report)).is_err() {
         counter!("tangelo_registry_reports_dropped_total").increment(1);
     }
-}
-
-fn describe(status: &Status) -> String {
-    format!("{:?}: {}", status.code(), status.message())
-}
-
-#[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
-fn as_gauge(number: u64) -> f64 {
-    number as f64
 }

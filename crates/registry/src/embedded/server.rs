@@ -8,7 +8,7 @@ use std::{
 };
 
 use cluster::{
-    ClusterMap, Join, MapDelta, Outcome, Registrar, Timing,
+    ClusterMap, Join, MapDelta, Registrar, Timing,
     registrar::{Answer, CallId, Effect, Event, Refusal, StreamId},
 };
 use daemon::Tasks;
@@ -34,6 +34,7 @@ use tonic::{
 };
 
 use super::feed::{Feed, Following, ORDERS_MAX, Order};
+use crate::membership::count_claims;
 
 /// The gRPC service of the registry, to be added to a server.
 pub type EmbeddedService = InterceptedService<RegistryServer<Handler>, RequireToken>;
@@ -319,7 +320,7 @@ impl pb::registry_server::Registry for Handler {
         let claim = Event::Claim { call, incarnation, shards, floor };
         match self.shared.handle(&mut state, claim) {
             Some(Answer::Claims(claims)) => {
-                count(&claims);
+                count_claims(&claims);
                 Ok(Response::new(registry::write_claims(&claims)))
             }
             Some(Answer::Released | Answer::NotLive) | None => Err(not_live()),
@@ -372,17 +373,6 @@ impl Reader {
         self.shared.handle(&mut state, end);
         // Without its orders the feed ends, and with it the stream.
         state.streams.remove(&stream);
-    }
-}
-
-fn count(claims: &[cluster::Claim]) {
-    for claim in claims {
-        let outcome = match claim.outcome {
-            Outcome::Won { .. } => "won",
-            Outcome::Lost(_) => "lost",
-            Outcome::Settling { .. } => "settling",
-        };
-        counter!("tangelo_registry_claims_total", "outcome" => outcome).increment(1);
     }
 }
 

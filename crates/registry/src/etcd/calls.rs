@@ -5,15 +5,14 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use cluster::{Claim, Mirror, Outcome, Timing, mirror::Swapped};
+use cluster::{Claim, Mirror, Timing, mirror::Swapped};
 use futures_util::future::join_all;
-use metrics::counter;
 use model::{Incarnation, Role, Shard, Term, Time, limits};
 use rpc::etcd::Etcd;
 use tokio::time::{Instant, timeout};
 use tonic::Status;
 
-use crate::CallError;
+use crate::{CallError, membership::count_claims};
 
 /// Carries out claims and releases. Clones share what is known of etcd.
 #[derive(Clone, Debug)]
@@ -115,7 +114,7 @@ impl Calls {
             claims.remove(shard).map(|outcome| Claim { shard: *shard, outcome })
         });
         let claims: Vec<_> = in_order.collect();
-        count(&claims);
+        count_claims(&claims);
         match failure {
             Some(error) if claims.is_empty() => Err(error),
             Some(_) | None => Ok(claims),
@@ -155,16 +154,5 @@ fn judge(answer: Answer) -> Result<Swapped, CallError> {
         Ok(Ok(Some(swapped))) => Ok(swapped),
         Ok(Ok(None)) => Err(CallError::NotLive),
         Ok(Err(_)) | Err(_) => Err(CallError::Unknown),
-    }
-}
-
-fn count(claims: &[Claim]) {
-    for claim in claims {
-        let outcome = match claim.outcome {
-            Outcome::Won { .. } => "won",
-            Outcome::Lost(_) => "lost",
-            Outcome::Settling { .. } => "settling",
-        };
-        counter!("tangelo_registry_claims_total", "outcome" => outcome).increment(1);
     }
 }

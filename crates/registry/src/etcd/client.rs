@@ -1,12 +1,9 @@
 //! A node's presence in etcd.
 
-use std::{
-    pin::pin,
-    sync::{Arc, OnceLock},
-};
+use std::{pin::pin, sync::Arc};
 
 use cluster::{
-    ClusterMap, Gone, Lease, Mirror, Node, NodeState, Timing,
+    Gone, Mirror, Node, Timing,
     mirror::{Effect, Event},
 };
 use daemon::Tasks;
@@ -14,11 +11,7 @@ use futures_util::{StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
 use metrics::{counter, gauge};
 use model::{Incarnation, Role};
 use rpc::etcd::{Etcd, KeepAlive, LeaseId, Watch, Watched};
-use tokio::{
-    sync::watch,
-    time::{Instant, MissedTickBehavior, interval_at, sleep, sleep_until, timeout},
-};
-use tokio_util::sync::CancellationToken;
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until, timeout};
 use tonic::Status;
 
 use super::{
@@ -28,8 +21,8 @@ use super::{
 };
 use crate::{
     Config, ConfigError,
-    backoff::Backoff,
     membership::{self, Membership},
+    standing::{Standing, describe},
 };
 
 /// Knows where etcd is.
@@ -54,36 +47,18 @@ impl Client {
             timing: self.timing,
             shared: Arc::new(Shared::new(mirror)),
         };
-        let (state_sender, state) = watch::channel(node.state());
-        let (map_sender, map) = watch::channel(Arc::default());
-        let (lease_sender, lease) = watch::channel(Lease::Silent);
-        let membership = Membership {
-            map,
-            lease,
-            incarnation: node.incarnation,
-            state: state_sender,
-            gone: Arc::new(OnceLock::new()),
-            leaving: CancellationToken::new(),
-            ended: CancellationToken::new(),
-            calls: membership::Calls::Etcd(calls.clone()),
-        };
+        let kind = membership::Calls::Etcd(calls.clone());
+        let (standing, membership) = Standing::new(&node, kind, self.timing, tasks);
         let presence = Presence {
             endpoints: Endpoints::new(&self.address, node.incarnation.0, self.timing.call_timeout),
-            backoff: Backoff::new(self.timing.retry_max, node.incarnation.0),
             timing: self.timing,
             shared: Arc::clone(&calls.shared),
             node,
             lease: None,
             shown_under: None,
             stale: false,
-            complained: false,
             complained_of_refusal: false,
-            state,
-            map: map_sender,
-            standing: lease_sender,
-            gone: Arc::clone(&membership.gone),
-            leaving: membership.leaving.clone(),
-            cancelled: tasks.token(),
+            standing,
         };
         let ended = membership.ended.clone().drop_guard();
         tasks.spawn("registry", async move {
@@ -97,7 +72,6 @@ impl Client {
 /// Keeps a node present.
 struct Presence {
     endpoints: Endpoints,
-    backoff: Backoff,
     timing: Timing,
     shared: Arc<Shared>,
     /// As it was stored last.
@@ -107,15 +81,8 @@ struct Presence {
     shown_under: Option<LeaseId>,
     /// Changes were missed: only a snapshot helps.
     stale: bool,
-    /// One line per silence, however many tries it takes.
-    complained: bool,
     complained_of_refusal: bool,
-    state: watch::Receiver<NodeState>,
-    map: watch::Sender<Arc<ClusterMap>>,
-    standing: watch::Sender<Lease>,
-    gone: Arc<OnceLock<Gone>>,
-    leaving: CancellationToken,
-    cancelled: CancellationToken,
+    standing: Standing,
 }
 
 /// Why an attendance has ended.
@@ -150,43 +117,27 @@ impl Presence {
         loop {
             match self.attend().await {
                 End::Left => break,
-                End::Gone(reason) => return self.lose(reason),
+                End::Gone(reason) => return self.standing.lost(reason),
                 End::Anew(why) => tracing::debug!(why, "asking etcd anew"),
                 End::Away(reason) => {
                     self.shared.forget_member();
                     self.shared.handle(Event::Silent);
-                    self.standing.send_replace(Lease::Silent);
+                    self.standing.silent(&reason);
                     self.endpoints.turn();
-                    counter!("tangelo_registry_tries_failed_total").increment(1);
-                    gauge!("tangelo_registry_held").set(0.0);
-                    if !std::mem::replace(&mut self.complained, true) {
-                        tracing::warn!(reason, "registry silent: going on with the map as it is");
-                    }
                 }
             }
-            tokio::select! {
-                () = sleep(self.backoff.pause()) => {}
-                () = ending(&self.leaving, &self.cancelled) => break,
+            if !self.standing.pause().await {
+                break;
             }
         }
-        self.lose(Gone::Left);
-    }
-
-    fn lose(&self, reason: Gone) {
-        if reason != Gone::Left {
-            tracing::error!(%reason, "this incarnation is over");
-        }
-        gauge!("tangelo_registry_held").set(0.0);
-        // The reason first: whoever sees the lease lost can ask for it.
-        let _ = self.gone.set(reason);
-        self.standing.send_replace(Lease::Lost);
+        self.standing.lost(Gone::Left);
     }
 
     async fn attend(&mut self) -> End {
-        let (leaving, cancelled) = (self.leaving.clone(), self.cancelled.clone());
+        let ending = self.standing.ending();
         let opened = tokio::select! {
             opened = self.open() => opened,
-            () = ending(&leaving, &cancelled) => return End::Left,
+            () = ending => return End::Left,
         };
         match opened {
             Ok(session) => self.stay(session).await,
@@ -213,11 +164,7 @@ impl Presence {
         let follow_from = self.shared.mirror().revision() + 1;
         let watch = self.ask(etcd.watch(follow_from)).await?;
         let _ = self.take(Event::Heard)?;
-        let heard_again = std::mem::replace(&mut self.complained, false);
-        tracing::info!(heard_again, "registry joined");
-        gauge!("tangelo_registry_held").set(1.0);
-        self.backoff.reset();
-        self.standing.send_replace(Lease::Held);
+        self.standing.held();
         Ok(Session { etcd, keep_alive, watch })
     }
 
@@ -248,7 +195,7 @@ impl Presence {
         if is_full {
             return Err(End::Away("the cluster is full".to_owned()));
         }
-        self.node.set_state(*self.state.borrow_and_update());
+        self.node.set_state(*self.standing.state.borrow_and_update());
         let revision = self.ask(etcd.enlist(&self.node, lease, &former)).await?;
         self.shown_under = Some(lease);
         self.take(Event::Enlisted { revision }).map(drop)
@@ -256,7 +203,7 @@ impl Presence {
 
     /// The sign of life is gone: etcd itself says whether the record is still there.
     async fn enlist_again(&mut self, etcd: &Etcd, lease: LeaseId) -> Result<(), End> {
-        self.node.set_state(*self.state.borrow_and_update());
+        self.node.set_state(*self.standing.state.borrow_and_update());
         match self.ask(etcd.enlist_again(&self.node, lease)).await? {
             Some(revision) => {
                 tracing::info!("back before anybody declared this node gone");
@@ -291,8 +238,7 @@ impl Presence {
     }
 
     async fn follow(&mut self, session: &mut Session) -> End {
-        let (leaving, cancelled) = (self.leaving.clone(), self.cancelled.clone());
-        let mut over = pin!(ending(&leaving, &cancelled));
+        let mut over = pin!(self.standing.ending());
         let beat = self.timing.beat;
         let mut beats = interval_at(Instant::now() + beat, beat);
         beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -329,7 +275,7 @@ impl Presence {
                     }
                     Err(status) => return End::Away(describe(&status)),
                 },
-                Ok(()) = self.state.changed() => None,
+                Ok(()) = self.standing.state.changed() => None,
                 Some(done) = jobs.next() => {
                     match done {
                         Done::Updated(updated) => {
@@ -364,7 +310,7 @@ impl Presence {
     /// Stores the node's state, if it has changed. Load waits for a beat: sessions come and go all
     /// the time.
     fn update(&mut self, etcd: &Etcd, with_load: bool) -> Option<Job> {
-        let (state, stored) = (*self.state.borrow_and_update(), self.node.state());
+        let (state, stored) = (*self.standing.state.borrow_and_update(), self.node.state());
         let urgent = (state.ready, state.draining) != (stored.ready, stored.draining);
         let due = urgent || (with_load && state != stored);
         if !due {
@@ -407,9 +353,8 @@ impl Presence {
         for effect in self.shared.handle(event) {
             match effect {
                 Effect::Publish(map) => {
-                    gauge!("tangelo_registry_map_version").set(as_gauge(map.version));
                     gauge!("tangelo_registry_nodes").set(map.nodes.len() as f64);
-                    self.map.send_replace(map);
+                    self.standing.publish(map);
                 }
                 Effect::Enlist => {
                     self.shown_under = None;
@@ -458,20 +403,4 @@ async fn at(moment: Option<Instant>) {
         Some(moment) => sleep_until(moment).await,
         None => std::future::pending().await,
     }
-}
-
-async fn ending(leaving: &CancellationToken, cancelled: &CancellationToken) {
-    tokio::select! {
-        () = leaving.cancelled() => {}
-        () = cancelled.cancelled() => {}
-    }
-}
-
-pub(super) fn describe(status: &Status) -> String {
-    format!("{:?}: {}", status.code(), status.message())
-}
-
-#[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
-fn as_gauge(number: u64) -> f64 {
-    number as f64
 }

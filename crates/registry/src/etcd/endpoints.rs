@@ -8,7 +8,8 @@ use rpc::etcd::{Etcd, Greeting, Keyspace};
 use tokio::time::{sleep, timeout};
 use tonic::transport::Endpoint;
 
-use super::{address::Address, client::describe};
+use super::address::Address;
+use crate::standing::describe;
 
 /// The members of etcd, and which one to ask first.
 #[derive(Clone, Debug)]
