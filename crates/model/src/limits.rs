@@ -1,4 +1,5 @@
-//! Every bound in the system, each with its unit and its reason.
+//! The bounds that users and operators meet, each with its unit and its reason. A queue between two
+//! tasks has its own beside it.
 //!
 //! Relations between bounds are asserted at compile time at the end of the file.
 
@@ -91,7 +92,7 @@ pub const SESSION_UNACKED_MAX: usize = 256;
 pub const SESSION_SENDS_PER_SECOND: u32 = 100;
 /// Sends that one session may make at once after a pause.
 pub const SESSION_SENDS_BURST: u32 = 200;
-/// Connections at one frontend. At some 8 KiB each they fit a large machine; the limit of open
+/// Connections at one frontend. At some 5 KiB each they fit a large machine; the limit of open
 /// files is usually lower.
 pub const CONNECTIONS_MAX: usize = 1_000_000;
 /// Connections from one client address at one frontend; enough for an office behind one
