@@ -8,7 +8,7 @@ use std::{
 use model::{Code, Incarnation, MemberId, Position, RoomId, Shard, Term, Time, limits};
 
 use crate::{
-    message::{self, Body, Frame, Member, RoomState, Snapshot, Ticket, ToOwner, ToRelay},
+    message::{self, Body, Frame, Member, RoomState, Ticket, ToOwner, ToRelay},
     owner::Effect,
     room::{Entered, Room, Said, Saying},
     takeover,
@@ -291,20 +291,8 @@ impl Group {
     /// Sends a room as it stands; one that is not known is empty.
     fn snapshot(&self, shard: Shard, connector: Incarnation, room: &RoomId, out: &mut Vec<Effect>) {
         let snapshot = match self.rooms.get(room) {
-            Some(known) => Snapshot {
-                room: room.clone(),
-                position: known.position(),
-                members: known.members().iter().collect(),
-                applied: known.applied_of(connector),
-                tail: known.last_events(connector),
-            },
-            None => Snapshot {
-                room: room.clone(),
-                position: self.first_position(),
-                members: Vec::new(),
-                applied: Vec::new(),
-                tail: Vec::new(),
-            },
+            Some(known) => known.snapshot(room, connector),
+            None => Room::new(self.first_position()).snapshot(room, connector),
         };
         out.push(self.to(shard, connector, ToRelay::Snapshot(snapshot)));
     }
@@ -371,13 +359,7 @@ impl Group {
         let position = self.first_position();
         let known = self.rooms.entry(room.clone()).or_insert_with(|| Room::new(position));
         let first_here = known.members().group(connector).is_none();
-        let before = first_here.then(|| Snapshot {
-            room: room.clone(),
-            position: known.position(),
-            members: known.members().iter().collect(),
-            applied: Vec::new(),
-            tail: known.last_events(connector),
-        });
+        let before = first_here.then(|| known.snapshot(&room, connector));
         match known.join(now, member, ticket) {
             Ok(Some(Entered { event, welcome })) => {
                 if let Some(snapshot) = before {

@@ -304,9 +304,7 @@ impl Relay {
             !own.joined
         });
         for session in members {
-            if self.own.get(&session).is_some_and(|own| !own.joined) {
-                self.enter_in(session, self.position, out);
-            }
+            self.enter_in(session, self.position, out);
         }
         self.refresh_audience();
     }
@@ -372,7 +370,7 @@ impl Relay {
         }
     }
 
-    /// Makes one of our sessions a member.
+    /// Makes one of our sessions a member. The audience is to be refreshed after.
     fn enter_in(&mut self, session: SessionId, position: Position, out: &mut Vec<Effect>) {
         let Some(own) = self.own.get_mut(&session) else { return };
         own.joined = true;
@@ -386,7 +384,6 @@ impl Relay {
             })
         });
         own.stay = welcome.as_ref().map(|welcome| welcome.stay);
-        self.refresh_audience();
         out.push(Effect::Entered { session, users: self.members.users(), position, welcome });
     }
 
@@ -395,6 +392,7 @@ impl Relay {
         let own = (member.id.connector == self.me).then_some(member.id.session);
         if let Some(session) = own {
             self.enter_in(session, position, out);
+            self.refresh_audience();
         }
         if self.members.len() <= limits::PRESENCE_MEMBERS_MAX {
             self.tell(own, Push::Add(member.user.clone()), position, out);
@@ -407,10 +405,12 @@ impl Relay {
         self.members.insert(to.clone());
         if from.connector == self.me && self.own.remove(&from.session).is_some() {
             out.push(Effect::Supersede { session: from.session });
-            self.refresh_audience();
         }
         if to.id.connector == self.me {
             self.enter_in(to.id.session, at, out);
+        }
+        if [from.connector, to.id.connector].contains(&self.me) {
+            self.refresh_audience();
         }
     }
 

@@ -6,14 +6,14 @@ use std::{
 };
 
 use model::{
-    Code, Content, Incarnation, MemberId, MessageId, Outcome, Position, SendNumber, SessionId,
-    Target, Time, UserName, limits,
+    Code, Content, Incarnation, MemberId, MessageId, Outcome, Position, RoomId, SendNumber,
+    SessionId, Target, Time, UserName, limits,
 };
 
 use crate::{
     dedup::Dedup,
     members::Members,
-    message::{Body, Event, Member, OwnMember, Stay, Ticket, Welcome},
+    message::{Body, Event, Member, OwnMember, Snapshot, Stay, Ticket, Welcome},
     tail::Tail,
 };
 
@@ -311,14 +311,25 @@ impl Room {
         Some(missing.map(|event| event.seen_by(connector)).collect())
     }
 
-    /// The last events as `connector` may see them, for a snapshot.
-    pub(crate) fn last_events(&self, connector: Incarnation) -> Vec<Arc<Event>> {
+    /// The room as it stands, for `connector`.
+    pub(crate) fn snapshot(&self, room: &RoomId, connector: Incarnation) -> Snapshot {
+        Snapshot {
+            room: room.clone(),
+            position: self.position,
+            members: self.members.iter().collect(),
+            applied: self.applied_of(connector),
+            tail: self.last_events(connector),
+        }
+    }
+
+    /// The last events as `connector` may see them.
+    fn last_events(&self, connector: Incarnation) -> Vec<Arc<Event>> {
         let (count, bytes) = (limits::SNAPSHOT_EVENTS_MAX, limits::SNAPSHOT_BYTES_MAX);
         self.tail.last(count, bytes).iter().map(|event| event.seen_by(connector)).collect()
     }
 
     /// For a connector's members, the highest number of their sends that is applied.
-    pub(crate) fn applied_of(&self, connector: Incarnation) -> Vec<OwnMember> {
+    fn applied_of(&self, connector: Incarnation) -> Vec<OwnMember> {
         let first = MemberId { connector, session: SessionId(0) };
         let last = MemberId { connector, session: SessionId(u64::MAX) };
         self.senders
