@@ -203,7 +203,8 @@ impl Etcd {
             ops::nested(compare, ops::delete(self.keys.node(*role, *node)), None)
         };
         let answer = self.txn(Vec::new(), nodes.iter().map(remove).collect()).await?;
-        Ok(answer.responses.into_iter().filter(ops::nested_succeeded).count())
+        let answers = answer.responses.into_iter().filter_map(ops::nested_answer);
+        Ok(answers.filter(|txn| txn.succeeded).count())
     }
 
     /// Claims shards whose entries are still at the revisions given; none if the claimant's
@@ -243,14 +244,14 @@ impl Etcd {
         let (key, range_end) = self.keys.nodes(Role::Connector);
         let connectors = pb::RangeRequest { key, range_end, keys_only: true, ..Default::default() };
         let mut success = vec![ops::range(connectors)];
-        let mut asked = Vec::new();
         for (shard, revision, value) in shards {
             let key = self.keys.shard(shard);
             let compare = vec![ops::modified(key.clone(), revision)];
             let entry = pb::RangeRequest { key: key.clone().into(), ..Default::default() };
             success.push(ops::nested(compare, ops::put(key, value, 0), Some(ops::range(entry))));
-            asked.push(shard);
         }
+        // All but the connectors.
+        let asked = success.len() - 1;
         let answer = self.txn(vec![self.is_listed(Role::Chat, owner)], success).await?;
         if !answer.succeeded {
             return Ok(None);
@@ -264,7 +265,7 @@ impl Etcd {
         });
         let swaps = responses.map(Keyspace::read_swap);
         let answer = Swapped { revision, connectors: connectors.collect(), swaps: swaps.collect() };
-        let complete = answer.swaps.len() == asked.len();
+        let complete = answer.swaps.len() == asked;
         complete.then_some(Some(answer)).ok_or_else(|| Status::internal("half an answer"))
     }
 

@@ -69,7 +69,8 @@ pub(super) fn ranged(response: pb::ResponseOp) -> Vec<pb::KeyValue> {
     }
 }
 
-fn nested_answer(response: pb::ResponseOp) -> Option<pb::TxnResponse> {
+/// What a nested transaction has answered; nothing if it was none.
+pub(super) fn nested_answer(response: pb::ResponseOp) -> Option<pb::TxnResponse> {
     use pb::response_op::Response;
     match response.response? {
         Response::ResponseTxn(txn) => Some(txn),
@@ -77,11 +78,6 @@ fn nested_answer(response: pb::ResponseOp) -> Option<pb::TxnResponse> {
         | Response::ResponsePut(_)
         | Response::ResponseDeleteRange(_) => None,
     }
-}
-
-/// Whether a nested transaction found what it compared.
-pub(super) fn nested_succeeded(response: &pb::ResponseOp) -> bool {
-    nested_answer(response.clone()).is_some_and(|txn| txn.succeeded)
 }
 
 impl Keyspace {
