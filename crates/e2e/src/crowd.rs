@@ -17,7 +17,7 @@ use tokio::{
 };
 use verify::history::{History, Log, Names, Presence, Report, SessionKey, TextId, To};
 
-use crate::cluster::deadline;
+use crate::{cluster::deadline, until};
 
 /// Orders that a user may have waiting.
 const ORDERS_MAX: usize = 1024;
@@ -307,6 +307,36 @@ impl Crowd {
             }
             sleep(LOOK).await;
         }
+    }
+
+    /// Waits until that many more messages were acknowledged: the cluster is at work.
+    ///
+    /// # Errors
+    ///
+    /// If they are not, in time.
+    pub async fn work(&self, more: u64) -> anyhow::Result<()> {
+        let goal = self.acked() + more;
+        until("messages are acknowledged", async || {
+            let acked = self.acked();
+            anyhow::ensure!(acked >= goal, "{acked} of {goal}; refused: {:?}", self.refused());
+            Ok(())
+        })
+        .await
+    }
+
+    /// Asserts, at rest, that nobody noticed anything: nobody lost, nothing refused, a clean
+    /// history, and whatever was in flight applied; as nothing was seen twice, it was applied once.
+    ///
+    /// # Panics
+    ///
+    /// If it is otherwise.
+    pub async fn judge(&self) -> Report {
+        let report = self.verdict().await;
+        assert!(self.lost().is_empty(), "{:?}", self.lost());
+        assert!(self.refused().is_empty(), "{:?}", self.refused());
+        assert!(report.is_clean(), "{report}");
+        assert_eq!(report.sends, report.acked, "{report}");
+        report
     }
 }
 

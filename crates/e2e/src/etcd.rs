@@ -177,12 +177,6 @@ impl Etcd {
         self.members[member].client
     }
 
-    /// How many members there are.
-    #[must_use]
-    pub fn count(&self) -> usize {
-        self.members.len()
-    }
-
     /// The member that leads.
     ///
     /// # Errors

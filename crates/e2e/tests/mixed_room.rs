@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use client::{Client, Options, Transport};
-use e2e::{Cluster, Crowd, Shape, UserKey, until};
+use e2e::{Cluster, Crowd, Shape, UserKey};
 
 const ROOM: &str = "大厅";
 /// Everybody speaks in waves: 275 messages for each at once, which is less than a server keeps for
@@ -31,14 +31,6 @@ fn name(transport: Transport) -> String {
     format!("张-{transport}")
 }
 
-async fn judge(crowd: &Crowd) {
-    let report = crowd.verdict().await;
-    assert!(crowd.lost().is_empty(), "{:?}", crowd.lost());
-    assert!(crowd.refused().is_empty(), "{:?}", crowd.refused());
-    assert!(report.is_clean(), "{report}");
-    assert_eq!(report.sends, report.acked, "{report}");
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn all_dialects_share_one_room() {
     let cluster = Cluster::start("mixed-room", Shape::new(3, 2)).await.unwrap();
@@ -51,7 +43,7 @@ async fn all_dialects_share_one_room() {
                 crowd.say(*user, "*").await.unwrap();
             }
         }
-        judge(&crowd).await;
+        crowd.judge().await;
         assert_eq!(crowd.deliveries(), (count * count * SENDS * wave) as u64);
     }
 
@@ -61,7 +53,7 @@ async fn all_dialects_share_one_room() {
             crowd.say(*user, &name(transport)).await.unwrap();
         }
     }
-    judge(&crowd).await;
+    crowd.judge().await;
     assert_eq!(crowd.deliveries(), (count * count * (WAVES * SENDS + 1)) as u64);
 
     // One after the other leaves; who is left hears its name, which the judge holds against the
@@ -72,7 +64,7 @@ async fn all_dialects_share_one_room() {
         crowd.say(stayers[0], "*").await.unwrap();
         crowd.say(stayers[1], "*").await.unwrap();
     }
-    judge(&crowd).await;
+    crowd.judge().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -83,25 +75,13 @@ async fn a_chat_dies_and_no_dialect_notices() {
     crowd.chatter(Some(EVERY));
     // Whichever has the room, its owner is among the two.
     for name in ["chat-1", "chat-2"] {
-        work(&crowd, 200).await;
+        crowd.work(200).await.unwrap();
         cluster.kill(name).unwrap();
-        work(&crowd, 200).await;
+        crowd.work(200).await.unwrap();
         cluster.restart(name).await.unwrap();
     }
-    work(&crowd, 200).await;
-    judge(&crowd).await;
-}
-
-/// Waits until that many more messages were acknowledged: the cluster is at work.
-async fn work(crowd: &Crowd, more: u64) {
-    let goal = crowd.acked() + more;
-    until("messages are acknowledged", async || {
-        let acked = crowd.acked();
-        anyhow::ensure!(acked >= goal, "{acked} of {goal}");
-        Ok(())
-    })
-    .await
-    .unwrap();
+    crowd.work(200).await.unwrap();
+    crowd.judge().await;
 }
 
 #[tokio::test]
@@ -121,5 +101,5 @@ async fn gates_answer_every_dialect() {
     for user in users {
         crowd.say(user, "*").await.unwrap();
     }
-    judge(&crowd).await;
+    crowd.judge().await;
 }

@@ -5,25 +5,13 @@
 use std::time::Duration;
 
 use client::Transport;
-use e2e::{Cluster, Crowd, Shape, until};
+use e2e::{Cluster, Crowd, Shape};
 
 const USERS: usize = 60;
 const ROOMS: usize = 12;
 const KILLS: usize = 4;
 /// How often each user speaks: some 300 sends and 1,500 deliveries a second in all.
 const EVERY: Duration = Duration::from_millis(200);
-
-/// Waits until that many more messages were acknowledged: the cluster is at work.
-async fn work(crowd: &Crowd, more: u64) {
-    let goal = crowd.acked() + more;
-    until("messages are acknowledged", async || {
-        let acked = crowd.acked();
-        anyhow::ensure!(acked >= goal, "{acked} of {goal}");
-        Ok(())
-    })
-    .await
-    .unwrap();
-}
 
 /// Fills the rooms over all connectors, and lets everybody speak.
 async fn busy(cluster: &Cluster) -> Crowd {
@@ -39,29 +27,19 @@ async fn busy(cluster: &Cluster) -> Crowd {
     crowd
 }
 
-async fn judge(crowd: &Crowd) {
-    let report = crowd.verdict().await;
-    assert!(crowd.lost().is_empty(), "{:?}", crowd.lost());
-    assert!(crowd.refused().is_empty(), "{:?}", crowd.refused());
-    assert!(report.is_clean(), "{report}");
-    // Every send was answered with success, so whatever was in flight was applied; and as nothing
-    // was seen twice, it was applied once.
-    assert_eq!(report.sends, report.acked, "{report}");
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_chat_killed_under_load_loses_nothing() {
     let mut cluster = Cluster::start("owner-loss-kill", Shape::new(3, 3)).await.unwrap();
     let crowd = busy(&cluster).await;
     for kill in 0..KILLS {
-        work(&crowd, 200).await;
+        crowd.work(200).await.unwrap();
         let name = format!("chat-{}", kill % 3 + 1);
         cluster.kill(&name).unwrap();
-        work(&crowd, 200).await;
+        crowd.work(200).await.unwrap();
         cluster.restart(&name).await.unwrap();
     }
-    work(&crowd, 200).await;
-    judge(&crowd).await;
+    crowd.work(200).await.unwrap();
+    crowd.judge().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -69,10 +47,10 @@ async fn the_last_chat_killed_is_replaced_by_its_next_life() {
     let mut cluster = Cluster::start("owner-loss-last", Shape::new(2, 1)).await.unwrap();
     let crowd = busy(&cluster).await;
     for _ in 0..2 {
-        work(&crowd, 100).await;
+        crowd.work(100).await.unwrap();
         cluster.kill("chat-1").unwrap();
         cluster.restart("chat-1").await.unwrap();
-        work(&crowd, 100).await;
+        crowd.work(100).await.unwrap();
     }
-    judge(&crowd).await;
+    crowd.judge().await;
 }

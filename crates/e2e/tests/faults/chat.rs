@@ -6,7 +6,7 @@ use e2e::until;
 use model::Role;
 use tokio::time::{Instant, sleep};
 
-use crate::load::{Load, figure, figure_spread, gap_since, judge, judge_undisturbed, resets, work};
+use crate::load::{Load, figure, figure_spread, gap_since, judge, judge_undisturbed, resets};
 
 /// Killed again and again: nobody is disconnected, and no room starts a new generation.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -21,9 +21,9 @@ async fn chats_are_killed_again_and_again() {
         assert!(resets(&cluster).await < 1.0, "before kill {kill}");
         let killed = Instant::now();
         cluster.kill(&name).unwrap();
-        work(&crowd, 300).await;
+        crowd.work(300).await.unwrap();
         cluster.restart(&name).await.unwrap();
-        work(&crowd, 300).await;
+        crowd.work(300).await.unwrap();
         gaps.push(gap_since(&crowd, killed));
     }
     assert!(resets(&cluster).await < 1.0);
@@ -46,11 +46,11 @@ async fn a_chat_that_slept_is_replaced_and_heard_by_nobody() {
     cluster.cont("chat-1").unwrap();
     let status = cluster.ended("chat-1").await.unwrap();
     assert!(!status.success(), "it gave up by itself: {status}");
-    work(&crowd, 200).await;
+    crowd.work(200).await.unwrap();
     figure("stale frames dropped by connectors", stale_frames(&cluster).await - stale);
     eprintln!("{}", cluster.node("chat-1").unwrap().log_tail());
     cluster.restart("chat-1").await.unwrap();
-    work(&crowd, 200).await;
+    crowd.work(200).await.unwrap();
     assert!(resets(&cluster).await < 1.0);
     judge_undisturbed(&crowd).await;
 }
@@ -80,7 +80,7 @@ async fn a_chat_that_dozed_keeps_its_rooms() {
     cluster.stop("chat-1").unwrap();
     sleep(Duration::from_secs(1)).await;
     cluster.cont("chat-1").unwrap();
-    work(&crowd, 300).await;
+    crowd.work(300).await.unwrap();
     sleep(Duration::from_secs(2)).await;
     let after = cluster.metric_of(Role::Chat, opened).await.unwrap();
     figure("send gap", format_args!("{:.1?}", gap_since(&crowd, stopped)));
@@ -108,7 +108,7 @@ async fn an_owner_and_another_holder_die_together() {
     assert!(lost.len() >= at_connector);
     cluster.restart("chat-1").await.unwrap();
     cluster.restart("connector-1").await.unwrap();
-    work(&crowd, 100).await;
+    crowd.work(100).await.unwrap();
     let lost: BTreeSet<_> = crowd.lost().iter().map(|lost| lost.user).collect();
     judge(&crowd, &lost).await;
 }

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
 use e2e::{Crowd, UserKey, http, until};
 use tokio::time::{Instant, sleep};
 
-use crate::load::{Load, figure, judge, work};
+use crate::load::{Load, figure, judge};
 
 /// Members of a dead connector are listed no longer than this.
 const GONE_WITHIN: Duration = Duration::from_secs(10);
@@ -70,7 +70,7 @@ async fn a_connector_is_killed() {
         figure("gate offers it no more after", format_args!("{:.2?}", killed.elapsed()));
         all_left(&crowd).await;
         cluster.restart("connector-1").await.unwrap();
-        work(&crowd, 100).await;
+        crowd.work(100).await.unwrap();
         if kill + 1 < kills {
             for user in 0..load.users {
                 if load.connector_of(user, 3) == 0 {
@@ -78,7 +78,7 @@ async fn a_connector_is_killed() {
                     crowd.enter_at(cluster.connectors()[0], &name, &room).await.unwrap();
                 }
             }
-            work(&crowd, 100).await;
+            crowd.work(100).await.unwrap();
         }
     }
     let lost: BTreeSet<_> = crowd.lost().iter().map(|lost| lost.user).collect();
@@ -104,7 +104,7 @@ async fn a_connector_that_slept_closes_its_sessions() {
     assert!(!status.success(), "it gave up by itself: {status}");
     all_left(&crowd).await;
     cluster.restart("connector-1").await.unwrap();
-    work(&crowd, 100).await;
+    crowd.work(100).await.unwrap();
     let lost: BTreeSet<_> = crowd.lost().iter().map(|lost| lost.user).collect();
     assert_eq!(lost, at_first(load, &crowd.users()), "only its own users");
     judge(&crowd, &lost).await;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use crate::load::{Load, figure, gap_since, judge_undisturbed, resets, work};
+use crate::load::{Load, figure, gap_since, judge_undisturbed, resets};
 
 /// Nobody is disconnected, rooms go on, new ones begin; when it is back, logins are.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -22,7 +22,7 @@ async fn a_gate_is_killed_with_the_registry() {
         let connector = connectors[number % connectors.len()];
         crowd.enter_at(connector, &format!("late{number}"), &room).await.unwrap();
     }
-    work(&crowd, 200).await;
+    crowd.work(200).await.unwrap();
     figure("away for", format_args!("{:.1?}", killed.elapsed()));
     figure("longest answer meanwhile", format_args!("{:.2?}", gap_since(&crowd, killed)));
     let back = Instant::now();
@@ -37,7 +37,7 @@ async fn a_gate_is_killed_with_the_registry() {
         }
     }
     figure("logins back after", format_args!("{:.2?}", back.elapsed()));
-    work(&crowd, 200).await;
+    crowd.work(200).await.unwrap();
     assert!(resets(&cluster).await < 1.0);
     judge_undisturbed(&crowd).await;
 }

@@ -11,7 +11,7 @@ use e2e::{
 use model::Role;
 use tokio::time::{Instant, sleep};
 
-use crate::load::{Load, figure, gap_since, judge, judge_undisturbed, resets, work};
+use crate::load::{Load, figure, gap_since, judge, judge_undisturbed, resets};
 
 /// The same in all tests of this repository: nothing may be skipped.
 const REQUIRE_ALL: &str = "TANGELO_REQUIRE_ALL";
@@ -71,7 +71,7 @@ async fn all_served(
             crowd.enter(cluster.gate(), &user, &room).await.unwrap();
         }
     }
-    work(crowd, 200).await;
+    crowd.work(200).await.unwrap();
     since.elapsed()
 }
 
@@ -123,7 +123,7 @@ async fn an_owner_is_cut_off_from_the_registry() {
     }
     sleep(Duration::from_secs(8)).await;
     let gap = gap_since(&crowd, cut);
-    work(&crowd, 200).await;
+    crowd.work(200).await.unwrap();
     let after = cluster.metric_of(Role::Connector, stale).await.unwrap();
     figure("longest answer", format_args!("{gap:.2?}"));
     figure("frames of the former owner dropped by connectors", after - before);
@@ -131,7 +131,7 @@ async fn an_owner_is_cut_off_from_the_registry() {
     let status = cluster.ended("chat-1").await.unwrap();
     assert!(!status.success(), "it gave up by itself: {status}");
     cluster.restart("chat-1").await.unwrap();
-    work(&crowd, 200).await;
+    crowd.work(200).await.unwrap();
     assert!(resets(&cluster).await < 1.0);
     judge_undisturbed(&crowd).await;
 }

@@ -15,7 +15,7 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use crate::load::{Load, figure, figure_spread, judge_undisturbed, work};
+use crate::load::{Load, figure, figure_spread, judge_undisturbed};
 
 /// Races under way at once.
 const RACES_AT_ONCE: usize = 32;
@@ -82,7 +82,7 @@ async fn slow_readers_harm_nobody_else() {
         crowd.enter_at(connector, &format!("u{number}"), "room").await.unwrap();
     }
     crowd.chatter(Some(every));
-    work(&crowd, 100).await;
+    crowd.work(100).await.unwrap();
     let began = Instant::now();
     sleep(span).await;
     figure_spread("answers without slow readers", answers(&crowd, began));

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use crate::{
     connector::offered,
-    load::{Load, figure, figure_spread, gap_since, judge, judge_undisturbed, resets, work},
+    load::{Load, figure, figure_spread, gap_since, judge, judge_undisturbed, resets},
 };
 
 /// Every chat and the gate restarted, one by one: nobody notices.
@@ -26,7 +26,7 @@ async fn chats_and_gate_restart_one_by_one() {
         assert!(status.success(), "{name}: {status}");
         let drained = began.elapsed();
         cluster.restart(name).await.unwrap();
-        work(&crowd, 300).await;
+        crowd.work(300).await.unwrap();
         let gap = gap_since(&crowd, began);
         figure(name, format_args!("drained in {drained:.2?}, longest answer {gap:.2?}"));
         gaps.push(gap);
@@ -66,7 +66,7 @@ async fn connectors_drain_one_by_one() {
                 crowd.enter(cluster.gate(), &user, &room).await.unwrap();
             }
         }
-        work(&crowd, 100).await;
+        crowd.work(100).await.unwrap();
     }
     judge(&crowd, &may_be_lost).await;
     assert!(resets(&cluster).await < 1.0);
@@ -117,7 +117,7 @@ async fn a_cluster_grows_under_load() {
             ),
         );
     }
-    work(&crowd, 200).await;
+    crowd.work(200).await.unwrap();
     assert!(resets(&cluster).await < 1.0);
     judge_undisturbed(&crowd).await;
 }
