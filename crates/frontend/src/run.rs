@@ -2,12 +2,16 @@
 
 use bytes::Bytes;
 use session::RequestKey;
+use tokio_tungstenite::tungstenite::protocol::frame::{
+    FrameHeader,
+    coding::{Data, OpCode},
+};
 use wire::Reply;
 
 /// The opcode of a text message in one frame.
-pub(crate) const TEXT: u8 = 0x81;
+pub(crate) const TEXT: OpCode = OpCode::Data(Data::Text);
 /// The opcode of a binary message in one frame.
-pub(crate) const BINARY: u8 = 0x82;
+pub(crate) const BINARY: OpCode = OpCode::Data(Data::Binary);
 
 /// How a client's units become bytes, so that receivers of one form share them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -114,19 +118,10 @@ pub(crate) fn frame(form: Form, unit: &[u8], out: &mut Vec<u8>) {
 }
 
 /// Appends the header of a frame; a server's has no mask.
-pub(crate) fn header(opcode: u8, length: usize, out: &mut Vec<u8>) {
-    out.push(opcode);
-    match (u8::try_from(length), u16::try_from(length)) {
-        (Ok(length @ ..126), _) => out.push(length),
-        (_, Ok(length)) => {
-            out.push(126);
-            out.extend_from_slice(&length.to_be_bytes());
-        }
-        (_, Err(_)) => {
-            out.push(127);
-            out.extend_from_slice(&(length as u64).to_be_bytes());
-        }
-    }
+pub(crate) fn header(opcode: OpCode, length: usize, out: &mut Vec<u8>) {
+    let header = FrameHeader { opcode, ..FrameHeader::default() };
+    // Memory takes what is written.
+    let _ = header.format(length as u64, out);
 }
 
 #[cfg(test)]

@@ -1,22 +1,19 @@
 //! WebSocket, as much as a benchmark's clients need: whole binary frames.
 
-use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+use tokio_tungstenite::tungstenite::{
+    handshake::derive_accept_key,
+    protocol::frame::{
+        FrameHeader,
+        coding::{Data, OpCode},
+    },
+};
 
 /// A binary frame around a payload.
 pub(crate) fn encode(payload: &[u8]) -> Vec<u8> {
     let mut frame = Vec::with_capacity(payload.len() + 10);
-    frame.push(0x82);
-    match (u8::try_from(payload.len()), u16::try_from(payload.len())) {
-        (Ok(length @ ..126), _) => frame.push(length),
-        (_, Ok(length)) => {
-            frame.push(126);
-            frame.extend_from_slice(&length.to_be_bytes());
-        }
-        (_, Err(_)) => {
-            frame.push(127);
-            frame.extend_from_slice(&(payload.len() as u64).to_be_bytes());
-        }
-    }
+    let header = FrameHeader { opcode: OpCode::Data(Data::Binary), ..FrameHeader::default() };
+    // Memory takes what is written.
+    let _ = header.format(payload.len() as u64, &mut frame);
     frame.extend_from_slice(payload);
     frame
 }

@@ -198,7 +198,8 @@ mod tests {
 
     fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
         let mut out = Vec::new();
-        crate::run::header(first, payload.len(), &mut out);
+        crate::run::header(crate::run::BINARY, payload.len(), &mut out);
+        out[0] = first;
         out[1] |= 0x80;
         let mask = [1, 2, 3, 4];
         out.extend_from_slice(&mask);

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use model::limits;
 use session::{CloseReason, Event, Farewell, Protocol};
 use tokio::{net::TcpStream, time::timeout};
-use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::{CloseCode, Control, OpCode};
 
 use super::{
     Arrival, Transport,
@@ -21,8 +21,8 @@ const READ_BYTES: usize = 4096;
 /// How much larger a message may be than a package: one that is just too large is for the session
 /// to refuse, which knows a better reason.
 const MESSAGE_OVERHEAD_BYTES: usize = 16;
-const PONG: u8 = 0x8a;
-const CLOSE: u8 = 0x88;
+const PONG: OpCode = OpCode::Control(Control::Pong);
+const CLOSE: OpCode = OpCode::Control(Control::Close);
 /// The code 1000 and no text.
 const NORMAL: &[u8] = &[0x03, 0xe8];
 /// What a code is answered with that no client may send.
