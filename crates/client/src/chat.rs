@@ -318,10 +318,6 @@ impl Client {
     }
 
     /// What has arrived already and was not asked for yet.
-    pub fn take_event(&mut self) -> Option<Event> {
-        self.take_queued().map(Event::from)
-    }
-
     pub(crate) fn take_queued(&mut self) -> Option<Queued> {
         self.events.pop_front()
     }

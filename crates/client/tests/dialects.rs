@@ -44,7 +44,7 @@ impl Application for App {
 impl Visitor {
     fn tell(&self, push: &wire::Push<'_>) {
         for (_, dialect, outbound) in self.0.0.0.lock().unwrap().values() {
-            if let Some(unit) = dialect.encode_push(push, &self.0.1.pomelo) {
+            if let Some(unit) = dialect.encode_push(push, None, &self.0.1.pomelo) {
                 outbound.push(unit);
             }
         }

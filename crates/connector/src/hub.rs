@@ -10,7 +10,6 @@ use std::{
     sync::Arc,
 };
 
-use bytes::Bytes;
 use frontend::{Answer, Form, Outbound, Run};
 use model::{Code, Position, SendNumber, SessionId, UserName, limits};
 use room::{
@@ -147,11 +146,11 @@ impl Hub {
         }
     }
 
-    /// Tells a client how its send ended.
-    pub(crate) fn said(&mut self, session: SessionId, number: SendNumber, code: Code) {
+    /// Tells a client that its send was not applied.
+    pub(crate) fn say_refused(&mut self, session: SessionId, number: SendNumber, code: Code) {
         self.tell_all();
         if let Some(client) = self.sessions.get_mut(&session) {
-            client.answer(number, code);
+            client.refuse(number, code);
         }
     }
 
@@ -218,7 +217,7 @@ impl Hub {
             let Some(client) = self.sessions.get_mut(&session) else { continue };
             let Some(key) = client.answers(said) else { continue };
             // The sender may have left the audience between its send and now.
-            if room.audience.contains(&session) {
+            if room.audience.binary_search(&session).is_ok() {
                 let reply = client.done(*position);
                 client.answers.push(Answer { push: number, key, reply });
             } else {
@@ -275,21 +274,10 @@ impl Client {
         if self.dialect == Dialect::Modern { Reply::Placed(position) } else { Reply::Done }
     }
 
-    fn answer(&mut self, number: SendNumber, code: Code) {
-        let Some(key) = self.answers(number) else { return };
-        let reply = match code {
-            Code::Ok => Reply::Done,
-            Code::Malformed
-            | Code::Unauthorized
-            | Code::Forbidden
-            | Code::Absent
-            | Code::NameTaken
-            | Code::TooLarge
-            | Code::SlowDown
-            | Code::NotApplied
-            | Code::Unknown => Reply::Refused { code, error: false },
-        };
-        self.outbound.reply(key, reply);
+    fn refuse(&mut self, number: SendNumber, code: Code) {
+        if let Some(key) = self.answers(number) {
+            self.outbound.reply(key, Reply::Refused { code, error: false });
+        }
     }
 }
 
@@ -314,27 +302,14 @@ impl<'a> Encoded<'a> {
     fn of(&mut self, dialect: Dialect, form: Form, options: &Options) -> &Run {
         let is_it = |(of, run): &(Dialect, Run)| *of == dialect && run.form() == form;
         let at = self.runs.iter().position(is_it).unwrap_or_else(|| {
-            let units = self.pushes.iter();
-            let units = units.map(|push| encode(push.as_ref()?, dialect, options));
+            let units = self.pushes.iter().map(|placed| {
+                let (push, stamp) = placed.as_ref()?;
+                dialect.encode_push(push, Some(*stamp), options)
+            });
             self.runs.push((dialect, Run::new(form, units)));
             self.runs.len() - 1
         });
         &self.runs[at].1
-    }
-}
-
-fn encode(
-    (push, stamp): &(wire::Push<'_>, Stamp<'_>),
-    dialect: Dialect,
-    options: &Options,
-) -> Option<Bytes> {
-    match dialect {
-        Dialect::Modern => modern::encode_push(push, Some(*stamp)),
-        Dialect::Pomelo
-        | Dialect::PomeloCesu8
-        | Dialect::Pitaya
-        | Dialect::SocketIo09
-        | Dialect::SocketIo1 => dialect.encode_push(push, options),
     }
 }
 

@@ -267,7 +267,7 @@ impl Worker {
                 counter!("tangelo_connector_says_refused_total", "code" => code.to_string())
                     .increment(1);
                 tracing::debug!(session = session.0, number = number.0, %code, "say refused");
-                self.hub.said(session, number, code);
+                self.hub.say_refused(session, number, code);
             }
             RelayEffect::Entered { session, users, position, welcome } => {
                 let outcome = welcome.as_ref().map_or(Outcome::Joined, |it| it.outcome).name();

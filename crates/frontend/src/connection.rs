@@ -12,6 +12,7 @@ use tokio::{
     time::{Instant, sleep, sleep_until, timeout},
 };
 use tokio_util::sync::CancellationToken;
+use wire::socketio::v09;
 
 use crate::{
     Handler,
@@ -221,9 +222,8 @@ impl<T: Transport, H: Handler> Connection<T, H> {
         let unit = |output| match output {
             Output::Unit(unit) | Output::Framed(unit, _) => unit,
         };
-        let mut units = self.output.drain(..).map(unit).collect();
-        self.session.dialect().join(&mut units);
-        self.output = units.into_iter().map(Output::Unit).collect();
+        let units: Vec<_> = self.output.drain(..).map(unit).collect();
+        self.output = v09::join(&units).into_iter().map(Output::Unit).collect();
     }
 
     /// Closes the connection, while the role notes that the session is over: neither waits for

@@ -126,12 +126,6 @@ impl Outbound {
         (Self { queue: queue.clone() }, Inbox { queue, in_hand: (0, 0), has_turn: false })
     }
 
-    /// The session at the other end.
-    #[must_use]
-    pub fn session(&self) -> SessionId {
-        self.queue.session
-    }
-
     /// How a [`Run`] for this client is put together.
     #[must_use]
     pub fn form(&self) -> Form {

@@ -91,10 +91,6 @@ impl Client {
         }
     }
 
-    pub(crate) const fn stage(&self) -> Stage {
-        self.stage
-    }
-
     pub(crate) fn is_closed(&self) -> bool {
         self.stage == Stage::Closed
     }

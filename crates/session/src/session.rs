@@ -15,7 +15,7 @@ use wire::{
 use crate::{
     Call, CloseReason, Config, Oddity,
     client::Client,
-    dialect::{Protocol, Stage, Transport},
+    dialect::{Protocol, Transport},
     socketio,
 };
 
@@ -75,14 +75,6 @@ pub enum Effect {
 pub struct RequestKey {
     pub(crate) id: RequestId,
     pub(crate) route: Route,
-}
-
-impl RequestKey {
-    /// Whether the reply will not be sent to the client, who did not ask for one.
-    #[must_use]
-    pub const fn is_notify(self) -> bool {
-        self.id.is_notify()
-    }
 }
 
 impl fmt::Display for RequestKey {
@@ -166,16 +158,10 @@ impl Session {
         self.client.next_timeout()
     }
 
-    /// How the client wants its bytes. Final once it has been [greeted](Self::is_greeted).
+    /// How the client wants its bytes. Final once the handshake is done.
     #[must_use]
     pub const fn dialect(&self) -> Dialect {
         self.client.dialect()
-    }
-
-    /// Whether the handshake is done.
-    #[must_use]
-    pub fn is_greeted(&self) -> bool {
-        self.client.stage() != Stage::Greeting
     }
 }
 

@@ -20,7 +20,7 @@ pub mod pomelo;
 pub mod route;
 pub mod socketio;
 
-use std::{collections::VecDeque, fmt};
+use std::fmt;
 
 use bytes::Bytes;
 use model::{Code, Content, MessageId, Outcome, Position, ResumeKey, UserName};
@@ -207,25 +207,6 @@ pub enum Dialect {
 }
 
 impl Dialect {
-    /// All dialects, in order.
-    pub const ALL: [Self; 6] = [
-        Self::Pomelo,
-        Self::PomeloCesu8,
-        Self::Pitaya,
-        Self::Modern,
-        Self::SocketIo09,
-        Self::SocketIo1,
-    ];
-
-    /// Whether a unit goes out as a text message on WebSocket, not as a binary one.
-    #[must_use]
-    pub const fn is_text(self) -> bool {
-        match self {
-            Self::Pomelo | Self::PomeloCesu8 | Self::Pitaya | Self::Modern => false,
-            Self::SocketIo09 | Self::SocketIo1 => true,
-        }
-    }
-
     /// Encodes a push once for all receivers of this dialect.
     ///
     /// The result is one finished unit: a package of the binary protocol, a frame of Socket.IO
@@ -234,14 +215,19 @@ impl Dialect {
     ///
     /// `None` means that clients of this dialect hear nothing of it: the binary protocol cannot
     /// carry content that is not text where its schema says `string`.
+    /// The stamp says where the push stands, to clients that know Tangelo; the others are not told.
     #[must_use]
-    pub fn encode_push(self, push: &Push<'_>, options: &pomelo::Options) -> Option<Bytes> {
+    pub fn encode_push(
+        self,
+        push: &Push<'_>,
+        stamp: Option<Stamp<'_>>,
+        options: &pomelo::Options,
+    ) -> Option<Bytes> {
         match self {
             Self::Pomelo => options.encode_push(push, pomelo::Encoding::Utf8),
             Self::PomeloCesu8 => options.encode_push(push, pomelo::Encoding::Cesu8),
-            Self::Pitaya => pomelo::pitaya::encode_push(push),
-            // With where it stands: see `pomelo::modern`.
-            Self::Modern => pomelo::modern::encode_push(push, None),
+            Self::Pitaya => pomelo::modern::encode_push(push, None),
+            Self::Modern => pomelo::modern::encode_push(push, stamp),
             Self::SocketIo09 => Some(socketio::v09::encode_push(push)),
             Self::SocketIo1 => Some(socketio::v1::encode_push(push)),
         }
@@ -281,21 +267,6 @@ impl Dialect {
             Self::SocketIo1 => {
                 vec![socketio::v1::encode_kick(reason), socketio::v1::DISCONNECT]
             }
-        }
-    }
-
-    /// Joins units that leave together into fewer, where the dialect has that.
-    pub fn join(self, units: &mut VecDeque<Bytes>) {
-        match self {
-            Self::SocketIo09 if units.len() > 1 => {
-                *units = socketio::v09::join(units.make_contiguous()).into();
-            }
-            Self::Pomelo
-            | Self::PomeloCesu8
-            | Self::Pitaya
-            | Self::Modern
-            | Self::SocketIo09
-            | Self::SocketIo1 => {}
         }
     }
 

@@ -155,7 +155,7 @@ fn pomelo_replies_and_pushes_have_the_originals_bytes() {
             "push" => {
                 let (route, body) = (key.to_owned(), json(text));
                 let encoded = with_push(&route, &body, |push| {
-                    Dialect::Pomelo.encode_push(push, &options).unwrap()
+                    Dialect::Pomelo.encode_push(push, None, &options).unwrap()
                 });
                 assert_eq!(encoded, bytes, "{text}");
                 let data = only_packet(&bytes, Kind::Data).body;
@@ -225,12 +225,12 @@ fn emoji_reach_browsers_as_surrogates() {
     let (smile, everyone) = (Content::Text("😀".into()), Content::Text("*".into()));
     let from = UserName::from_peer("a😀").unwrap();
     let push = Push::Chat { content: &smile, from: &from, target: &everyone };
-    let browser = Dialect::PomeloCesu8.encode_push(&push, &options).unwrap();
+    let browser = Dialect::PomeloCesu8.encode_push(&push, None, &options).unwrap();
     let expected =
         b"\x04\0\0\x1c\x06\x06onChat\x0a\x06\xed\xa0\xbd\xed\xb8\x80\x12\x07a\xed\xa0\xbd\xed\xb8\x80\x1a\x01*";
     assert_eq!(browser, expected[..]);
     let add = Push::Add { user: &from };
-    let browser = Dialect::PomeloCesu8.encode_push(&add, &options).unwrap();
+    let browser = Dialect::PomeloCesu8.encode_push(&add, None, &options).unwrap();
     let text = b"{\"route\":\"onAdd\",\"user\":\"a\xed\xa0\xbd\xed\xb8\x80\"}";
     assert!(browser.ends_with(text));
 }
@@ -277,11 +277,11 @@ fn pomelo_hears_nothing_of_content_its_schema_cannot_carry() {
     let (five, everyone) = (Content::Json("5".into()), Content::Text("*".into()));
     let from = UserName::from_peer("alice").unwrap();
     let odd = Push::Chat { content: &five, from: &from, target: &everyone };
-    assert_eq!(Dialect::Pomelo.encode_push(&odd, &options), None);
+    assert_eq!(Dialect::Pomelo.encode_push(&odd, None, &options), None);
     let missing = Push::Chat { content: &Content::Missing, from: &from, target: &everyone };
-    let empty = Dialect::Pomelo.encode_push(&missing, &options).unwrap();
+    let empty = Dialect::Pomelo.encode_push(&missing, None, &options).unwrap();
     assert_eq!(empty, b"\x04\0\0\x08\x06\x06onChat"[..]);
-    let socket_io = Dialect::SocketIo09.encode_push(&odd, &options).unwrap();
+    let socket_io = Dialect::SocketIo09.encode_push(&odd, None, &options).unwrap();
     let expected = br#"3:::[{"route":"onChat","msg":5,"from":"alice","target":"*"}]"#;
     assert_eq!(socket_io, expected[..]);
 }
@@ -300,7 +300,7 @@ fn socket_io_unit(dialect: Dialect, element: &Value) -> Option<bytes::Bytes> {
         return None;
     }
     let body = element.get("body").unwrap_or(element);
-    with_push(route, body, |push| dialect.encode_push(push, &options))
+    with_push(route, body, |push| dialect.encode_push(push, None, &options))
 }
 
 #[test]

@@ -335,11 +335,11 @@ proptest! {
         let push = Push::Chat { content: &content, from: &from, target: &target };
         let expected = json_of(|out| push.write_json(out));
 
-        let unit = Dialect::SocketIo09.encode_push(&push, &options).unwrap();
+        let unit = Dialect::SocketIo09.encode_push(&push, None, &options).unwrap();
         let elements = v09::decode_elements(str::from_utf8(&unit).unwrap()).unwrap();
         prop_assert_eq!(serde_json::from_str::<Value>(&elements[0]).unwrap(), expected.clone());
 
-        let unit = Dialect::SocketIo1.encode_push(&push, &options).unwrap();
+        let unit = Dialect::SocketIo1.encode_push(&push, None, &options).unwrap();
         let Ok(v1::Packet::Message(Content::Text(text))) =
             v1::Packet::decode(str::from_utf8(&unit).unwrap())
         else {
@@ -349,7 +349,7 @@ proptest! {
         prop_assert_eq!(json["body"].clone(), expected.clone());
 
         for dialect in [Dialect::Pomelo, Dialect::PomeloCesu8] {
-            let package = dialect.encode_push(&push, &options);
+            let package = dialect.encode_push(&push, None, &options);
             let is_text = content.as_text().is_some() && target.as_text().is_some();
             prop_assert_eq!(package.is_some(), is_text);
             let Some(package) = package else { continue };

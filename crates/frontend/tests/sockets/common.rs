@@ -116,7 +116,9 @@ impl Handler for ChatHandler {
                 };
                 let push = Push::Chat { content: &content, from: &from, target: &shown };
                 for member in members.values() {
-                    if let Some(package) = member.dialect.encode_push(&push, &self.config.pomelo) {
+                    if let Some(package) =
+                        member.dialect.encode_push(&push, None, &self.config.pomelo)
+                    {
                         member.outbound.push(package);
                     }
                 }

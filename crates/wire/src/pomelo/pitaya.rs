@@ -13,12 +13,12 @@ use flate2::read::{GzDecoder, ZlibDecoder};
 use model::{Code, limits};
 
 use super::{
-    Dictionary, Message, RouteName, message,
+    Dictionary, message,
     packet::{self, Kind},
     text::{Encoder, Encoding},
 };
 use crate::{
-    Push, Reply, RequestId,
+    Reply, RequestId,
     body::{self, Sink},
 };
 
@@ -40,15 +40,6 @@ pub(super) fn write_answer(
         out.text(",");
     }
     out.text("\"serializer\":\"json\"}}");
-}
-
-/// Encodes a push as a finished DATA package, its route in full and its body as JSON.
-pub(crate) fn encode_push(push: &Push<'_>) -> Option<Bytes> {
-    let mut package = packet::begin(Kind::Data, 16 + push.json_len_hint());
-    let head = Message::Push { route: RouteName::Text(push.route().into()), body: b"" };
-    head.encode(&mut package).ok()?;
-    push.write_json(&mut Encoder { out: &mut package, encoding: Encoding::Utf8 });
-    packet::finish(package)
 }
 
 /// Encodes a response as a finished DATA package. `None` for a notify.
@@ -115,6 +106,7 @@ mod tests {
     use model::{Content, UserName};
 
     use super::*;
+    use crate::{Dialect, Push, pomelo::Options};
 
     fn zlib(bytes: &[u8]) -> Vec<u8> {
         let mut encoder = ZlibEncoder::new(Vec::new(), Compression::default());
@@ -140,7 +132,7 @@ mod tests {
         let content = Content::Text("hi".into());
         let push = Push::Chat { content: &content, from: &from, target: &target };
         let json = br#"{"route":"onChat","msg":"hi","from":"a","target":"*"}"#;
-        let package = encode_push(&push).unwrap();
+        let package = Dialect::Pitaya.encode_push(&push, None, &Options::chat_connector()).unwrap();
         assert_eq!(package[4..12], *b"\x06\x06onChat");
         assert_eq!(package[12..], json[..]);
     }
