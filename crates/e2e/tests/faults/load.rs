@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, fmt::Display, time::Duration};
 
 use client::Transport;
-use e2e::{Cluster, Crowd, Shape, UserKey, until};
+use e2e::{Cluster, Crowd, Shape, UserKey};
 use model::Role;
 use tokio::time::Instant;
 use verify::history::Report;
