@@ -317,21 +317,20 @@ fn upgrade_later<A: Application>(
     upgrade: &Upgrade,
 ) -> Response<Body> {
     let origins = asked.context.shared.settings.origins.as_deref();
-    let accepted = upgrade::check(request.method(), request.headers(), origins);
-    let directed = Directed::of(request.uri(), asked.context);
-    match (accepted, directed) {
-        (Ok(accepted), Ok(directed)) => {
+    // Looked up only for an upgrade that is accepted: an id of Socket.IO 0.9 is good for one.
+    let found = upgrade::check(request.method(), request.headers(), origins).and_then(|accepted| {
+        let directed = Directed::of(request.uri(), asked.context);
+        Ok((accepted, directed.map_err(|_| Failure::UnknownSession)?))
+    });
+    match found {
+        Ok((accepted, directed)) => {
             let response = switching(&accepted);
             let pending = (hyper::upgrade::on(&mut request), accepted.host, directed);
             *upgrade.lock().unwrap_or_else(PoisonError::into_inner) = Some(pending);
             response
         }
-        (Err(failure), _) => {
+        Err(failure) => {
             Meters::failed(failure);
-            status(StatusCode::BAD_REQUEST)
-        }
-        (_, Err(_)) => {
-            Meters::failed(Failure::UnknownSession);
             status(StatusCode::BAD_REQUEST)
         }
     }

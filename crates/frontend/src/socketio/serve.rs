@@ -5,7 +5,9 @@ use std::{convert::Infallible, net::SocketAddr, sync::Arc};
 use axum::body::Body;
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
-use http::{HeaderMap, HeaderValue, Method, Request as HttpRequest, Response, StatusCode, header};
+use http::{
+    HeaderMap, HeaderValue, Method, Request as HttpRequest, Response, StatusCode, Uri, header,
+};
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
 use model::limits;
@@ -43,26 +45,41 @@ pub(crate) struct Asked<'a, A> {
     pub(crate) local: SocketAddr,
 }
 
+/// What a request asks for, by the generation that has its path.
+enum Place<'a> {
+    V09(Target<'a>),
+    V1(Query<'a>),
+}
+
+impl<'a> Place<'a> {
+    fn of(uri: &'a Uri) -> Option<Self> {
+        let v1 = || Query::of(uri).map(Self::V1);
+        Target::of(uri).map(Self::V09).or_else(v1)
+    }
+}
+
 /// Answers a request below `/socket.io`. Gives back what is for somebody else.
 pub(crate) async fn serve<A: Application>(
     asked: &Asked<'_, A>,
     request: HttpRequest<Incoming>,
 ) -> Result<Response<Body>, HttpRequest<Incoming>> {
     let uri = request.uri().clone();
+    let Some(place) = Place::of(&uri) else {
+        return Err(request);
+    };
     let origins = asked.context.shared.settings.origins.as_deref();
     let headers = request.headers().clone();
     if !upgrade::is_allowed(&headers, origins) {
         Meters::failed(Failure::Origin);
         return Ok(plain(StatusCode::FORBIDDEN, "text/plain", "this origin is not allowed here"));
     }
-    let mut response = if let Some(target) = Target::of(&uri) {
-        asked.serve_v09(target, request).await
-    } else if let Some(query) = Query::of(&uri) {
-        let mut response = asked.serve_v1(query, request).await;
-        allow_any(&mut response);
-        response
-    } else {
-        return Err(request);
+    let mut response = match place {
+        Place::V09(target) => asked.serve_v09(target, request).await,
+        Place::V1(query) => {
+            let mut response = asked.serve_v1(query, request).await;
+            allow_any(&mut response);
+            response
+        }
     };
     allow(&headers, &mut response);
     Ok(response)

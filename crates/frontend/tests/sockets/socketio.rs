@@ -477,6 +477,27 @@ async fn pages_of_other_origins_are_kept_out() {
     let response = http(&server, "GET", "/socket.io/1/", ORIGIN, "").await;
     assert!(response.starts_with("HTTP/1.1 403"), "{response}");
     assert!(get(&server, "/socket.io/1/").await.starts_with("HTTP/1.1 200"));
+    // What is not below `/socket.io` has rules of its own.
+    let response = http(&server, "GET", "/hello", ORIGIN, "").await;
+    assert!(response.starts_with("HTTP/1.1 200"), "{response}");
+}
+
+#[tokio::test]
+async fn a_refused_upgrade_uses_no_id_up() {
+    let server = Server::connector();
+    let id = old_id(&server).await;
+    let mut stream = server.connect().await;
+    send(&mut stream, b"GET /hello HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+    read_until(&mut stream, b"127.0.0.1").await;
+    let asked = format!(
+        "GET /socket.io/1/websocket/{id} HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\n\
+         Upgrade: websocket\r\nSec-WebSocket-Version: 6\r\nSec-WebSocket-Key: a\r\n\r\n"
+    );
+    send(&mut stream, asked.as_bytes()).await;
+    let refused = read_until(&mut stream, b"\r\n\r\n").await;
+    assert!(refused.starts_with(b"HTTP/1.1 400"), "{refused:?}");
+    let mut socket = websocket(&server, &format!("/socket.io/1/websocket/{id}")).await;
+    assert_eq!(hear(&mut socket).await, "1::");
 }
 
 #[tokio::test]
