@@ -218,8 +218,8 @@ impl Hub {
             let Some(key) = client.answers(said) else { continue };
             // The sender may have left the audience between its send and now.
             if room.audience.binary_search(&session).is_ok() {
-                let reply = client.done(*position);
-                client.answers.push(Answer { push: number, key, reply });
+                let unit = key.encode(&client.done(*position), client.dialect, &self.options);
+                client.answers.push(Answer { push: number, unit });
             } else {
                 astray.push((session, key, *position));
             }

@@ -120,6 +120,10 @@ impl<T: Transport, H: Handler> Connection<T, H> {
     }
 
     fn read(&mut self) {
+        let answered = self.inbox.take_answered();
+        if answered > 0 {
+            self.event(Event::Answered(answered));
+        }
         let (session, effects) = (&mut self.session, &mut self.effects);
         let now = self.shared.now();
         let arrival = self.transport.read(&mut |event| session.handle(now, event, effects));

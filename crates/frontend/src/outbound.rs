@@ -89,6 +89,8 @@ struct State {
     /// The first item is the rest of a run of which some is out: nothing may come before it.
     is_begun: bool,
     waker: Option<Waker>,
+    /// Calls of `send` that were answered past the session, which is yet to hear of it.
+    answered: u32,
     /// Until the session is over.
     direct: Option<Direct>,
 }
@@ -118,6 +120,7 @@ impl Outbound {
             is_busy: false,
             is_begun: false,
             waker: None,
+            answered: 0,
             direct,
         };
         let (frames_max, bytes_max) = (saturated(frames_max), saturated(bytes_max));
@@ -142,27 +145,35 @@ impl Outbound {
                 wake(state);
                 taken
             }
-            Form::Stream => self.write(&package),
+            Form::Stream => self.write(&package, 1, 0),
             form @ (Form::Binary | Form::Text) => {
                 let mut framed = Vec::with_capacity(package.len() + 10);
                 frame(form, &package, &mut framed);
-                self.write(&framed.into())
+                self.write(&framed.into(), 1, 0)
             }
         }
     }
 
-    /// Sends pushes in order, and the answers to those calls of this client that they carry out,
+    /// Sends pushes in order, and the answers to those sends of this client that they carry out,
     /// each right before its push or right after it. The run must be in this client's form and
     /// dialect, the answers in the order of the pushes. Returns whether all was taken.
     pub fn deliver(&self, run: &Run, answers: &[Answer], reply_first: bool) -> bool {
         debug_assert_eq!(run.form(), self.queue.form, "a run of another form");
-        if answers.is_empty() && run.form() != Form::Units {
-            return self.write_all(run.bytes(), run.frames());
+        let answered = saturated(answers.len());
+        match (run.form(), answers) {
+            (Form::Units, _) => {
+                let mut state = self.queue.lock();
+                state.answered += answered;
+                let taken = self.queue.add_units(&mut state, run.units(), answers, reply_first);
+                wake(state);
+                taken
+            }
+            (_, []) => self.write(run.bytes(), run.frames(), 0),
+            (_, answers) => {
+                let (bytes, frames) = run.with(answers, reply_first);
+                self.write(&bytes, frames, answered)
+            }
         }
-        let mut state = self.queue.lock();
-        let taken = self.queue.add_run(&mut state, run, answers, reply_first);
-        wake(state);
-        taken
     }
 
     /// Queues the answer to a call, whichever way the session wants it. Returns whether it was
@@ -185,16 +196,13 @@ impl Outbound {
         self.end(Item::Close(reason));
     }
 
-    fn write(&self, framed: &Bytes) -> bool {
-        self.write_all(framed, 1)
-    }
-
     /// Writes at once what the socket takes, and queues the rest.
-    fn write_all(&self, bytes: &Bytes, frames: usize) -> bool {
+    fn write(&self, bytes: &Bytes, frames: usize, answered: u32) -> bool {
         let mut state = self.queue.lock();
         if state.phase != Phase::Open {
             return false;
         }
+        state.answered += answered;
         let written = state.try_write(bytes);
         if written == bytes.len() {
             // All frames are out, and nothing waits.
@@ -291,6 +299,11 @@ impl Inbox {
         }
     }
 
+    /// How many sends were answered past the session since the last time.
+    pub(crate) fn take_answered(&self) -> usize {
+        mem::take(&mut self.queue.lock().answered) as usize
+    }
+
     /// Takes nothing more: the session is over. Returns the rest of a unit of which some is out.
     pub(crate) fn end(&mut self) -> Option<Bytes> {
         let mut state = self.queue.lock();
@@ -342,34 +355,25 @@ impl Queue {
         fits
     }
 
-    fn add_run(&self, state: &mut State, run: &Run, answers: &[Answer], reply_first: bool) -> bool {
-        let reply = |answer: &Answer| Item::Reply(answer.key, answer.reply.clone());
-        if run.form() != Form::Units {
-            let mut begin = 0;
-            for answer in answers {
-                let end = run.begin(answer.push + usize::from(!reply_first));
-                if !self.add_part(state, run, begin, end) || !self.add(state, reply(answer)) {
-                    return false;
-                }
-                begin = end;
-            }
-            return self.add_part(state, run, begin, run.bytes().len());
-        }
+    fn add_units(
+        &self,
+        state: &mut State,
+        units: &[Option<Bytes>],
+        answers: &[Answer],
+        reply_first: bool,
+    ) -> bool {
         let mut answers = answers.iter().peekable();
-        for (number, unit) in run.units().iter().enumerate() {
-            let answer = answers.next_if(|answer| answer.push == number).map(reply);
-            let unit = unit.clone().map(Item::Push);
+        for (number, unit) in units.iter().enumerate() {
+            let answer = answers.next_if(|answer| answer.push == number);
+            let answer = answer.and_then(|answer| answer.unit.clone());
+            let unit = unit.clone();
             let (first, second) = if reply_first { (answer, unit) } else { (unit, answer) };
-            if !first.into_iter().chain(second).all(|item| self.add(state, item)) {
+            let mut both = first.into_iter().chain(second);
+            if !both.all(|unit| self.add(state, Item::Push(unit))) {
                 return false;
             }
         }
         true
-    }
-
-    fn add_part(&self, state: &mut State, run: &Run, begin: usize, end: usize) -> bool {
-        let frames = run.frames_between(begin, end);
-        frames == 0 || self.add(state, Item::Run(run.bytes().slice(begin..end), frames))
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

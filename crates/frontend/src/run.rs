@@ -1,13 +1,10 @@
 //! What several clients hear, encoded once.
 
 use bytes::Bytes;
-use session::RequestKey;
 use tokio_tungstenite::tungstenite::protocol::frame::{
     FrameHeader,
     coding::{Data, OpCode},
 };
-use wire::Reply;
-
 /// The opcode of a text message in one frame.
 pub(crate) const TEXT: OpCode = OpCode::Data(Data::Text);
 /// The opcode of a binary message in one frame.
@@ -39,15 +36,13 @@ pub struct Run {
     frames: usize,
 }
 
-/// The answer to a call that one of the pushes carries out.
+/// The answer to a `send` that one of the pushes carries out.
 #[derive(Clone, Debug)]
 pub struct Answer {
     /// The number of that push in its [`Run`].
     pub push: usize,
-    /// The call.
-    pub key: RequestKey,
-    /// What it is answered.
-    pub reply: Reply,
+    /// The answer, encoded in the session's dialect; nothing if the client wants none.
+    pub unit: Option<Bytes>,
 }
 
 impl Run {
@@ -90,20 +85,24 @@ impl Run {
         &self.bytes
     }
 
-    /// Where this push begins.
-    pub(crate) fn begin(&self, push: usize) -> usize {
-        push.checked_sub(1).and_then(|before| self.ends.get(before)).copied().unwrap_or(0)
+    /// All bytes with those of answers among them, each right before its push or right after it,
+    /// and how many frames that is. The answers are in the order of the pushes.
+    pub(crate) fn with(&self, answers: &[Answer], reply_first: bool) -> (Bytes, usize) {
+        let units = answers.iter().filter_map(|answer| Some((answer.push, answer.unit.as_ref()?)));
+        let (mut bytes, mut frames, mut done) = (Vec::new(), self.frames, 0);
+        for (push, unit) in units {
+            let end = self.begin(push + usize::from(!reply_first));
+            bytes.extend_from_slice(&self.bytes[done..end]);
+            frame(self.form, unit, &mut bytes);
+            (frames, done) = (frames + 1, end);
+        }
+        bytes.extend_from_slice(&self.bytes[done..]);
+        (bytes.into(), frames)
     }
 
-    /// How many frames end in this part.
-    pub(crate) fn frames_between(&self, begin: usize, end: usize) -> usize {
-        let mut last = 0;
-        let is_in = |at: &usize| {
-            let is_frame = *at > last;
-            last = *at;
-            is_frame && (begin + 1..=end).contains(at)
-        };
-        self.ends.iter().copied().filter(is_in).count()
+    /// Where this push begins.
+    fn begin(&self, push: usize) -> usize {
+        push.checked_sub(1).and_then(|before| self.ends.get(before)).copied().unwrap_or(0)
     }
 }
 
@@ -144,12 +143,19 @@ mod tests {
     }
 
     #[test]
-    fn a_run_knows_its_parts() {
+    fn answers_stand_beside_their_pushes() {
         let unit = |text: &'static str| Some(Bytes::from_static(text.as_bytes()));
         let run = Run::new(Form::Text, [unit("a"), None, unit("bc"), unit("")].into_iter());
         assert_eq!(&run.bytes()[..], b"\x81\x01a\x81\x02bc\x81\x00");
         assert_eq!((0..4).map(|push| run.begin(push)).collect::<Vec<_>>(), [0, 3, 3, 7]);
-        assert_eq!((run.frames(), run.frames_between(0, 9), run.frames_between(3, 9)), (3, 3, 2));
-        assert_eq!(run.frames_between(0, 3), 1);
+        assert_eq!(run.frames(), 3);
+        let answers =
+            [(0, "r"), (1, "s"), (3, "t")].map(|(push, text)| Answer { push, unit: unit(text) });
+        let first = b"\x81\x01r\x81\x01a\x81\x01s\x81\x02bc\x81\x01t\x81\x00";
+        assert_eq!(run.with(&answers, true), (Bytes::from_static(first), 6));
+        let last = b"\x81\x01a\x81\x01r\x81\x01s\x81\x02bc\x81\x00\x81\x01t";
+        assert_eq!(run.with(&answers, false), (Bytes::from_static(last), 6));
+        let (bytes, frames) = run.with(&[Answer { push: 2, unit: None }], true);
+        assert_eq!((bytes, frames), (run.bytes().clone(), 3));
     }
 }

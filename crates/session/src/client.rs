@@ -314,12 +314,17 @@ impl Client {
                 reply
             }
             (Route::Send, reply) => {
-                self.unanswered = self.unanswered.saturating_sub(1);
+                self.answered(1);
                 reply
             }
             (Route::QueryEntry, reply) => reply,
         };
         self.answer(id, Some(route), &reply, out);
+    }
+
+    /// So many calls of `send` have had their answers.
+    pub(crate) const fn answered(&mut self, sends: usize) {
+        self.unanswered = self.unanswered.saturating_sub(sends);
     }
 
     fn answer(&self, id: RequestId, route: Option<Route>, reply: &Reply, out: &mut Vec<Effect>) {

@@ -7,7 +7,7 @@ use model::{Time, limits};
 use wire::{
     Dialect, Reply, RequestId, Route,
     pomelo::{
-        PacketError,
+        Options, PacketError,
         packet::{self, Decoder},
     },
 };
@@ -36,6 +36,9 @@ pub enum Event<'a> {
         /// The answer.
         reply: Reply,
     },
+    /// So many calls of `send` have had their answers from somebody who knew how the client wants
+    /// them, by [`RequestKey::encode`].
+    Answered(usize),
     /// The client is to be told a reason and to go.
     Kick {
         /// What it is told.
@@ -75,6 +78,15 @@ pub enum Effect {
 pub struct RequestKey {
     pub(crate) id: RequestId,
     pub(crate) route: Route,
+}
+
+impl RequestKey {
+    /// The answer to this call in the client's dialect; nothing if it wants none. `options` are
+    /// those of the session's [`Config`].
+    #[must_use]
+    pub fn encode(self, reply: &Reply, dialect: Dialect, options: &Options) -> Option<Bytes> {
+        dialect.encode_reply(self.id, Some(self.route), reply, options)
+    }
 }
 
 impl fmt::Display for RequestKey {
@@ -143,6 +155,7 @@ impl Session {
             }
             Event::Alive => client.alive(now),
             Event::Reply { request, reply } => client.reply(now, request, reply, out),
+            Event::Answered(sends) => client.answered(sends),
             Event::Kick { reason } => client.kick(&reason, CloseReason::Kicked, out),
             Event::Close(reason) => client.close(reason, out),
             Event::Drain => client.close(CloseReason::Draining, out),

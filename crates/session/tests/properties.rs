@@ -193,33 +193,50 @@ fn keeps_its_promises(
     transport: Transport,
     acts: Vec<Act>,
 ) -> Result<(), TestCaseError> {
-    let mut session = Session::new(Time::ZERO, config(connector), protocol, transport);
+    let config = config(connector);
+    let new = || Session::new(Time::ZERO, Arc::clone(&config), protocol, transport);
+    // The other one's sends are answered past it, and nobody can tell.
+    let (mut session, mut other) = (new(), new());
     let mut watch = Watch { is_text: protocol != Protocol::Pomelo, ..Watch::default() };
     let mut now = Time::ZERO;
     for act in acts {
-        let mut effects = Vec::new();
+        let (mut effects, mut others) = (Vec::new(), Vec::new());
         let mut most = 3;
+        let mut both = |now, event: Event<'_>| {
+            session.handle(now, event.clone(), &mut effects);
+            other.handle(now, event, &mut others);
+        };
         match act {
             Act::Receive(bytes) => {
                 most += 2 * (bytes.len() / 4 + 1);
-                session.handle(now, Event::Received(&bytes), &mut effects);
+                both(now, Event::Received(&bytes));
             }
-            Act::Answer(which, reply) => {
-                let Some(request) = watch.answer(which) else { continue };
-                session.handle(now, Event::Reply { request, reply }, &mut effects);
-            }
+            Act::Answer(which, reply) => match watch.answer(which) {
+                None => continue,
+                Some((request, false)) => both(now, Event::Reply { request, reply }),
+                Some((request, true)) => {
+                    let unit = request.encode(&reply, other.dialect(), &config.pomelo);
+                    if other.poll_timeout().is_some() {
+                        others.extend(unit.map(Effect::Transmit));
+                    }
+                    other.handle(now, Event::Answered(1), &mut others);
+                    session.handle(now, Event::Reply { request, reply }, &mut effects);
+                }
+            },
             Act::Wait(millis) => {
                 now = now + Duration::from_millis(millis);
                 if session.poll_timeout().is_some_and(|at| at <= now) {
                     session.handle(now, Event::Timeout, &mut effects);
+                    other.handle(now, Event::Timeout, &mut others);
                     // The moment is over: a shell that sleeps until the next is not woken at once.
                     prop_assert!(session.poll_timeout().is_none_or(|at| at > now));
                 }
             }
-            Act::Kick(reason) => session.handle(now, Event::Kick { reason }, &mut effects),
-            Act::Drain => session.handle(now, Event::Drain, &mut effects),
-            Act::Disconnect => session.handle(now, Event::Disconnected, &mut effects),
+            Act::Kick(reason) => both(now, Event::Kick { reason }),
+            Act::Drain => both(now, Event::Drain),
+            Act::Disconnect => both(now, Event::Disconnected),
         }
+        prop_assert_eq!(&effects, &others);
         prop_assert!(effects.len() <= most, "{} effects", effects.len());
         watch.see(&effects)?;
         prop_assert_eq!(session.poll_timeout().is_none(), watch.closed.is_some());
@@ -238,9 +255,9 @@ struct Watch {
 }
 
 impl Watch {
-    fn answer(&mut self, which: usize) -> Option<RequestKey> {
+    fn answer(&mut self, which: usize) -> Option<(RequestKey, bool)> {
         let at = which.checked_rem(self.waiting.len())?;
-        Some(self.waiting.remove(at).0)
+        Some(self.waiting.remove(at))
     }
 
     fn see(&mut self, effects: &[Effect]) -> Result<(), TestCaseError> {
