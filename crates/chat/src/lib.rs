@@ -11,14 +11,11 @@ mod link;
 mod shards;
 mod worker;
 
-use std::{
-    net::{IpAddr, Ipv4Addr, SocketAddr},
-    thread::available_parallelism,
-};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use anyhow::Context as _;
 use cluster::Node;
-use daemon::{Cause, CommonArgs, Process, UsageError};
+use daemon::{Cause, CommonArgs, Process, UsageError, threads};
 use model::{Role, limits};
 use registry::{ClusterToken, Lease, Membership, Registry};
 use rpc::link::{Hello, Service};
@@ -29,6 +26,8 @@ use crate::worker::Workers;
 
 /// Links that are open but not yet in the hands of the workers.
 const LINKS_WAITING_MAX: usize = 64;
+/// More workers than this keep each other waiting for links.
+const WORKERS_MAX: usize = 4;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -69,10 +68,6 @@ pub struct Args {
     #[arg(long, env = "TANGELO_CLUSTER_TOKEN", value_name = "SECRET", hide_env_values = true)]
     pub cluster_token: Option<String>,
 
-    /// Tasks that drive rooms [default: one per processor, at most 4]
-    #[arg(long, env = "TANGELO_WORKERS", value_name = "COUNT")]
-    pub workers: Option<usize>,
-
     /// Arguments that every process takes.
     #[command(flatten)]
     pub common: CommonArgs,
@@ -96,8 +91,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let host = reachable_host(address.ip(), args.link_host.as_deref()).await?;
     process.announce("link", address)?;
 
-    let cores = available_parallelism().map_or(1, usize::from);
-    let workers = Workers::start(args.workers.unwrap_or(cores.min(4)), &process.tasks);
+    let workers = Workers::start(WORKERS_MAX.min(threads()), &process.tasks);
     let me = Hello { node: process.name.clone(), incarnation: process.incarnation };
     let (incoming, links) = mpsc::channel(LINKS_WAITING_MAX);
     let ended = process.tasks.token().cancelled_owned();

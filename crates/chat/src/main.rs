@@ -1,5 +1,5 @@
 //! The binary `tangelo-chat`.
 
 fn main() -> std::process::ExitCode {
-    daemon::run::main(chat::run)
+    daemon::run::main(|args: &chat::Args| args.common.threads, chat::run)
 }

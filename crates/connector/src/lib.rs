@@ -14,12 +14,12 @@ mod hub;
 mod link;
 mod worker;
 
-use std::{net::SocketAddr, sync::Arc, thread::available_parallelism, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use advertise::{PublishedPorts, WHOAMI_PATH};
 use axum::{Router, http::StatusCode, routing::get};
 use cluster::{ClientAddress, ClusterMap, Node};
-use daemon::{Cause, CommonArgs, Process, Stop, Tasks, UsageError};
+use daemon::{Cause, CommonArgs, Process, Stop, Tasks, UsageError, threads};
 use frontend::{Frontend, PomeloFiles, Settings};
 use model::{Incarnation, Role, Shard, Term, limits};
 use registry::{ClusterToken, Lease, Membership, Registry};
@@ -38,6 +38,8 @@ const LOAD_REPORTED: Duration = Duration::from_millis(250);
 /// Over how long a draining connector spreads the ends of its sessions: all their clients come
 /// back elsewhere.
 const DRAIN_WINDOW: Duration = Duration::from_secs(2);
+/// More workers than this keep each other waiting for sockets and links.
+const WORKERS_MAX: usize = 4;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -90,10 +92,6 @@ pub struct Args {
     /// other users of the machine cannot see
     #[arg(long, env = "TANGELO_CLUSTER_TOKEN", value_name = "SECRET", hide_env_values = true)]
     pub cluster_token: Option<String>,
-
-    /// Tasks that drive rooms [default: one per processor, at most 4]
-    #[arg(long, env = "TANGELO_WORKERS", value_name = "COUNT")]
-    pub workers: Option<usize>,
 
     /// Most sends per second of one session, sustained; twice as many at once after a pause
     #[arg(long, env = "TANGELO_SENDS_PER_SECOND", value_name = "COUNT",
@@ -148,9 +146,8 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let sockets = frontend.handle();
     process.announce("client", address)?;
 
-    let cores = available_parallelism().map_or(1, usize::from);
-    let count = args.workers.unwrap_or(cores.min(4));
-    let workers = Workers::start(count, process.incarnation, &options, &process.tasks);
+    let workers =
+        Workers::start(WORKERS_MAX.min(threads()), process.incarnation, &options, &process.tasks);
     let clients = Clients::new(workers.clone());
     let whoami = process.incarnation.to_string();
     let listening = process.tasks.clone();

@@ -1,5 +1,5 @@
 //! The binary `tangelo-connector`.
 
 fn main() -> std::process::ExitCode {
-    daemon::run::main(connector::run)
+    daemon::run::main(|args: &connector::Args| args.common.threads, connector::run)
 }

@@ -7,6 +7,9 @@ use tracing_subscriber::filter::LevelFilter;
 
 use crate::telemetry::{self, LogFormat};
 
+/// Most threads of one process; a typing error must not start a thousand.
+const THREADS_MAX: i64 = 256;
+
 /// Arguments that every process takes; flattened into each role's own.
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Process")]
@@ -32,6 +35,11 @@ pub struct CommonArgs {
     #[arg(long, env = "TANGELO_ADDRESSES", value_name = "FILE")]
     pub addresses: Option<PathBuf>,
 
+    /// Threads that do the work; several small processes are cheaper than a few large ones
+    /// [default: one per processor]
+    #[arg(long, env = "TANGELO_THREADS", value_name = "COUNT", value_parser = thread_count())]
+    pub threads: Option<u16>,
+
     /// Drain when standard input ends: a supervisor holds the other end and cannot forget it
     #[arg(long, hide = true)]
     pub watch_stdin: bool,
@@ -46,6 +54,12 @@ impl CommonArgs {
             None => default_name(role, &host_name()),
         }
     }
+}
+
+/// How many threads a process may be given.
+#[must_use]
+pub fn thread_count() -> clap::builder::RangedI64ValueParser<u16> {
+    clap::value_parser!(u16).range(1..=THREADS_MAX)
 }
 
 fn node_id(text: &str) -> Result<NodeId, String> {

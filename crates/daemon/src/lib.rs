@@ -15,10 +15,10 @@ mod tasks;
 pub mod telemetry;
 
 pub use admin::Admin;
-pub use args::{CommonArgs, filter_text, host_name};
+pub use args::{CommonArgs, filter_text, host_name, thread_count};
 pub use process::{Cause, Process, Stop};
 pub use readiness::Readiness;
 pub use resources::{Usage, raise_open_files};
-pub use run::{BugError, UsageError};
+pub use run::{BugError, UsageError, threads};
 pub use tasks::Tasks;
 pub use telemetry::LogFormat;

@@ -3,10 +3,12 @@
 use std::{
     io::{self, Write as _},
     process::ExitCode,
+    thread::available_parallelism,
     time::Duration,
 };
 
 use clap::Parser;
+use tokio::runtime::{Builder, Handle, Runtime};
 
 use crate::telemetry;
 
@@ -40,9 +42,9 @@ impl std::fmt::Display for BugError {
 
 impl std::error::Error for BugError {}
 
-/// Runs a binary: parses its arguments, runs `run` with them on a runtime, and returns the
-/// process's exit code.
-pub fn main<A, F>(run: impl FnOnce(A) -> F) -> ExitCode
+/// Runs a binary: parses its arguments, runs `run` with them on a runtime of as many threads as
+/// `threads` finds in them, and returns the process's exit code.
+pub fn main<A, F>(threads: impl FnOnce(&A) -> Option<u16>, run: impl FnOnce(A) -> F) -> ExitCode
 where
     A: Parser,
     F: Future<Output = anyhow::Result<()>>,
@@ -51,8 +53,7 @@ where
         Ok(args) => args,
         Err(error) => return explain_usage(&error),
     };
-    let mut builder = tokio::runtime::Builder::new_multi_thread();
-    let runtime = match builder.enable_all().build() {
+    let runtime = match runtime(threads(&args)) {
         Ok(runtime) => runtime,
         Err(error) => return report(&error.into()),
     };
@@ -65,6 +66,25 @@ where
     };
     telemetry::flush();
     code
+}
+
+/// How many threads do the work of this process.
+///
+/// # Panics
+///
+/// If it is not called from within [`main`]'s `run`.
+#[must_use]
+pub fn threads() -> usize {
+    Handle::current().metrics().num_workers()
+}
+
+fn runtime(threads: Option<u16>) -> io::Result<Runtime> {
+    let processors = || available_parallelism().map_or(1, usize::from);
+    let threads = threads.map_or_else(processors, usize::from);
+    // One thread has nobody to take work from or to wake, and need not pay for it.
+    let mut builder =
+        if threads == 1 { Builder::new_current_thread() } else { Builder::new_multi_thread() };
+    builder.worker_threads(threads).enable_all().build()
 }
 
 /// Prints what clap has to say: help to standard output, errors to standard error.

@@ -13,6 +13,7 @@ use tokio::{
 
 fn args(name: &str, addresses: Option<PathBuf>) -> CommonArgs {
     CommonArgs {
+        threads: None,
         name: Some(NodeId::new(name).unwrap()),
         admin: SocketAddr::from(([127, 0, 0, 1], 0)),
         log: None,

@@ -1,5 +1,5 @@
 //! The binary `tangelo-gate`.
 
 fn main() -> std::process::ExitCode {
-    daemon::run::main(gate::run)
+    daemon::run::main(|args: &gate::Args| args.common.threads, gate::run)
 }

@@ -60,6 +60,19 @@ pub struct Cli {
     pub up: UpArgs,
 }
 
+impl Cli {
+    /// Threads for this process, if the command line says so.
+    #[must_use]
+    pub fn threads(&self) -> Option<u16> {
+        match self.command.as_ref()? {
+            Command::Gate(args) => args.common.threads,
+            Command::Connector(args) => args.common.threads,
+            Command::Chat(args) => args.common.threads,
+            Command::Up(_) | Command::Bench(_) | Command::Healthcheck(_) => None,
+        }
+    }
+}
+
 /// What `tangelo` can do.
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
@@ -101,6 +114,10 @@ pub struct UpArgs {
     /// Gates, which tell clients their connector; the first hosts the registry, unless it is etcd
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = count())]
     pub gates: u16,
+
+    /// Threads of each process [default: the processors, shared among connectors and chats]
+    #[arg(long, env = "TANGELO_THREADS", value_name = "COUNT", value_parser = daemon::thread_count())]
+    pub threads: Option<u16>,
 
     /// Address that clients reach; 0.0.0.0 is every address of this machine
     #[arg(long, value_name = "IP", default_value = "127.0.0.1")]

@@ -1,5 +1,5 @@
 //! The binary `tangelo`: a local cluster, and the operator's tools.
 
 fn main() -> std::process::ExitCode {
-    daemon::run::main(tangelo::run)
+    daemon::run::main(tangelo::cli::Cli::threads, tangelo::run)
 }

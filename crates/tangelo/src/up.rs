@@ -17,6 +17,7 @@ use std::{
     io,
     net::TcpListener,
     sync::{Mutex, PoisonError},
+    thread::available_parallelism,
     time::{Duration, Instant},
 };
 
@@ -48,7 +49,7 @@ const ENDING: [Role; 3] = [Role::Connector, Role::Chat, Role::Gate];
 /// If it cannot be started, does not become ready, or does not end by itself.
 pub(crate) async fn run(args: UpArgs) -> anyhow::Result<()> {
     let mut signals = Signals::new().context("cannot receive signals")?;
-    let plan = Plan::new(&args)?;
+    let plan = Plan::new(&args, available_parallelism().map_or(1, usize::from))?;
     // What cannot be used is better told here, once, than by each process.
     args.pomelo.connector()?;
     if let Some(folder) = args.web_root() {

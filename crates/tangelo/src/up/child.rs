@@ -34,13 +34,14 @@ const FIRST_TIMEOUT: Duration = Duration::from_secs(3);
 const PROBE_INTERVAL: Duration = Duration::from_millis(100);
 
 /// What the command line of every process says already; set outside, these would add to it.
-const OUR_VARIABLES: [&str; 12] = [
+const OUR_VARIABLES: [&str; 13] = [
     "TANGELO_NAME",
     "TANGELO_ADMIN",
     "TANGELO_ADDRESSES",
     "TANGELO_LISTEN",
     "TANGELO_LOG",
     "TANGELO_REGISTRY",
+    "TANGELO_THREADS",
     "TANGELO_REGISTRY_LISTEN",
     "TANGELO_DICTIONARY",
     "TANGELO_CLIENT_PROTOS",

@@ -42,7 +42,8 @@ impl Plan {
     /// # Errors
     ///
     /// If there are not enough ports, or two processes would take one.
-    pub(super) fn new(args: &UpArgs) -> Result<Self, UsageError> {
+    pub(super) fn new(args: &UpArgs, processors: usize) -> Result<Self, UsageError> {
+        let threads = args.threads.unwrap_or_else(|| share(args, processors));
         let hosted = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), args.registry_port);
         let etcd = etcd(args)?;
         let registry = etcd.map_or_else(|| format!("http://{hosted}"), str::to_owned);
@@ -89,6 +90,9 @@ impl Plan {
             specs.push(spec);
         }
         check_ports(&specs)?;
+        for spec in &mut specs {
+            spec.flag("--threads", threads);
+        }
         // All others look for the registry, which the first gate hosts.
         let first = specs.first().map(|spec| spec.addresses.clone());
         for spec in specs.iter_mut().skip(1) {
@@ -142,6 +146,13 @@ impl Spec {
         self.flag(name, address);
         self.ports.push((address, flag));
     }
+}
+
+/// The threads of each process, so that those which work hardest have a processor for each of
+/// theirs: every further thread is one more to wake.
+fn share(args: &UpArgs, processors: usize) -> u16 {
+    let busy = usize::from(args.connectors) + usize::from(args.chats);
+    u16::try_from(processors / busy).unwrap_or(u16::MAX).max(1)
 }
 
 /// The folder below the logs where processes say where they listen.
@@ -198,6 +209,8 @@ fn check_ports(specs: &[Spec]) -> Result<(), UsageError> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use clap::Parser;
 
     use super::*;
@@ -205,7 +218,7 @@ mod tests {
 
     fn plan(args: &[&str]) -> Result<Plan, UsageError> {
         let cli = Cli::try_parse_from(["tangelo"].iter().chain(args)).unwrap();
-        Plan::new(&cli.up)
+        Plan::new(&cli.up, 8)
     }
 
     #[test]
@@ -224,6 +237,19 @@ mod tests {
     }
 
     #[test]
+    fn processors_are_shared_among_those_who_are_busy() {
+        let threads = |args: &[&str]| {
+            let specs = plan(args).unwrap().specs;
+            let told = |spec: &Spec| spec.args[spec.args.len() - 2..].join(" ");
+            let said: BTreeSet<_> = specs.iter().map(told).collect();
+            said.into_iter().collect::<Vec<_>>().join(", ")
+        };
+        assert_eq!(threads(&[]), "--threads 2");
+        assert_eq!(threads(&["--connectors", "20"]), "--threads 1");
+        assert_eq!(threads(&["--threads", "3"]), "--threads 3");
+    }
+
+    #[test]
     fn every_role_understands_what_it_is_told() {
         let args = ["--gates", "2", "--log", "debug", "--log-format", "json"];
         for spec in plan(&args).unwrap().specs {
@@ -236,11 +262,11 @@ mod tests {
     fn the_applications_files_reach_those_who_need_them() {
         let plan = plan(&["--dictionary", "d.json", "--server-protos", "s.json"]).unwrap();
         let gate = plan.specs[0].args.join(" ");
-        assert!(gate.ends_with("--server-protos s.json"), "{gate}");
+        assert!(gate.contains("--server-protos s.json"), "{gate}");
         assert!(!gate.contains("--dictionary"), "{gate}");
         assert!(!plan.specs[1].args.contains(&"--server-protos".to_owned()));
         let connector = plan.specs[3].args.join(" ");
-        assert!(connector.ends_with("--dictionary d.json --server-protos s.json"), "{connector}");
+        assert!(connector.contains("--dictionary d.json --server-protos s.json"), "{connector}");
     }
 
     #[test]
