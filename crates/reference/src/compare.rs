@@ -31,12 +31,12 @@ pub struct Args {
 }
 
 /// What one run measured.
-struct Figures {
-    micros: f64,
-    per_second: f64,
-    p50: f64,
-    p99: f64,
-    is_clean: bool,
+pub(crate) struct Figures {
+    pub(crate) micros: f64,
+    pub(crate) per_second: f64,
+    pub(crate) p50: f64,
+    pub(crate) p99: f64,
+    pub(crate) is_clean: bool,
 }
 
 /// Runs all and prints a table: the medians, and the medians of each round's ratios to the first
@@ -67,7 +67,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     print(&runs, &names)
 }
 
-fn note(
+pub(crate) fn note(
     runs: &mut BTreeMap<String, Vec<Figures>>,
     names: &mut Vec<String>,
     name: String,
@@ -86,7 +86,7 @@ fn note(
     Ok(())
 }
 
-fn print(runs: &BTreeMap<String, Vec<Figures>>, names: &[String]) -> anyhow::Result<()> {
+pub(crate) fn print(runs: &BTreeMap<String, Vec<Figures>>, names: &[String]) -> anyhow::Result<()> {
     let mut out = std::io::stdout();
     let Some(first) = names.first().and_then(|name| runs.get(name)) else { return Ok(()) };
     writeln!(

@@ -12,7 +12,6 @@ use rustix::{
     buffer::spare_capacity,
     event::epoll::{self, CreateFlags, EventData, EventFlags},
     fd::OwnedFd,
-    process::{Resource, Rlimit, getrlimit, setrlimit},
 };
 
 use crate::{
@@ -69,8 +68,7 @@ pub fn serve(
     writes: Writes,
     announce: impl FnOnce(SocketAddr),
 ) -> anyhow::Result<()> {
-    let files = getrlimit(Resource::Nofile);
-    setrlimit(Resource::Nofile, Rlimit { current: files.maximum, ..files })?;
+    crate::raise_open_files()?;
     let listener = TcpListener::bind(address)?;
     listener.set_nonblocking(true)?;
     let address = listener.local_addr()?;

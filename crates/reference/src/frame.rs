@@ -8,6 +8,9 @@ use tokio_tungstenite::tungstenite::{
     },
 };
 
+/// The bit of a frame's second byte that says that there is a mask.
+const MASKED: u8 = 0x80;
+
 /// A binary frame around a payload.
 pub(crate) fn encode(payload: &[u8]) -> Vec<u8> {
     let mut frame = Vec::with_capacity(payload.len() + 10);
@@ -18,8 +21,17 @@ pub(crate) fn encode(payload: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// One frame cut off the front: whether it is a message, its payload unmasked in place, and its
-/// length with the header. Nothing while it is incomplete.
+/// A binary message as a client sends it, under a mask that changes nothing.
+pub(crate) fn encode_masked(payload: &[u8]) -> Vec<u8> {
+    let mut frame = encode(payload);
+    frame[1] |= MASKED;
+    let header = frame.len() - payload.len();
+    frame.splice(header..header, [0; 4]);
+    frame
+}
+
+/// One frame cut off the front: whether it is a message, its payload, unmasked in place if it had
+/// a mask, and its length with the header. Nothing while it is incomplete.
 pub(crate) fn cut(bytes: &mut [u8]) -> Option<(bool, &[u8], usize)> {
     let (first, second) = (*bytes.first()?, *bytes.get(1)?);
     let (length, mask_at) = match second & 0x7f {
@@ -27,6 +39,10 @@ pub(crate) fn cut(bytes: &mut [u8]) -> Option<(bool, &[u8], usize)> {
         127 => (usize::try_from(u64::from_be_bytes(bytes.get(2..10)?.try_into().ok()?)).ok()?, 10),
         short => (usize::from(short), 2),
     };
+    if second & MASKED == 0 {
+        let payload = bytes.get_mut(mask_at..mask_at + length)?;
+        return Some((first & 0x0f <= 2, payload, mask_at + length));
+    }
     let begin = mask_at + 4;
     let mask: [u8; 4] = bytes.get(mask_at..begin)?.try_into().ok()?;
     let payload = bytes.get_mut(begin..begin + length)?;
@@ -58,11 +74,11 @@ mod tests {
     #[test]
     fn frames_of_every_length_are_cut() {
         for length in [0, 125, 126, 65_535, 65_536] {
-            let mut frame = encode(&vec![7; length]);
-            // What a client sends has a mask; this one changes nothing.
-            frame[1] |= 0x80;
-            let header = frame.len() - length;
-            frame.splice(header..header, [0; 4]);
+            let mut plain = encode(&vec![7; length]);
+            let (is_message, payload, used) = cut(&mut plain).unwrap();
+            assert_eq!((is_message, payload.len()), (true, length));
+            let header = used - length;
+            let mut frame = encode_masked(&vec![7; length]);
             assert!(cut(&mut frame.clone()[..header + 3 + length]).is_none());
             let (is_message, payload, used) = cut(&mut frame).unwrap();
             assert!(is_message);

@@ -8,9 +8,18 @@
 //! - [`epoll`]: the floor. One thread, one `write` per delivery, or one per socket and turn.
 //! - [`textbook`]: `tokio-tungstenite` with its defaults, a task and a queue per connection.
 //! - [`compare`]: runs Tangelo and these in turn, and prints what each costs as ratios.
+//! - [`peers`]: the same with servers that others have built, each in its own protocol.
 
 pub mod compare;
 pub mod epoll;
 mod frame;
+pub mod peers;
 mod speech;
 pub mod textbook;
+
+/// Raises the number of files that this process and its children may open to what is allowed.
+pub(crate) fn raise_open_files() -> std::io::Result<()> {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let files = getrlimit(Resource::Nofile);
+    Ok(setrlimit(Resource::Nofile, Rlimit { current: files.maximum, ..files })?)
+}

@@ -3,7 +3,7 @@
 use std::{io::Write as _, net::SocketAddr};
 
 use clap::Parser as _;
-use reference::{compare, epoll, textbook};
+use reference::{compare, epoll, peers, textbook};
 
 /// Servers to compare Tangelo with.
 #[derive(Debug, clap::Parser)]
@@ -22,6 +22,8 @@ enum Command {
     Textbook(Listen),
     /// Run Tangelo and all of these in turn, and print ratios
     Compare(compare::Args),
+    /// Run Tangelo, the reference servers and servers that others have built in turn, and print ratios
+    Peers(peers::Args),
 }
 
 #[derive(Debug, clap::Args)]
@@ -43,5 +45,6 @@ fn main() -> anyhow::Result<()> {
         }
         Command::Textbook(Listen { listen }) => textbook::serve(listen, announce),
         Command::Compare(args) => compare::run(&args),
+        Command::Peers(args) => peers::run(&args),
     }
 }

@@ -9,7 +9,6 @@ use std::{
 use bytes::Bytes;
 use futures_util::{SinkExt as _, StreamExt as _};
 use model::UserName;
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::mpsc,
@@ -36,8 +35,7 @@ struct Shared {
 ///
 /// If the address cannot be had.
 pub fn serve(address: SocketAddr, announce: impl FnOnce(SocketAddr)) -> anyhow::Result<()> {
-    let files = getrlimit(Resource::Nofile);
-    setrlimit(Resource::Nofile, Rlimit { current: files.maximum, ..files })?;
+    crate::raise_open_files()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         let listener = TcpListener::bind(address).await?;
