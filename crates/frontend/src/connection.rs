@@ -148,6 +148,7 @@ impl<T: Transport, H: Handler> Connection<T, H> {
                     self.output.push_back(Output::Framed(bytes, frames));
                 }
                 Item::Reply(request, reply) => self.event(Event::Reply { request, reply }),
+                Item::Probe => self.event(Event::Probe),
                 Item::Kick(reason) => self.event(Event::Kick { reason }),
                 Item::Close(reason) => self.event(Event::Close(reason)),
             }
@@ -171,6 +172,8 @@ impl<T: Transport, H: Handler> Connection<T, H> {
                 Effect::Call { key, call } => {
                     Box::pin(self.handler.call(key, call, self.session.dialect())).await;
                 }
+                Effect::Probe => self.transport.probe(),
+                Effect::Alive => Box::pin(self.handler.alive()).await,
                 Effect::Count(oddity) => {
                     tracing::debug!(session = self.id.0, %oddity, "odd");
                     Meters::odd(oddity);

@@ -51,6 +51,8 @@ pub(crate) enum Item {
     Run(Bytes, usize),
     /// The answer to a call.
     Reply(RequestKey, Reply),
+    /// Somebody wants to know whether the client lives.
+    Probe,
     /// A reason to go.
     Kick(String),
     /// The end. Always the last item.
@@ -172,6 +174,19 @@ impl Outbound {
         let taken = self.queue.add(&mut state, Item::Reply(key, reply));
         wake(state);
         taken
+    }
+
+    /// Asks whether the client lives, behind what was sent before. [`Handler::alive`] is called if
+    /// it does. Whoever asks waits for that, or gives the session up, before it asks again: such
+    /// questions have no other bound.
+    ///
+    /// [`Handler::alive`]: crate::Handler::alive
+    pub fn probe(&self) {
+        let mut state = self.queue.lock();
+        if state.phase == Phase::Open {
+            state.items.push_back(Item::Probe);
+            wake(state);
+        }
     }
 
     /// Tells the client a reason and closes its session, after what was sent before. Returns
@@ -402,7 +417,10 @@ impl State {
         }
         match self.items.pop_front() {
             Some(Item::Run(rest, frames)) => Some((rest, frames)),
-            Some(Item::Push(_) | Item::Reply(..) | Item::Kick(_) | Item::Close(_)) | None => None,
+            Some(
+                Item::Push(_) | Item::Reply(..) | Item::Probe | Item::Kick(_) | Item::Close(_),
+            )
+            | None => None,
         }
     }
 }
@@ -414,7 +432,7 @@ impl Item {
             Self::Push(package) => (1, package.len()),
             Self::Run(bytes, frames) => (*frames, bytes.len()),
             Self::Reply(_, reply) => (1, reply.json_len_hint()),
-            Self::Kick(_) | Self::Close(_) => (0, 0),
+            Self::Probe | Self::Kick(_) | Self::Close(_) => (0, 0),
         };
         (frames, frames * ITEM_BYTES + bytes)
     }

@@ -25,6 +25,10 @@ enum Act {
     Wait(u64),
     Kick(String),
     Drain,
+    /// Somebody wants to know whether the client lives.
+    Probe,
+    /// The client answers a ping.
+    Pong,
     Disconnect,
 }
 
@@ -76,6 +80,8 @@ fn act() -> impl Strategy<Value = Act> {
         3 => (0_u64..8000).prop_map(Act::Wait),
         1 => any::<String>().prop_map(Act::Kick),
         1 => Just(Act::Drain),
+        2 => Just(Act::Probe),
+        1 => Just(Act::Pong),
         1 => Just(Act::Disconnect),
     ]
 }
@@ -198,7 +204,7 @@ fn keeps_its_promises(
     let mut now = Time::ZERO;
     for act in acts {
         let mut effects = Vec::new();
-        let mut most = 3;
+        let mut most = 4;
         match act {
             Act::Receive(bytes) => {
                 most += 2 * (bytes.len() / 4 + 1);
@@ -218,6 +224,11 @@ fn keeps_its_promises(
             }
             Act::Kick(reason) => session.handle(now, Event::Kick { reason }, &mut effects),
             Act::Drain => session.handle(now, Event::Drain, &mut effects),
+            Act::Probe => {
+                watch.probed = true;
+                session.handle(now, Event::Probe, &mut effects);
+            }
+            Act::Pong => session.handle(now, Event::Answered, &mut effects),
             Act::Disconnect => session.handle(now, Event::Disconnected, &mut effects),
         }
         prop_assert!(effects.len() <= most, "{} effects", effects.len());
@@ -235,6 +246,7 @@ struct Watch {
     said: SendNumber,
     waiting: Vec<(RequestKey, bool)>,
     is_in: bool,
+    probed: bool,
 }
 
 impl Watch {
@@ -256,7 +268,11 @@ impl Watch {
                     }
                 }
                 Effect::Call { key, call } => self.call(*key, call)?,
-                Effect::Count(_) => {}
+                Effect::Count(_) | Effect::Probe => {}
+                Effect::Alive => {
+                    prop_assert!(self.probed, "it says that it lives if it is asked");
+                    self.probed = false;
+                }
                 Effect::Close(reason) => self.closed = Some(*reason),
             }
         }
