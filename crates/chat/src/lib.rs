@@ -17,10 +17,12 @@ use std::{
 };
 
 use anyhow::Context as _;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use cluster::Node;
 use daemon::{Cause, CommonArgs, Process, UsageError};
 use model::{Role, limits};
 use registry::{ClusterToken, Lease, Membership, Registry};
+pub use room::Duplicates;
 use rpc::link::{Hello, Service};
 use tokio::sync::mpsc;
 use tonic::transport::server::TcpIncoming;
@@ -73,9 +75,30 @@ pub struct Args {
     #[arg(long, env = "TANGELO_WORKERS", value_name = "COUNT")]
     pub workers: Option<usize>,
 
+    /// What becomes of a newcomer whose name somebody in the room has; all chats should be told
+    /// the same.
+    /// `reject`: it is refused, unless the other does not answer within 2 s.
+    /// `replace`: it gets the name, and the other is kicked.
+    /// `multi`: both are there as one member
+    #[arg(
+        long,
+        env = "TANGELO_DUPLICATES",
+        value_name = "POLICY",
+        default_value_t = Duplicates::default(),
+        value_parser = duplicates(),
+        verbatim_doc_comment
+    )]
+    pub duplicates: Duplicates,
+
     /// Arguments that every process takes.
     #[command(flatten)]
     pub common: CommonArgs,
+}
+
+/// Reads a policy for names that are taken.
+pub fn duplicates() -> impl TypedValueParser<Value = Duplicates> {
+    PossibleValuesParser::new(Duplicates::ALL.map(Duplicates::name))
+        .try_map(|name| name.parse::<Duplicates>())
 }
 
 /// Runs a chat until it is asked to end.
@@ -97,7 +120,9 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     process.announce("link", address)?;
 
     let cores = available_parallelism().map_or(1, usize::from);
-    let workers = Workers::start(args.workers.unwrap_or(cores.min(4)), &process.tasks);
+    let count = args.workers.unwrap_or(cores.min(4));
+    let workers = Workers::start(count, args.duplicates, &process.tasks);
+    tracing::info!(duplicates = args.duplicates.name(), "policy for names that are taken");
     let me = Hello { node: process.name.clone(), incarnation: process.incarnation };
     let (incoming, links) = mpsc::channel(LINKS_WAITING_MAX);
     let ended = process.tasks.token().cancelled_owned();
