@@ -155,8 +155,8 @@ pub const CONNECTOR_GRACE: Duration = Duration::from_secs(5);
 pub const DEPARTURE_DOUBT: Duration = Duration::from_secs(10);
 /// How long an opening shard waits for a live connector that does not attach.
 pub const ATTACH_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long a connector remembers a room that its last session has left: long enough that what
-/// was acknowledged to that session survives the owner's death.
+/// How long a connector remembers a room that its last session has left, while it is attached to
+/// the owner: long enough that what was acknowledged to that session survives the owner's death.
 pub const RELAY_LINGER: Duration = Duration::from_secs(10);
 /// How long a send or a join waits for an owner before it is answered with an error.
 pub const OWNER_TIMEOUT: Duration = Duration::from_secs(15);

@@ -76,8 +76,16 @@ impl Relays {
             let Some((_, shard, room)) = self.idle.pop_first() else { return };
             let Some(group) = self.shards.get_mut(&shard) else { continue };
             let due = group.rooms.get_mut(&room).and_then(|relay| relay.check_idle(now));
-            if due.is_some_and(|due| due <= now) {
+            if due.is_none_or(|due| due > now) {
+                continue;
+            }
+            if group.state == State::Attached {
                 group.rooms.remove(&room);
+            } else {
+                // There may be no owner, and nobody else that holds what was acknowledged last.
+                let again = now + limits::RELAY_LINGER;
+                self.idle.insert((again, shard, room));
+                wake_at(&mut self.timeout, again);
             }
         }
     }
