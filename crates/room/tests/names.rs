@@ -4,11 +4,12 @@
 
 mod stage;
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
-use model::{Target, UserName, limits};
-use room::{Duplicates, ProbeOutcome};
-use stage::{CHAT_A, CHAT_B, FRONT_1, FRONT_2, FRONT_3, Stage};
+use model::{SessionId, Target, UserName, limits};
+use proptest::prelude::*;
+use room::{Duplicates, OwnerEvent, ProbeOutcome, RelayEffect, RelayEvent};
+use stage::{CHAT_A, CHAT_B, FRONT_1, FRONT_2, FRONT_3, Stage, room, shard};
 
 /// A bit more than a newcomer waits at most.
 const PATIENCE: Duration = Duration::from_millis(2600);
@@ -303,4 +304,214 @@ fn sessions_of_one_member_are_bounded() {
         stage.enter(FRONT_2, 100 + session, "a");
     }
     assert_eq!(stage.told().last().unwrap(), "131: refused 429");
+}
+
+const FRONTS: [model::Incarnation; 3] = [FRONT_1, FRONT_2, FRONT_3];
+
+#[derive(Clone, Copy, Debug)]
+enum Act {
+    /// One more session wants one of two names.
+    Enter(usize, bool),
+    /// One that was refused tries again, or one that is in leaves.
+    Other(prop::sample::Index),
+    /// One falls silent, or comes to.
+    Silence(prop::sample::Index),
+    Hold(usize),
+    Release,
+    Relink(usize),
+    /// The other chat takes the shard over.
+    Move,
+    Pass(u64),
+}
+
+fn act() -> impl Strategy<Value = Act> {
+    let front = 0..FRONTS.len();
+    prop_oneof![
+        6 => (front.clone(), any::<bool>()).prop_map(|(front, name)| Act::Enter(front, name)),
+        6 => any::<prop::sample::Index>().prop_map(Act::Other),
+        3 => any::<prop::sample::Index>().prop_map(Act::Silence),
+        2 => front.clone().prop_map(Act::Hold),
+        2 => Just(Act::Release),
+        1 => front.prop_map(Act::Relink),
+        1 => Just(Act::Move),
+        4 => (0_u64..3_000).prop_map(Act::Pass),
+    ]
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    Waits,
+    In,
+    Refused,
+    Gone,
+}
+
+/// Sessions that want two names, as they see themselves.
+struct Play {
+    stage: Stage,
+    people: Vec<(usize, &'static str, Standing)>,
+    owner: (bool, u64),
+}
+
+impl Play {
+    fn new(duplicates: Duplicates) -> Self {
+        Self { stage: Stage::with(duplicates), people: Vec::new(), owner: (false, 1) }
+    }
+
+    fn chats(&self) -> [model::Incarnation; 2] {
+        if self.owner.0 { [CHAT_B, CHAT_A] } else { [CHAT_A, CHAT_B] }
+    }
+
+    fn act(&mut self, act: Act) {
+        match act {
+            Act::Enter(front, name) => {
+                self.people.push((front, if name { "a" } else { "b" }, Standing::Refused));
+                self.ask(self.people.len() - 1);
+            }
+            Act::Other(which) if !self.people.is_empty() => {
+                let which = which.index(self.people.len());
+                match self.people[which].2 {
+                    Standing::In => {
+                        self.people[which].2 = Standing::Gone;
+                        self.leave(which);
+                    }
+                    Standing::Refused => {
+                        // As a connector does it, whatever its relay thinks of the first time.
+                        self.leave(which);
+                        self.ask(which);
+                    }
+                    Standing::Waits | Standing::Gone => {}
+                }
+            }
+            Act::Silence(which) if !self.people.is_empty() => {
+                let session = which.index(self.people.len()) as u64;
+                if !self.stage.silent.remove(&session) {
+                    self.stage.silent.insert(session);
+                }
+            }
+            Act::Other(_) | Act::Silence(_) => {}
+            Act::Hold(front) => {
+                self.stage.held.insert((self.chats()[0], FRONTS[front]));
+            }
+            Act::Release => self.stage.held.clear(),
+            Act::Relink(front) => {
+                for chat in self.chats() {
+                    self.stage.relink(FRONTS[front], chat);
+                }
+            }
+            Act::Move => {
+                let [from, to] = self.chats();
+                self.owner = (!self.owner.0, self.owner.1 + 1);
+                self.stage.owner(from, OwnerEvent::Lost { shard: shard() });
+                self.stage.own(to, self.owner.1);
+            }
+            Act::Pass(millis) => {
+                // A link on which nothing moves is cut in about a second.
+                for (chat, front) in std::mem::take(&mut self.stage.held) {
+                    self.stage.relink(front, chat);
+                }
+                self.stage.settle();
+                self.stage.pass(Duration::from_millis(millis));
+            }
+        }
+        self.stage.settle();
+        self.hear();
+    }
+
+    fn ask(&mut self, which: usize) {
+        let (front, name, _) = self.people[which];
+        self.people[which].2 = Standing::Waits;
+        let (shard, room, session) = (shard(), room(), SessionId(which as u64));
+        let user = UserName::from_peer(name).unwrap();
+        let enter = RelayEvent::Enter { shard, room, session, user, ticket: None };
+        self.stage.relay(FRONTS[front], enter);
+    }
+
+    fn leave(&mut self, which: usize) {
+        let (shard, room, session) = (shard(), room(), SessionId(which as u64));
+        let leave = RelayEvent::Leave { shard, room, session, lost: false };
+        self.stage.relay(FRONTS[self.people[which].0], leave);
+    }
+
+    fn hear(&mut self) {
+        for (front, effect) in std::mem::take(&mut self.stage.effects) {
+            let (session, standing) = match effect {
+                RelayEffect::Entered { session, .. } => (session, Standing::In),
+                RelayEffect::EnterRefused { session, .. } => (session, Standing::Refused),
+                RelayEffect::Expel { session } | RelayEffect::Replace { session } => {
+                    (session, Standing::Gone)
+                }
+                RelayEffect::CutLink(chat) => {
+                    self.stage.relink(front, chat);
+                    continue;
+                }
+                RelayEffect::Push { sessions, .. } => {
+                    for session in sessions.iter() {
+                        let person = self.people[usize::try_from(session.0).unwrap()];
+                        assert_eq!(person.2, Standing::In, "{session:?} is told something");
+                    }
+                    continue;
+                }
+                RelayEffect::Frame { .. }
+                | RelayEffect::Said { .. }
+                | RelayEffect::SayRefused { .. }
+                | RelayEffect::Supersede { .. }
+                | RelayEffect::Probe { .. }
+                | RelayEffect::StaleFrame { .. }
+                | RelayEffect::Attached { .. } => continue,
+            };
+            let person = &mut self.people[usize::try_from(session.0).unwrap()];
+            assert_ne!(person.2, Standing::Gone, "nothing is told to who has gone: {session:?}");
+            person.2 = standing;
+            if standing == Standing::Gone {
+                // What a connector says of a session that it has closed.
+                self.leave(usize::try_from(session.0).unwrap());
+            }
+        }
+    }
+
+    /// How many sessions are in, by name.
+    fn inside(&self) -> BTreeMap<&'static str, usize> {
+        let mut inside = BTreeMap::new();
+        for (_, name, _) in self.people.iter().filter(|it| it.2 == Standing::In) {
+            *inside.entry(*name).or_default() += 1;
+        }
+        inside
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    /// Whatever owners and links do: who asks is answered in time, and in the end a room lists
+    /// exactly those who think that they are in, each name once.
+    #[test]
+    fn names_are_had_by_whom_the_policy_says(
+        policy in prop::sample::select(&Duplicates::ALL[..]),
+        acts in prop::collection::vec(act(), 1..60),
+    ) {
+        let mut play = Play::new(policy);
+        for act in acts {
+            play.act(act);
+        }
+        play.act(Act::Release);
+        for front in 0..FRONTS.len() {
+            play.act(Act::Relink(front));
+        }
+        play.act(Act::Pass(2_600));
+        let waits = play.people.iter().find(|it| it.2 == Standing::Waits);
+        prop_assert!(waits.is_none(), "{waits:?} has no answer");
+        play.act(Act::Pass(20_000));
+        let inside = play.inside();
+        if policy != Duplicates::Multi {
+            prop_assert!(inside.values().all(|count| *count == 1), "{inside:?}");
+        }
+        play.stage.told();
+        play.stage.enter(FRONT_1, 9999, "witness");
+        let told = play.stage.told();
+        let told = told.iter().find_map(|it| it.strip_prefix("9999: in with ")).unwrap();
+        let mut listed: Vec<&str> = told.split(' ').filter(|it| *it != "witness").collect();
+        listed.sort_unstable();
+        prop_assert_eq!(listed, inside.into_keys().collect::<Vec<_>>());
+    }
 }
