@@ -84,6 +84,24 @@ fn a_newcomer_that_goes_again_takes_nothing() {
     assert_eq!(stage.told(), ["1: 1/1", "9: 1/1"]);
 }
 
+/// Only so many can wait; a further one is refused unheard.
+#[test]
+fn who_waits_is_bounded() {
+    let mut stage = stage(Duplicates::Reject);
+    stage.silent.insert(1);
+    let count = limits::PROBE_NEWCOMERS_MAX as u64;
+    for session in 0..count {
+        stage.enter(FRONT_2, 100 + session, "a");
+    }
+    assert!(stage.told().is_empty());
+    stage.enter(FRONT_2, 100 + count, "a");
+    assert_eq!(stage.told(), [format!("{}: refused 409", 100 + count)]);
+    assert_eq!(stage.probed, [ProbeOutcome::Full]);
+    let told = pass(&mut stage, limits::PROBE_TIMEOUT);
+    let refused = told.iter().filter(|it| it.ends_with("refused 409")).count();
+    assert_eq!((refused, told.len()), (255, 259), "one is in");
+}
+
 /// It is back, so it lives; and it is its own key that says so.
 #[test]
 fn whoever_comes_back_meanwhile_keeps_its_name() {
