@@ -14,10 +14,12 @@ mod worker;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use anyhow::Context as _;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use cluster::Node;
 use daemon::{Cause, CommonArgs, Process, UsageError, threads};
 use model::{Role, limits};
 use registry::{ClusterToken, Lease, Membership, Registry};
+pub use room::Duplicates;
 use rpc::link::{Hello, Service};
 use tokio::sync::mpsc;
 use tonic::transport::server::TcpIncoming;
@@ -68,9 +70,30 @@ pub struct Args {
     #[arg(long, env = "TANGELO_CLUSTER_TOKEN", value_name = "SECRET", hide_env_values = true)]
     pub cluster_token: Option<String>,
 
+    /// What becomes of a newcomer whose name somebody in the room has; all chats should be told
+    /// the same.
+    /// `reject`: it is refused, unless the other does not answer within 2 s.
+    /// `replace`: it gets the name, and the other is kicked.
+    /// `multi`: both are there as one member
+    #[arg(
+        long,
+        env = "TANGELO_DUPLICATES",
+        value_name = "POLICY",
+        default_value_t = Duplicates::default(),
+        value_parser = duplicates(),
+        verbatim_doc_comment
+    )]
+    pub duplicates: Duplicates,
+
     /// Arguments that every process takes.
     #[command(flatten)]
     pub common: CommonArgs,
+}
+
+/// Reads a policy for names that are taken.
+pub fn duplicates() -> impl TypedValueParser<Value = Duplicates> {
+    PossibleValuesParser::new(Duplicates::ALL.map(Duplicates::name))
+        .try_map(|name| name.parse::<Duplicates>())
 }
 
 /// Runs a chat until it is asked to end.
@@ -91,7 +114,8 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let host = reachable_host(address.ip(), args.link_host.as_deref()).await?;
     process.announce("link", address)?;
 
-    let workers = Workers::start(WORKERS_MAX.min(threads()), &process.tasks);
+    let workers = Workers::start(WORKERS_MAX.min(threads()), args.duplicates, &process.tasks);
+    tracing::info!(duplicates = args.duplicates.name(), "policy for names that are taken");
     let me = Hello { node: process.name.clone(), incarnation: process.incarnation };
     let (incoming, links) = mpsc::channel(LINKS_WAITING_MAX);
     let ended = process.tasks.token().cancelled_owned();

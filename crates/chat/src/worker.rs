@@ -9,7 +9,7 @@ use daemon::Tasks;
 use metrics::{counter, gauge};
 use model::{Incarnation, NodeId, Shard, Time, limits};
 use room::{
-    LinkId, Owner, OwnerEffect, OwnerEvent,
+    Duplicates, LinkId, Owner, OwnerEffect, OwnerEvent,
     message::{Frame, ToOwner, ToRelay},
 };
 use rpc::link::Sender;
@@ -49,10 +49,10 @@ pub(crate) struct Workers {
 
 impl Workers {
     /// Starts `count` workers.
-    pub(crate) fn start(count: usize, tasks: &Tasks) -> Self {
+    pub(crate) fn start(count: usize, duplicates: Duplicates, tasks: &Tasks) -> Self {
         let queues = (0..count.max(1)).map(|number| {
             let (queue, inputs) = mpsc::channel(limits::WORKER_QUEUE_EVENTS_MAX);
-            let worker = Worker::new(number);
+            let worker = Worker::new(number, duplicates);
             let token = tasks.token();
             tasks.spawn("worker", worker.run(inputs, token));
             queue
@@ -125,10 +125,10 @@ struct Opened {
 }
 
 impl Worker {
-    fn new(number: usize) -> Self {
+    fn new(number: usize, duplicates: Duplicates) -> Self {
         Self {
             number,
-            owner: Owner::default(),
+            owner: Owner::new(duplicates),
             links: BTreeMap::new(),
             effects: Vec::new(),
             opened: Opened::default(),
@@ -236,6 +236,15 @@ impl Worker {
                 counter!("tangelo_chat_snapshots_total").increment(snapshots as u64);
                 tracing::debug!(%shard, %connector, events, snapshots, "connector repaired");
             }
+            OwnerEffect::Replaced { shard, room, user } => {
+                counter!("tangelo_chat_replaced_total").increment(1);
+                tracing::info!(%shard, %room, %user, "a name goes to another session");
+            }
+            OwnerEffect::Probed { shard, room, user, outcome } => {
+                let outcome = outcome.name();
+                counter!("tangelo_chat_probes_total", "outcome" => outcome).increment(1);
+                tracing::debug!(%shard, %room, %user, outcome, "a name was wanted twice");
+            }
             OwnerEffect::StaleFrame { shard, from, term } => {
                 counter!("tangelo_chat_stale_frames_total").increment(1);
                 tracing::debug!(
@@ -284,6 +293,12 @@ impl Worker {
             ToOwner::Leave { room, session } => {
                 tracing::debug!(session = session.0, %room, connector, "leave");
             }
+            ToOwner::Withdraw { room, session } => {
+                tracing::debug!(session = session.0, %room, connector, "withdraw");
+            }
+            ToOwner::Alive { room, session } => {
+                tracing::debug!(session = session.0, %room, connector, "alive");
+            }
             ToOwner::Say { room, session, number, .. } => {
                 tracing::debug!(session = session.0, number = number.0, %room, connector, "say");
             }
@@ -312,6 +327,12 @@ impl Worker {
                     "said before"
                 );
             }
+            ToRelay::Probe { room, session } => {
+                tracing::debug!(session = session.0, %room, %connector, "probe");
+            }
+            ToRelay::Probing { room, session } => {
+                tracing::debug!(session = session.0, %room, %connector, "waits for its name");
+            }
             ToRelay::JoinRefused { room, session, code } => {
                 tracing::debug!(session = session.0, %room, %code, %connector, "join refused");
             }
@@ -324,7 +345,7 @@ impl Worker {
                 let (room, position) = (&snapshot.room, snapshot.position);
                 tracing::debug!(%room, %position, %connector, "snapshot out");
             }
-            ToRelay::Opened | ToRelay::NotOwner => {}
+            ToRelay::Opened | ToRelay::NotOwner | ToRelay::Withdrawn { .. } => {}
         }
     }
 

@@ -91,6 +91,13 @@ impl Handler for Entrant {
         self.clients.workers.shard(shard, input).await;
     }
 
+    async fn alive(&mut self) {
+        if let Some(place) = self.place.clone() {
+            let session = self.session;
+            self.clients.workers.shard(place.shard, Input::Alive { place, session }).await;
+        }
+    }
+
     async fn closed(&mut self, reason: &CloseReason) {
         self.leave(reason.is_loss()).await;
         self.clients.connected.fetch_sub(1, Ordering::Relaxed);

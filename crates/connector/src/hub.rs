@@ -154,6 +154,13 @@ impl Hub {
         }
     }
 
+    /// Asks whether a client lives.
+    pub(crate) fn probe(&self, session: SessionId) {
+        if let Some(client) = self.sessions.get(&session) {
+            client.outbound.probe();
+        }
+    }
+
     /// Closes a session.
     pub(crate) fn close(&mut self, session: SessionId, reason: CloseReason) {
         self.tell_all();
@@ -334,7 +341,13 @@ fn chat(event: &Event) -> Option<wire::Push<'_>> {
         Body::Said { from, shown, content, .. } | Body::Whispered { from, shown, content, .. } => {
             Some(wire::Push::Chat { content, from: &from.user, target: shown })
         }
-        Body::Joined(_) | Body::Left(_) | Body::Moved { .. } | Body::Hidden => None,
+        Body::Joined(_)
+        | Body::Left(_)
+        | Body::Replaced(_)
+        | Body::SessionJoined(_)
+        | Body::SessionLeft(_)
+        | Body::Moved { .. }
+        | Body::Hidden => None,
     }
 }
 
@@ -344,9 +357,13 @@ fn in_json(events: &[Arc<Event>]) -> String {
     for event in events {
         let push = match &event.body {
             Body::Joined(Member { user, .. }) => Some(wire::Push::Add { user }),
-            Body::Left(Member { user, .. }) => Some(wire::Push::Leave { user }),
+            Body::Left(Member { user, .. }) | Body::Replaced(Member { user, .. }) => {
+                Some(wire::Push::Leave { user })
+            }
             Body::Said { .. } | Body::Whispered { .. } => chat(event),
-            Body::Moved { .. } | Body::Hidden => None,
+            Body::SessionJoined(_) | Body::SessionLeft(_) | Body::Moved { .. } | Body::Hidden => {
+                None
+            }
         };
         let Some(push) = push else { continue };
         if json.len() > 1 {

@@ -71,6 +71,8 @@ pub(crate) enum Input {
         id: Option<MessageId>,
         key: RequestKey,
     },
+    /// A client lives, about which a room had asked.
+    Alive { place: Place, session: SessionId },
     /// A client is gone; `lost` says that it may not have meant to.
     Leave { place: Place, session: SessionId, lost: bool },
 }
@@ -235,6 +237,11 @@ impl Worker {
                 let say = RelayEvent::Say { shard, room, session, number, target, content, id };
                 self.handle(say);
             }
+            Input::Alive { place: Place { shard, room }, session } => {
+                counter!("tangelo_connector_probes_answered_total").increment(1);
+                tracing::debug!(session = session.0, %room, "lives, and keeps its name");
+                self.handle(RelayEvent::Alive { shard, room, session });
+            }
             Input::Leave { place: Place { shard, room }, session, lost } => {
                 tracing::debug!(session = session.0, %room, lost, "leave");
                 self.hub.leave(session);
@@ -288,6 +295,16 @@ impl Worker {
             RelayEffect::Supersede { session } => {
                 tracing::debug!(session = session.0, "came back as another session");
                 self.hub.close(session, CloseReason::Superseded);
+            }
+            RelayEffect::Replace { session } => {
+                counter!("tangelo_connector_replaced_total").increment(1);
+                tracing::info!(session = session.0, "another session has its name now");
+                self.hub.close(session, CloseReason::Replaced);
+            }
+            RelayEffect::Probe { session } => {
+                counter!("tangelo_connector_probes_total").increment(1);
+                tracing::debug!(session = session.0, "somebody wants its name: does it live?");
+                self.hub.probe(session);
             }
             RelayEffect::CutLink(peer) => self.cut(peer, "an event is missing"),
             RelayEffect::StaleFrame { shard, from, term } => {

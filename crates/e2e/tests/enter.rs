@@ -71,7 +71,11 @@ async fn a_name_is_taken_once_in_the_whole_cluster() {
     assert_eq!(first.enter("alice", "r").await.unwrap(), ["alice"]);
 
     let mut second = Client::connect(connectors[1], &options).await.unwrap();
-    let refused = second.enter("alice", "r").await;
+    let refused = tokio::select! {
+        refused = second.enter("alice", "r") => refused,
+        // It is asked whether it lives, and answers.
+        heard = first.next_push() => panic!("{heard:?}"),
+    };
     assert!(matches!(refused, Err(Error::Refused { code: 500, .. })), "{refused:?}");
     // The connection is good for another name, and another room.
     assert_eq!(second.enter("bob", "r").await.unwrap(), ["alice", "bob"]);

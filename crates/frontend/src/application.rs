@@ -31,6 +31,11 @@ pub trait Handler: Send + 'static {
         dialect: Dialect,
     ) -> impl Future<Output = ()> + Send;
 
+    /// Notes that the client lives, as somebody asked by [`Outbound::probe`].
+    fn alive(&mut self) -> impl Future<Output = ()> + Send {
+        std::future::ready(())
+    }
+
     /// Notes that the session is over. Called once, as the last thing. What was sent to the
     /// session's [`Outbound`] since is lost.
     fn closed(&mut self, reason: &CloseReason) -> impl Future<Output = ()> + Send;

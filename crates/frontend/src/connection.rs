@@ -120,9 +120,9 @@ impl<T: Transport, H: Handler> Connection<T, H> {
     }
 
     fn read(&mut self) {
-        let answered = self.inbox.take_answered();
-        if answered > 0 {
-            self.event(Event::Answered(answered));
+        let replied = self.inbox.take_replied();
+        if replied > 0 {
+            self.event(Event::Replied(replied));
         }
         let (session, effects) = (&mut self.session, &mut self.effects);
         let now = self.shared.now();
@@ -152,6 +152,7 @@ impl<T: Transport, H: Handler> Connection<T, H> {
                     self.output.push_back(Output::Framed(bytes, frames));
                 }
                 Item::Reply(request, reply) => self.event(Event::Reply { request, reply }),
+                Item::Probe => self.event(Event::Probe),
                 Item::Kick(reason) => self.event(Event::Kick { reason }),
                 Item::Close(reason) => self.event(Event::Close(reason)),
             }
@@ -175,6 +176,8 @@ impl<T: Transport, H: Handler> Connection<T, H> {
                 Effect::Call { key, call } => {
                     Box::pin(self.handler.call(key, call, self.session.dialect())).await;
                 }
+                Effect::Probe => self.transport.probe(),
+                Effect::Alive => Box::pin(self.handler.alive()).await,
                 Effect::Count(oddity) => {
                     tracing::debug!(session = self.id.0, %oddity, "odd");
                     Meters::odd(oddity);

@@ -51,6 +51,8 @@ pub(crate) enum Item {
     Run(Bytes, usize),
     /// The answer to a call.
     Reply(RequestKey, Reply),
+    /// Somebody wants to know whether the client lives.
+    Probe,
     /// A reason to go.
     Kick(String),
     /// The end. Always the last item.
@@ -89,8 +91,8 @@ struct State {
     /// The first item is the rest of a run of which some is out: nothing may come before it.
     is_begun: bool,
     waker: Option<Waker>,
-    /// Calls of `send` that were answered past the session, which is yet to hear of it.
-    answered: u32,
+    /// Calls of `send` whose replies went past the session, which is yet to hear of them.
+    replied: u32,
     /// Until the session is over.
     direct: Option<Direct>,
 }
@@ -120,7 +122,7 @@ impl Outbound {
             is_busy: false,
             is_begun: false,
             waker: None,
-            answered: 0,
+            replied: 0,
             direct,
         };
         let (frames_max, bytes_max) = (saturated(frames_max), saturated(bytes_max));
@@ -159,11 +161,11 @@ impl Outbound {
     /// dialect, the answers in the order of the pushes. Returns whether all was taken.
     pub fn deliver(&self, run: &Run, answers: &[Answer], reply_first: bool) -> bool {
         debug_assert_eq!(run.form(), self.queue.form, "a run of another form");
-        let answered = saturated(answers.len());
+        let replied = saturated(answers.len());
         match (run.form(), answers) {
             (Form::Units, _) => {
                 let mut state = self.queue.lock();
-                state.answered += answered;
+                state.replied += replied;
                 let taken = self.queue.add_units(&mut state, run.units(), answers, reply_first);
                 wake(state);
                 taken
@@ -171,7 +173,7 @@ impl Outbound {
             (_, []) => self.write(run.bytes(), run.frames(), 0),
             (_, answers) => {
                 let (bytes, frames) = run.with(answers, reply_first);
-                self.write(&bytes, frames, answered)
+                self.write(&bytes, frames, replied)
             }
         }
     }
@@ -183,6 +185,19 @@ impl Outbound {
         let taken = self.queue.add(&mut state, Item::Reply(key, reply));
         wake(state);
         taken
+    }
+
+    /// Asks whether the client lives, behind what was sent before. [`Handler::alive`] is called if
+    /// it does. Whoever asks waits for that, or gives the session up, before it asks again: such
+    /// questions have no other bound.
+    ///
+    /// [`Handler::alive`]: crate::Handler::alive
+    pub fn probe(&self) {
+        let mut state = self.queue.lock();
+        if state.phase == Phase::Open {
+            state.items.push_back(Item::Probe);
+            wake(state);
+        }
     }
 
     /// Tells the client a reason and closes its session, after what was sent before. Returns
@@ -197,12 +212,12 @@ impl Outbound {
     }
 
     /// Writes at once what the socket takes, and queues the rest.
-    fn write(&self, bytes: &Bytes, frames: usize, answered: u32) -> bool {
+    fn write(&self, bytes: &Bytes, frames: usize, replied: u32) -> bool {
         let mut state = self.queue.lock();
         if state.phase != Phase::Open {
             return false;
         }
-        state.answered += answered;
+        state.replied += replied;
         let written = state.try_write(bytes);
         if written == bytes.len() {
             // All frames are out, and nothing waits.
@@ -299,9 +314,9 @@ impl Inbox {
         }
     }
 
-    /// How many sends were answered past the session since the last time.
-    pub(crate) fn take_answered(&self) -> usize {
-        mem::take(&mut self.queue.lock().answered) as usize
+    /// How many replies to sends went past the session since the last time.
+    pub(crate) fn take_replied(&self) -> usize {
+        mem::take(&mut self.queue.lock().replied) as usize
     }
 
     /// Takes nothing more: the session is over. Returns the rest of a unit of which some is out.
@@ -406,7 +421,10 @@ impl State {
         }
         match self.items.pop_front() {
             Some(Item::Run(rest, frames)) => Some((rest, frames)),
-            Some(Item::Push(_) | Item::Reply(..) | Item::Kick(_) | Item::Close(_)) | None => None,
+            Some(
+                Item::Push(_) | Item::Reply(..) | Item::Probe | Item::Kick(_) | Item::Close(_),
+            )
+            | None => None,
         }
     }
 }
@@ -418,7 +436,7 @@ impl Item {
             Self::Push(package) => (1, package.len()),
             Self::Run(bytes, frames) => (*frames, bytes.len()),
             Self::Reply(_, reply) => (1, reply.json_len_hint()),
-            Self::Kick(_) | Self::Close(_) => (0, 0),
+            Self::Probe | Self::Kick(_) | Self::Close(_) => (0, 0),
         };
         (frames, frames * ITEM_BYTES + bytes)
     }

@@ -51,6 +51,9 @@ pub(crate) trait Transport: Send {
     /// If the connection is lost.
     fn flush(&mut self) -> impl Future<Output = Result<(), CloseReason>> + Send;
 
+    /// Sees to it that a client that lives says something soon, if there is a way to. Never waits.
+    fn probe(&mut self);
+
     /// Whether there is something to flush that nobody fed.
     fn is_unflushed(&self) -> bool {
         false

@@ -115,6 +115,9 @@ pub const SNAPSHOT_EVENTS_MAX: usize = 256;
 pub const SNAPSHOT_BYTES_MAX: usize = 64 * 1024;
 /// Largest room. A join past it is refused with `SlowDown`.
 pub const ROOM_MEMBERS_MAX: usize = 100_000;
+/// Sessions of one member, where it may have several: a person has a handful of devices, and a page
+/// open some times. A join past it is refused with `SlowDown`.
+pub const MEMBER_SESSIONS_MAX: usize = 32;
 /// Above this many members a room's joins and leaves are not pushed one by one.
 pub const PRESENCE_MEMBERS_MAX: usize = 1_000;
 /// Events that a newcomer that knows Tangelo is shown of what was said before.
@@ -134,6 +137,17 @@ pub const RESUME_WINDOW: Duration = Duration::from_secs(120);
 pub const DEPARTED_MAX: usize = 1000;
 /// How long a client that is told to try again later is told to wait.
 pub const RETRY_AFTER: Duration = Duration::from_millis(500);
+/// How long a member whose name a newcomer wants may take to show that it lives.
+pub const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long that newcomer waits for its answer, whatever becomes of owners and links meanwhile:
+/// [`PROBE_TIMEOUT`], and the ways there and back on a busy machine.
+pub const PROBE_ANSWER_TIMEOUT: Duration = Duration::from_millis(2500);
+/// How late the heartbeat of a client that cannot be asked may be before it no longer counts as a
+/// sign of life: a network that is slow for a moment.
+pub const PROBE_BEAT_SLACK: Duration = Duration::from_secs(1);
+/// Newcomers to the rooms of one shard that wait for names, at some 200 bytes each; past it a
+/// newcomer is refused as if the member had answered.
+pub const PROBE_NEWCOMERS_MAX: usize = 256;
 /// How long a member stays when its connector's link is lost, before it leaves.
 pub const CONNECTOR_GRACE: Duration = Duration::from_secs(5);
 /// How long a connector that is gone may be the only one that heard the last words of an owner
@@ -141,8 +155,8 @@ pub const CONNECTOR_GRACE: Duration = Duration::from_secs(5);
 pub const DEPARTURE_DOUBT: Duration = Duration::from_secs(10);
 /// How long an opening shard waits for a live connector that does not attach.
 pub const ATTACH_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long a connector remembers a room that its last session has left: long enough that what
-/// was acknowledged to that session survives the owner's death.
+/// How long a connector remembers a room that its last session has left, while it is attached to
+/// the owner: long enough that what was acknowledged to that session survives the owner's death.
 pub const RELAY_LINGER: Duration = Duration::from_secs(10);
 /// How long a send or a join waits for an owner before it is answered with an error.
 pub const OWNER_TIMEOUT: Duration = Duration::from_secs(15);
@@ -265,5 +279,8 @@ const _: () = {
             < ATTACH_TIMEOUT.as_millis()
     );
     assert!(RETURN_GRACE.as_millis() < RESUME_WINDOW.as_millis());
+    assert!(PROBE_TIMEOUT.as_millis() < PROBE_ANSWER_TIMEOUT.as_millis());
+    // Who waits for a name is not taken for one that does not enter.
+    assert!(PROBE_ANSWER_TIMEOUT.as_millis() < OWNER_TIMEOUT.as_millis());
     assert!(SHARD_COUNT.is_power_of_two());
 };

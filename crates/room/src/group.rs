@@ -1,5 +1,7 @@
 //! One shard in the hands of its owner: opens it, orders its rooms, fans out.
 
+mod names;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
@@ -8,9 +10,10 @@ use std::{
 use model::{Code, Incarnation, MemberId, Position, RoomId, Shard, Term, Time, limits};
 
 use crate::{
-    message::{self, Body, Frame, Member, RoomState, Ticket, ToOwner, ToRelay},
+    duplicates::{Duplicates, Newcomer, Probes},
+    message::{self, Frame, Member, RoomState, ToOwner, ToRelay},
     owner::Effect,
-    room::{Entered, Room, Said, Saying},
+    room::{Room, Said, Saying},
     takeover,
 };
 
@@ -18,6 +21,7 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Group {
     pub(crate) term: Term,
+    duplicates: Duplicates,
     pub(crate) phase: Phase,
     pub(crate) rooms: BTreeMap<RoomId, Room>,
     /// Connectors that are in step: who gets events.
@@ -31,6 +35,8 @@ pub(crate) struct Group {
     /// A room that emptied and comes back goes on after this number, so that no position is used
     /// twice.
     pub(crate) floor: u64,
+    /// Who waits for a name that is taken.
+    pub(crate) probes: Probes,
 }
 
 #[derive(Debug)]
@@ -56,6 +62,7 @@ impl Group {
     /// at `deadline`. `departed` says that some connector has gone lately.
     pub(crate) fn new(
         term: Term,
+        duplicates: Duplicates,
         connectors: Vec<Incarnation>,
         departed: bool,
         deadline: Time,
@@ -64,6 +71,7 @@ impl Group {
         let waiting = live.clone();
         Self {
             term,
+            duplicates,
             phase: Phase::Opening {
                 live,
                 waiting,
@@ -78,6 +86,7 @@ impl Group {
             arriving: BTreeMap::new(),
             empty: BTreeSet::new(),
             floor: 0,
+            probes: Probes::default(),
         }
     }
 
@@ -111,17 +120,29 @@ impl Group {
                 }
             }
             // A connector talks only after it attached; the state that it sends then says it all.
-            ToOwner::Join { .. } | ToOwner::Leave { .. } | ToOwner::Say { .. }
+            ToOwner::Join { .. }
+            | ToOwner::Leave { .. }
+            | ToOwner::Withdraw { .. }
+            | ToOwner::Alive { .. }
+            | ToOwner::Say { .. }
                 if !self.attached.contains(&from) =>
             {
                 out.push(Effect::StaleFrame { shard, from, term: self.term });
             }
             ToOwner::Join { room, session, user, ticket } => {
                 let id = MemberId { connector: from, session };
-                self.join(now, shard, room, (Member { id, user }, ticket), out);
+                let newcomer = Newcomer { member: Member { id, user }, ticket };
+                self.join(now, shard, room, newcomer, out);
             }
             ToOwner::Leave { room, session } => {
                 self.leave(now, shard, &room, MemberId { connector: from, session }, out);
+            }
+            ToOwner::Withdraw { room, session } => {
+                self.leave(now, shard, &room, MemberId { connector: from, session }, out);
+                out.push(self.to(shard, from, ToRelay::Withdrawn { room, session }));
+            }
+            ToOwner::Alive { room, session } => {
+                self.keep_name(shard, &room, MemberId { connector: from, session }, out);
             }
             ToOwner::Say { room, session, number, target, content, id } => {
                 let member = MemberId { connector: from, session };
@@ -229,6 +250,7 @@ impl Group {
     ) {
         self.absent.remove(&connector);
         self.attached.remove(&connector);
+        self.probes.forget_all_of(connector);
         self.remove_members_not_in(now, shard, connector, states, out);
         let (mut events, mut snapshots) = (0, 0);
         for state in states {
@@ -254,6 +276,7 @@ impl Group {
         }
         self.attached.insert(connector);
         out.push(self.to(shard, connector, ToRelay::Opened));
+        self.ask_again(shard, connector, out);
     }
 
     /// Sends the events of a room that a connector has missed. Whoever has missed its own join, too,
@@ -347,73 +370,6 @@ impl Group {
         })
     }
 
-    fn join(
-        &mut self,
-        now: Time,
-        shard: Shard,
-        room: RoomId,
-        (member, ticket): (Member, Option<Ticket>),
-        out: &mut Vec<Effect>,
-    ) {
-        let MemberId { connector, session } = member.id;
-        let position = self.first_position();
-        let known = self.rooms.entry(room.clone()).or_insert_with(|| Room::new(position));
-        let first_here = known.members().group(connector).is_none();
-        let before = first_here.then(|| known.snapshot(&room, connector));
-        match known.join(now, member, ticket) {
-            Ok(Some(Entered { event, welcome })) => {
-                if let Some(snapshot) = before {
-                    out.push(self.to(shard, connector, ToRelay::Snapshot(snapshot)));
-                }
-                if let Some(welcome) = welcome {
-                    let room = room.clone();
-                    let message = ToRelay::Welcome { room, session, welcome };
-                    out.push(self.to(shard, connector, message));
-                }
-                self.broadcast(shard, &room, &event, out);
-                self.tell_left_behind(shard, &room, &event, out);
-            }
-            Ok(None) => {}
-            Err(code) => {
-                out.push(self.to(shard, connector, ToRelay::JoinRefused { room, session, code }));
-            }
-        }
-    }
-
-    /// Tells the connector that a member moved away from, if it has no other members here.
-    fn tell_left_behind(
-        &self,
-        shard: Shard,
-        room: &RoomId,
-        event: &Arc<message::Event>,
-        out: &mut Vec<Effect>,
-    ) {
-        let Body::Moved { from, .. } = &event.body else { return };
-        let has_more = |known: &Room| known.members().group(from.connector).is_some();
-        let is_told = self.rooms.get(room).is_some_and(has_more);
-        if !is_told && self.attached.contains(&from.connector) {
-            let message = ToRelay::Event { room: room.clone(), event: Arc::clone(event) };
-            out.push(self.to(shard, from.connector, message));
-        }
-    }
-
-    fn leave(
-        &mut self,
-        now: Time,
-        shard: Shard,
-        room: &RoomId,
-        id: MemberId,
-        out: &mut Vec<Effect>,
-    ) {
-        let Some(known) = self.rooms.get_mut(room) else {
-            return;
-        };
-        let Some(event) = known.leave(now, id) else { return };
-        if !self.drop_if_over(now, room) {
-            self.broadcast(shard, room, &event, out);
-        }
-    }
-
     /// Drops a room that nobody is in and nobody can come back to; notes when nobody can any more.
     /// True if it was dropped.
     fn drop_if_over(&mut self, now: Time, room: &RoomId) -> bool {
@@ -432,6 +388,12 @@ impl Group {
                 true
             }
         }
+    }
+
+    /// When something here is due, but for an opening and for those who are away.
+    pub(crate) fn next_timeout(&self) -> Option<Time> {
+        let empty = self.empty.first().map(|(at, _)| *at);
+        self.probes.deadline().into_iter().chain(empty).min()
     }
 
     /// Drops the rooms whose time has come.

@@ -22,6 +22,14 @@
 //! When continuity cannot be proved the room starts a new *generation* and every relay gets a
 //! snapshot: a loss is said, never hidden.
 //!
+//! # A name that is taken
+//!
+//! The owner decides what becomes of a newcomer whose name somebody has, by its [`Duplicates`]
+//! policy. To refuse it fairly it asks the member's connector whether the client lives, and lets
+//! the newcomer wait for that; a member that says nothing in time is put out. The newcomer's relay
+//! knows that it waits, and refuses it by itself if no owner has answered by then. A new owner
+//! knows nothing of probes: the newcomer's join comes again, and is asked about anew.
+//!
 //! # Invariants
 //!
 //! - **One position, one event.** No two events have the same room, generation and number.
@@ -33,6 +41,7 @@
 //! Both machines take events with the time and append effects; they do no I/O.
 
 mod dedup;
+mod duplicates;
 mod group;
 pub mod members;
 pub mod message;
@@ -43,6 +52,7 @@ mod room;
 mod tail;
 mod takeover;
 
+pub use duplicates::{Duplicates, NoSuchPolicy, ProbeOutcome};
 pub use owner::{Effect as OwnerEffect, Event as OwnerEvent, LinkId, Owner};
 pub use relay::Push;
 pub use relays::{Effect as RelayEffect, Event as RelayEvent, Relays};

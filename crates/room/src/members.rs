@@ -1,6 +1,9 @@
 //! Who is in a room, grouped by connector, so that a broadcast is a walk.
+//!
+//! A name is one member. It has one session, unless the policy lets it have more; whether it may is
+//! not decided here.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use model::{Incarnation, MemberId, SessionId, UserName};
 
@@ -12,7 +15,10 @@ use crate::message::Member;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Members {
     groups: Vec<Group>,
+    /// The first session of each member.
     names: BTreeMap<UserName, MemberId>,
+    /// The others, of the few members that have some.
+    more: BTreeMap<UserName, Vec<MemberId>>,
 }
 
 /// The members on one connector.
@@ -37,14 +43,17 @@ impl Members {
         self.names.is_empty()
     }
 
-    /// Adds a member at the end of its connector's group.
+    /// Adds a session at the end of its connector's group.
     ///
-    /// Returns false, and changes nothing, if the name is taken.
+    /// Returns whether nobody had the name, so that it is a new member, and not another session of
+    /// one.
     pub fn insert(&mut self, member: Member) -> bool {
-        if self.names.contains_key(&member.user) {
-            return false;
+        let is_new = !self.names.contains_key(&member.user);
+        if is_new {
+            self.names.insert(member.user.clone(), member.id);
+        } else {
+            self.more.entry(member.user.clone()).or_default().push(member.id);
         }
-        self.names.insert(member.user.clone(), member.id);
         let entry = (member.id.session, member.user);
         match self.groups.iter_mut().find(|group| group.connector == member.id.connector) {
             Some(group) => group.sessions.push(entry),
@@ -52,10 +61,10 @@ impl Members {
                 self.groups.push(Group { connector: member.id.connector, sessions: vec![entry] })
             }
         }
-        true
+        is_new
     }
 
-    /// Takes a member out; a connector without members loses its place.
+    /// Takes a session out; a connector without sessions loses its place.
     pub fn remove(&mut self, id: MemberId) -> Option<Member> {
         let at = self.groups.iter().position(|group| group.connector == id.connector)?;
         let group = &mut self.groups[at];
@@ -64,11 +73,32 @@ impl Members {
         if group.sessions.is_empty() {
             self.groups.remove(at);
         }
-        self.names.remove(&user);
+        self.forget(&user, id);
         Some(Member { id, user })
     }
 
-    /// Who has this name.
+    fn forget(&mut self, user: &UserName, id: MemberId) {
+        if let Some(more) = self.more.get_mut(user) {
+            if self.names.get(user) == Some(&id) {
+                self.names.insert(user.clone(), more.remove(0));
+            } else {
+                more.retain(|other| *other != id);
+            }
+            if more.is_empty() {
+                self.more.remove(user);
+            }
+        } else {
+            self.names.remove(user);
+        }
+    }
+
+    /// All sessions of this name, the first first.
+    pub fn all_named(&self, user: &UserName) -> impl Iterator<Item = MemberId> {
+        let more = if self.more.is_empty() { None } else { self.more.get(user) };
+        self.named(user).into_iter().chain(more.into_iter().flatten().copied())
+    }
+
+    /// The first session of this name.
     #[must_use]
     pub fn named(&self, user: &UserName) -> Option<MemberId> {
         self.names.get(user).copied()
@@ -104,18 +134,21 @@ impl Members {
         })
     }
 
-    /// All names in order.
+    /// All names in order, each once: that of a member with several sessions stands where the
+    /// first of them in this order does.
     #[must_use]
     pub fn users(&self) -> Vec<UserName> {
-        self.groups
-            .iter()
-            .flat_map(|group| group.sessions.iter().map(|(_, user)| user.clone()))
-            .collect()
+        let names = self.groups.iter().flat_map(|group| &group.sessions).map(|(_, user)| user);
+        if self.more.is_empty() {
+            return names.cloned().collect();
+        }
+        let mut listed = BTreeSet::new();
+        names.filter(|user| listed.insert(*user)).cloned().collect()
     }
 }
 
 impl FromIterator<Member> for Members {
-    /// Collects members; of two with one name the first stays.
+    /// Collects sessions; those of one name are one member.
     fn from_iter<I: IntoIterator<Item = Member>>(members: I) -> Self {
         let mut all = Self::default();
         for member in members {
@@ -150,14 +183,29 @@ mod tests {
     }
 
     #[test]
-    fn a_name_is_unique_and_free_again() {
+    fn a_name_is_free_again_when_its_last_session_goes() {
         let mut members = Members::default();
-        assert!(members.insert(member(1, 1, "alice")));
-        assert!(!members.insert(member(2, 9, "alice")));
-        assert_eq!(members.remove(member(1, 1, "alice").id), Some(member(1, 1, "alice")));
-        assert_eq!(members.remove(member(1, 1, "alice").id), None);
-        assert!(members.insert(member(2, 9, "alice")));
-        assert_eq!(members.len(), 1);
+        let (first, second, third) =
+            (member(1, 1, "alice"), member(2, 9, "alice"), member(1, 3, "alice"));
+        assert!(members.insert(first.clone()));
+        members.insert(member(1, 2, "bob"));
+        assert!(!members.insert(second.clone()) && !members.insert(third.clone()));
+        assert_eq!((members.len(), members.iter().count()), (2, 4));
+        let alice = first.user.clone();
+        assert_eq!(members.all_named(&alice).collect::<Vec<_>>(), [first.id, second.id, third.id]);
+        let names = |members: &Members| -> Vec<String> {
+            members.users().iter().map(ToString::to_string).collect()
+        };
+        assert_eq!(names(&members), ["alice", "bob"]);
+        assert_eq!(members.remove(first.id), Some(first.clone()));
+        assert_eq!(members.remove(first.id), None);
+        assert_eq!(members.named(&alice), Some(second.id));
+        assert_eq!(names(&members), ["bob", "alice"]);
+        members.remove(third.id);
+        assert_eq!(members.all_named(&alice).collect::<Vec<_>>(), [second.id]);
+        members.remove(second.id);
+        assert_eq!((members.named(&alice), members.len()), (None, 1));
+        assert!(members.insert(third));
     }
 
     #[test]

@@ -52,6 +52,21 @@ pub enum ToOwner {
         /// The session on this connector.
         session: SessionId,
     },
+    /// A session that wants to be a member does not wait for that any longer, and may ask again.
+    /// Answered by [`ToRelay::Withdrawn`].
+    Withdraw {
+        /// The room.
+        room: RoomId,
+        /// The session on this connector.
+        session: SessionId,
+    },
+    /// A member that was asked by [`ToRelay::Probe`] lives.
+    Alive {
+        /// The room.
+        room: RoomId,
+        /// The session on this connector.
+        session: SessionId,
+    },
     /// A member says something.
     Say {
         /// The room.
@@ -113,6 +128,28 @@ pub enum ToRelay {
         number: SendNumber,
         /// Where it stands.
         position: Position,
+    },
+    /// Somebody wants the name of this member: does its client live? Answered by
+    /// [`ToOwner::Alive`], or by nothing.
+    Probe {
+        /// The room.
+        room: RoomId,
+        /// The session that is asked.
+        session: SessionId,
+    },
+    /// The name that a session wants is taken, and its member is asked whether it lives.
+    Probing {
+        /// The room.
+        room: RoomId,
+        /// The session that wants it.
+        session: SessionId,
+    },
+    /// A session does not want to be a member, and is none: what it asked before is settled.
+    Withdrawn {
+        /// The room.
+        room: RoomId,
+        /// The session.
+        session: SessionId,
     },
     /// A join was refused.
     JoinRefused {
@@ -227,6 +264,12 @@ pub enum Body {
     Joined(Member),
     /// A member went.
     Left(Member),
+    /// A member was put out: its name goes to another session.
+    Replaced(Member),
+    /// A member has one more session. Nobody is told.
+    SessionJoined(Member),
+    /// A session of a member went that has others. Nobody is told.
+    SessionLeft(Member),
     /// A member is another session now: its client came back. Nobody is told.
     Moved {
         /// The session that it was.
@@ -255,6 +298,8 @@ pub enum Body {
         number: SendNumber,
         /// To whom.
         to: Member,
+        /// Its other sessions.
+        also: Box<[MemberId]>,
         /// What the receiver is told as the target: its own name.
         shown: Content,
         /// What was said.
@@ -272,14 +317,17 @@ impl Event {
     #[must_use]
     pub fn seen_by(self: &Arc<Self>, connector: Incarnation) -> Arc<Self> {
         match &self.body {
-            Body::Whispered { from, to, .. }
-                if from.id.connector != connector && to.id.connector != connector =>
+            Body::Whispered { from, to, also, .. }
+                if [from.id, to.id].iter().chain(also).all(|it| it.connector != connector) =>
             {
                 Arc::new(Self { position: self.position, body: Body::Hidden })
             }
             Body::Whispered { .. }
             | Body::Joined(_)
             | Body::Left(_)
+            | Body::Replaced(_)
+            | Body::SessionJoined(_)
+            | Body::SessionLeft(_)
             | Body::Moved { .. }
             | Body::Said { .. }
             | Body::Hidden => Arc::clone(self),
@@ -291,10 +339,14 @@ impl Event {
     #[must_use]
     pub fn is_for(&self, user: &UserName, until: u64) -> bool {
         match &self.body {
-            Body::Joined(member) | Body::Left(member) => member.user != *user,
+            Body::Joined(member) | Body::Left(member) | Body::Replaced(member) => {
+                member.user != *user
+            }
             Body::Said { .. } => true,
             Body::Whispered { to, .. } => to.user == *user && self.position.seq <= until,
-            Body::Moved { .. } | Body::Hidden => false,
+            Body::SessionJoined(_) | Body::SessionLeft(_) | Body::Moved { .. } | Body::Hidden => {
+                false
+            }
         }
     }
 
@@ -305,7 +357,13 @@ impl Event {
             Body::Said { from, id, .. } | Body::Whispered { from, id, .. } => {
                 id.as_ref().map(|id| (&from.user, id))
             }
-            Body::Joined(_) | Body::Left(_) | Body::Moved { .. } | Body::Hidden => None,
+            Body::Joined(_)
+            | Body::Left(_)
+            | Body::Replaced(_)
+            | Body::SessionJoined(_)
+            | Body::SessionLeft(_)
+            | Body::Moved { .. }
+            | Body::Hidden => None,
         }
     }
 
@@ -316,7 +374,13 @@ impl Event {
             Body::Said { from, number, .. } | Body::Whispered { from, number, .. } => {
                 Some((from.id, *number))
             }
-            Body::Joined(_) | Body::Left(_) | Body::Moved { .. } | Body::Hidden => None,
+            Body::Joined(_)
+            | Body::Left(_)
+            | Body::Replaced(_)
+            | Body::SessionJoined(_)
+            | Body::SessionLeft(_)
+            | Body::Moved { .. }
+            | Body::Hidden => None,
         }
     }
 
@@ -327,7 +391,13 @@ impl Event {
             Body::Said { content, shown, .. } | Body::Whispered { content, shown, .. } => {
                 content.len() + shown.len()
             }
-            Body::Joined(_) | Body::Left(_) | Body::Moved { .. } | Body::Hidden => 0,
+            Body::Joined(_)
+            | Body::Left(_)
+            | Body::Replaced(_)
+            | Body::SessionJoined(_)
+            | Body::SessionLeft(_)
+            | Body::Moved { .. }
+            | Body::Hidden => 0,
         };
         text + size_of::<Self>()
     }

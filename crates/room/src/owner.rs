@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use model::{Incarnation, Shard, Term, Time, limits};
+use model::{Incarnation, RoomId, Shard, Term, Time, UserName, limits};
 
 use crate::{
+    duplicates::{Duplicates, ProbeOutcome},
     group::{Group, Phase},
     message::{Frame, ToOwner, ToRelay},
     relays::wake_at,
@@ -97,6 +98,26 @@ pub enum Effect {
     /// End a connector's stream. The map says that the connector is gone, and nothing is heard
     /// from it any more; if it lives after all it dials again and attaches anew.
     CutLink(Incarnation),
+    /// A member was put out, and its name goes to another session.
+    Replaced {
+        /// The shard.
+        shard: Shard,
+        /// The room.
+        room: RoomId,
+        /// The name.
+        user: UserName,
+    },
+    /// It is settled who has a name that newcomers waited for.
+    Probed {
+        /// The shard.
+        shard: Shard,
+        /// The room.
+        room: RoomId,
+        /// The name.
+        user: UserName,
+        /// How.
+        outcome: ProbeOutcome,
+    },
     /// A frame of another term was dropped.
     StaleFrame {
         /// The shard.
@@ -111,6 +132,7 @@ pub enum Effect {
 /// A chat node's end of all rooms of the shards that one worker drives.
 #[derive(Debug, Default)]
 pub struct Owner {
+    duplicates: Duplicates,
     links: BTreeMap<Incarnation, LinkId>,
     shards: BTreeMap<Shard, Group>,
     /// When a connector was last seen to go.
@@ -120,6 +142,12 @@ pub struct Owner {
 }
 
 impl Owner {
+    /// A chat node's end without shards, which treats names that are taken so.
+    #[must_use]
+    pub fn new(duplicates: Duplicates) -> Self {
+        Self { duplicates, ..Self::default() }
+    }
+
     /// How many rooms have members.
     #[must_use]
     pub fn rooms(&self) -> usize {
@@ -195,7 +223,7 @@ impl Owner {
         let deadline = now + limits::ATTACH_TIMEOUT;
         let lately = |at: Time| now - at < limits::DEPARTURE_DOUBT;
         let departed = self.departed.is_some_and(lately);
-        let mut group = Group::new(term, connectors, departed, deadline);
+        let mut group = Group::new(term, self.duplicates, connectors, departed, deadline);
         group.open_if_complete(now, shard, out);
         self.shards.insert(shard, group);
         wake_at(&mut self.timeout, deadline);
@@ -209,6 +237,8 @@ impl Owner {
         let until = now + limits::CONNECTOR_GRACE;
         for group in self.shards.values_mut() {
             group.arriving.remove(&connector);
+            // They ask again; meanwhile nobody loses its name to somebody who may be gone.
+            group.probes.forget_all_of(connector);
             if let Phase::Opening { live, waiting, states, .. } = &mut group.phase
                 && states.remove(&connector).is_some()
                 && live.contains(&connector)
@@ -238,7 +268,11 @@ impl Owner {
                     out.push(Effect::Frame { to: from, frame });
                 }
                 ToOwner::State(_) => {}
-                ToOwner::Join { .. } | ToOwner::Leave { .. } | ToOwner::Say { .. } => {
+                ToOwner::Join { .. }
+                | ToOwner::Leave { .. }
+                | ToOwner::Withdraw { .. }
+                | ToOwner::Alive { .. }
+                | ToOwner::Say { .. } => {
                     out.push(Effect::StaleFrame { shard, from, term });
                 }
             }
@@ -246,8 +280,7 @@ impl Owner {
         };
         let attaching = matches!(message, ToOwner::Attached { .. });
         group.hear(now, shard, from, message, out);
-        let empty = group.empty.first().map(|(at, _)| *at);
-        if let Some(at) = empty {
+        if let Some(at) = group.next_timeout() {
             wake_at(&mut self.timeout, at);
         }
         if attaching {
@@ -272,11 +305,12 @@ impl Owner {
                 group.absent.remove(&connector);
                 group.remove_members_of(now, *shard, connector, out);
             }
+            group.end_probes(now, *shard, out);
             group.drop_empty(now);
         }
         self.timeout = None;
         self.wake_for_absent();
-        self.wake_for_empty();
+        self.wake_for_rooms();
         for group in self.shards.values() {
             if let Phase::Opening { deadline, .. } = group.phase {
                 wake_at(&mut self.timeout, deadline);
@@ -284,10 +318,10 @@ impl Owner {
         }
     }
 
-    fn wake_for_empty(&mut self) {
-        let earliest = self.shards.values().filter_map(|group| group.empty.first()).min();
-        if let Some((at, _)) = earliest {
-            wake_at(&mut self.timeout, *at);
+    fn wake_for_rooms(&mut self) {
+        let earliest = self.shards.values().filter_map(Group::next_timeout).min();
+        if let Some(at) = earliest {
+            wake_at(&mut self.timeout, at);
         }
     }
 

@@ -1,5 +1,6 @@
 //! One relay, a connector's end of one room: local members, gap check, unanswered sends.
 
+mod answers;
 mod own;
 
 use std::{
@@ -48,6 +49,10 @@ pub(crate) struct Relay {
     tail: Tail,
     /// Sessions that left, or were expelled, after the state was sent and before the owner opened.
     leaving: Vec<SessionId>,
+    /// Sessions that were refused here, after too long, and may be members for all that is known.
+    /// They cannot ask again before that is settled: which of their joins was meant could not be
+    /// told.
+    withdrawn: BTreeSet<SessionId>,
     /// Since when no session is here. The relay lingers, as it may be the only one beside the owner
     /// that holds what was acknowledged last.
     idle_since: Option<Time>,
@@ -75,13 +80,14 @@ impl Relay {
             audience: Arc::default(),
             tail: Tail::default(),
             leaving: Vec::new(),
+            withdrawn: BTreeSet::new(),
             idle_since: None,
         }
     }
 
     /// Notes whether sessions are here; returns when the relay may go if there are none.
     pub(crate) fn check_idle(&mut self, now: Time) -> Option<Time> {
-        if !self.own.is_empty() {
+        if !self.own.is_empty() || !self.withdrawn.is_empty() {
             self.idle_since = None;
             return None;
         }
@@ -94,24 +100,31 @@ impl Relay {
     }
 
     /// Adds a session that wants in.
+    ///
+    /// # Errors
+    ///
+    /// `NotApplied` if it is not settled yet what became of its last wish.
     pub(crate) fn enter(
         &mut self,
         session: SessionId,
         user: UserName,
         ticket: Option<Ticket>,
-    ) -> ToOwner {
+    ) -> Result<ToOwner, Code> {
+        if self.withdrawn.contains(&session) {
+            return Err(Code::NotApplied);
+        }
         let own = Own {
             user: user.clone(),
             joined: false,
             ticket,
             welcome: None,
             stay: None,
-            lost: None,
+            until: None,
             applied: SendNumber::default(),
             unanswered: VecDeque::new(),
         };
         self.own.insert(session, own);
-        ToOwner::Join { room: self.room.clone(), session, user, ticket }
+        Ok(ToOwner::Join { room: self.room.clone(), session, user, ticket })
     }
 
     /// Notes that a session's connection is lost. If its client can come back, it stays for the
@@ -119,14 +132,9 @@ impl Relay {
     pub(crate) fn lose(&mut self, now: Time, session: SessionId) -> Option<Time> {
         let own = self.own.get_mut(&session).filter(|own| own.joined && own.stay.is_some())?;
         let until = now + limits::RETURN_GRACE;
-        own.lost = Some(until);
+        own.until = Some(until);
         self.refresh_audience();
         Some(until)
-    }
-
-    /// Whether the grace of a lost session is over.
-    pub(crate) fn is_overdue(&self, now: Time, session: SessionId) -> bool {
-        self.own.get(&session).and_then(|own| own.lost).is_some_and(|until| until <= now)
     }
 
     /// Takes a session out; the clean-up at the owner needs no answer.
@@ -189,7 +197,12 @@ impl Relay {
         let room = self.room.clone();
         let leaves =
             leaving.into_iter().map(move |session| ToOwner::Leave { room: room.clone(), session });
-        leaves.chain(self.unanswered_by_own())
+        let withdraws = self.withdrawn.iter().map(|session| self.withdraw(*session));
+        leaves.chain(withdraws).chain(self.unanswered_by_own())
+    }
+
+    fn withdraw(&self, session: SessionId) -> ToOwner {
+        ToOwner::Withdraw { room: self.room.clone(), session }
     }
 
     fn unanswered_by_own(&self) -> impl Iterator<Item = ToOwner> {
@@ -205,30 +218,6 @@ impl Relay {
         })
     }
 
-    /// Gives up on everything not answered yet: there is no owner. What was sent may have been
-    /// applied by the last one, hence `Unknown`; a membership is kept.
-    pub(crate) fn give_up(&mut self, attaching: bool, out: &mut Vec<Effect>) {
-        for (session, own) in &mut self.own {
-            for say in own.unanswered.drain(..) {
-                out.push(Effect::SayRefused {
-                    session: *session,
-                    number: say.number,
-                    code: Code::Unknown,
-                });
-            }
-        }
-        let waiting: Vec<SessionId> =
-            self.own.iter().filter(|(_, own)| !own.joined).map(|(id, _)| *id).collect();
-        for session in waiting {
-            self.own.remove(&session);
-            if attaching {
-                // Its join may have been applied by the last owner, and the state lists it.
-                self.leaving.push(session);
-            }
-            out.push(Effect::EnterRefused { session, code: Code::NotApplied });
-        }
-    }
-
     /// Applies the next event. On [`Applied::Gap`] nothing was changed.
     pub(crate) fn apply(&mut self, event: Arc<Event>, out: &mut Vec<Effect>) -> Applied {
         if event.position <= self.position {
@@ -242,6 +231,11 @@ impl Relay {
         match &event.body {
             Body::Joined(member) => self.joined(member, event.position, out),
             Body::Left(member) => self.left(member, event.position, out),
+            Body::Replaced(member) => self.replaced(member, event.position, out),
+            Body::SessionJoined(member) => {
+                self.session_joined(member, event.position, out);
+            }
+            Body::SessionLeft(member) => self.remove(member, out),
             Body::Moved { from, to } => self.moved(*from, to, event.position, out),
             Body::Said { from, number, .. } => {
                 let answered = self.answered(from.id, *number, out);
@@ -253,14 +247,16 @@ impl Relay {
                     answered: answered.then_some((from.id.session, *number)),
                 });
             }
-            Body::Whispered { from, number, to, .. } => {
+            Body::Whispered { from, number, to, also, .. } => {
                 if self.answered(from.id, *number, out) {
                     let session = from.id.session;
                     out.push(Effect::Said { session, number: *number, position: event.position });
                 }
-                if to.id.connector == self.me && self.own.contains_key(&to.id.session) {
+                let is_here =
+                    |to: &&MemberId| to.connector == self.me && self.own.contains_key(&to.session);
+                for to in [to.id].iter().chain(also).filter(is_here) {
                     out.push(Effect::Push {
-                        sessions: Arc::new([to.id.session]),
+                        sessions: Arc::new([to.session]),
                         except: None,
                         push: Push::Chat(Arc::clone(&event)),
                         position: event.position,
@@ -309,71 +305,11 @@ impl Relay {
         self.refresh_audience();
     }
 
-    /// A join was refused.
-    pub(crate) fn join_refused(&mut self, session: SessionId, code: Code, out: &mut Vec<Effect>) {
-        if self.own.get(&session).is_none_or(|own| own.joined) {
-            return;
-        }
-        let Some(own) = self.own.remove(&session) else {
-            return;
-        };
-        out.push(Effect::EnterRefused { session, code });
-        for say in own.unanswered {
-            let number = say.number;
-            out.push(Effect::SayRefused { session, number, code: Code::Unauthorized });
-        }
-    }
-
-    /// A send was refused.
-    pub(crate) fn say_refused(
-        &mut self,
-        session: SessionId,
-        number: SendNumber,
-        code: Code,
-        out: &mut Vec<Effect>,
-    ) {
-        let Some(own) = self.own.get_mut(&session) else {
-            return;
-        };
-        if own.unanswered.iter().any(|say| say.number == number) {
-            own.unanswered.retain(|say| say.number != number);
-            out.push(Effect::SayRefused { session, number, code });
-        }
-    }
-
-    /// What an entrant is to be told; what makes it a member comes next.
-    ///
-    /// A whisper that it thereby learns of was hidden from this connector. It is kept from now on,
-    /// or the next owner might apply it again, and its target would hear it twice.
-    pub(crate) fn welcome(&mut self, session: SessionId, welcome: Welcome) {
-        for event in &welcome.events {
-            if matches!(event.body, Body::Whispered { .. }) {
-                self.tail.disclose(event);
-            }
-        }
-        if let Some(own) = self.own.get_mut(&session).filter(|own| !own.joined) {
-            own.welcome = Some(welcome);
-        }
-    }
-
-    /// A send had a position already, under its message id.
-    pub(crate) fn repeated(
-        &mut self,
-        session: SessionId,
-        number: SendNumber,
-        position: Position,
-        out: &mut Vec<Effect>,
-    ) {
-        let id = MemberId { connector: self.me, session };
-        if self.answered(id, number, out) {
-            out.push(Effect::Said { session, number, position });
-        }
-    }
-
     /// Makes one of our sessions a member. The audience is to be refreshed after.
     fn enter_in(&mut self, session: SessionId, position: Position, out: &mut Vec<Effect>) {
         let Some(own) = self.own.get_mut(&session) else { return };
         own.joined = true;
+        own.until = None;
         // Without a welcome that got lost on the way nothing can be said of what it missed.
         let since = position.seq;
         let welcome = own.ticket.map(|Ticket { key, .. }| {
@@ -388,15 +324,26 @@ impl Relay {
     }
 
     fn joined(&mut self, member: &Member, position: Position, out: &mut Vec<Effect>) {
+        let own = self.session_joined(member, position, out);
+        if self.members.len() <= limits::PRESENCE_MEMBERS_MAX {
+            self.tell(own, Push::Add(member.user.clone()), position, out);
+        }
+    }
+
+    /// Takes a session in; returns it if it is one of ours.
+    fn session_joined(
+        &mut self,
+        member: &Member,
+        position: Position,
+        out: &mut Vec<Effect>,
+    ) -> Option<SessionId> {
         self.members.insert(member.clone());
         let own = (member.id.connector == self.me).then_some(member.id.session);
         if let Some(session) = own {
             self.enter_in(session, position, out);
             self.refresh_audience();
         }
-        if self.members.len() <= limits::PRESENCE_MEMBERS_MAX {
-            self.tell(own, Push::Add(member.user.clone()), position, out);
-        }
+        own
     }
 
     /// A member's client came back as another session, here or elsewhere.
@@ -416,38 +363,42 @@ impl Relay {
 
     fn left(&mut self, member: &Member, position: Position, out: &mut Vec<Effect>) {
         let crowded = self.members.len() > limits::PRESENCE_MEMBERS_MAX;
-        self.members.remove(member.id);
-        if member.id.connector == self.me && self.own.remove(&member.id.session).is_some() {
-            // The owner took a live session for gone, as its connector was cut off for too long.
-            // What it missed cannot be made good, so it starts anew.
-            out.push(Effect::Expel { session: member.id.session });
-            self.refresh_audience();
-        }
+        self.remove(member, out);
         if !crowded {
             self.tell(None, Push::Leave(member.user.clone()), position, out);
         }
     }
 
-    /// Notes that a send is applied. True if this connector's client waits for the answer.
-    ///
-    /// A lower number still unanswered was refused, by an owner whose answer got lost with its
-    /// link: numbers are handled in order.
-    fn answered(&mut self, id: MemberId, number: SendNumber, out: &mut Vec<Effect>) -> bool {
-        if id.connector != self.me {
-            return false;
+    /// Takes a session out, and sends it away if it is one of ours that lives.
+    fn remove(&mut self, member: &Member, out: &mut Vec<Effect>) {
+        self.members.remove(member.id);
+        if self.forget_own(member.id) {
+            // The owner took a live session for gone, as its connector was cut off for too long.
+            // What it missed cannot be made good, so it starts anew.
+            out.push(Effect::Expel { session: member.id.session });
         }
-        let Some(own) = self.own.get_mut(&id.session) else {
-            return false;
-        };
-        own.applied = own.applied.max(number);
-        while let Some(say) = own.unanswered.pop_front_if(|say| say.number < number) {
-            out.push(Effect::SayRefused {
-                session: id.session,
-                number: say.number,
-                code: Code::NotApplied,
-            });
+    }
+
+    /// A member's name goes to another session.
+    fn replaced(&mut self, member: &Member, position: Position, out: &mut Vec<Effect>) {
+        let crowded = self.members.len() > limits::PRESENCE_MEMBERS_MAX;
+        self.members.remove(member.id);
+        if self.forget_own(member.id) {
+            out.push(Effect::Replace { session: member.id.session });
         }
-        own.unanswered.pop_front_if(|say| say.number == number).is_some()
+        // Other sessions of it may be here, if it could have several until lately.
+        if !crowded && self.members.named(&member.user).is_none() {
+            self.tell(None, Push::Leave(member.user.clone()), position, out);
+        }
+    }
+
+    /// Forgets a session of ours that is a member no more. False if it was forgotten before.
+    fn forget_own(&mut self, id: MemberId) -> bool {
+        let was_here = id.connector == self.me && self.own.remove(&id.session).is_some();
+        if was_here {
+            self.refresh_audience();
+        }
+        was_here
     }
 
     fn tell(

@@ -1,6 +1,7 @@
 //! [`Relays`], a connector's end of all rooms of some shards: follows the map, attaches to owners.
 
 mod clock;
+mod frame;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -14,7 +15,7 @@ use model::{
 
 use crate::{
     message::{Frame, Ticket, ToOwner, ToRelay, Welcome},
-    relay::{Applied, Push, Relay},
+    relay::{Push, Relay},
     room::Saying,
 };
 
@@ -71,6 +72,15 @@ pub enum Event {
         content: Content,
         /// The client's own name for it.
         id: Option<MessageId>,
+    },
+    /// The client of a session that [`Effect::Probe`] asked about lives.
+    Alive {
+        /// The room's shard.
+        shard: Shard,
+        /// The room it entered.
+        room: RoomId,
+        /// The session.
+        session: SessionId,
     },
     /// A session is gone.
     Leave {
@@ -159,6 +169,16 @@ pub enum Effect {
         /// The session.
         session: SessionId,
     },
+    /// Close a session whose name another has now.
+    Replace {
+        /// The session.
+        session: SessionId,
+    },
+    /// Find out whether the client of a session lives. If so, [`Event::Alive`] says it.
+    Probe {
+        /// The session.
+        session: SessionId,
+    },
     /// A frame of another term, or from a node that is not the owner, was dropped.
     StaleFrame {
         /// The shard.
@@ -187,8 +207,8 @@ pub struct Relays {
     shards: BTreeMap<Shard, Group>,
     /// Relays without sessions, and when each may go.
     idle: BTreeSet<(Time, Shard, RoomId)>,
-    /// Sessions whose connections are lost, and until when each may come back.
-    lost: BTreeSet<(Time, Shard, RoomId, SessionId)>,
+    /// Sessions whose connections are lost, or that wait for a name, and how long each may.
+    expiring: BTreeSet<(Time, Shard, RoomId, SessionId)>,
     /// No group's deadline is before this; checked only when it comes.
     timeout: Option<Time>,
 }
@@ -231,7 +251,7 @@ impl Relays {
             linked: BTreeSet::new(),
             shards: BTreeMap::new(),
             idle: BTreeSet::new(),
-            lost: BTreeSet::new(),
+            expiring: BTreeSet::new(),
             timeout: None,
         }
     }
@@ -259,8 +279,10 @@ impl Relays {
                 let me = self.me;
                 let relay = self.group(now, shard).rooms.entry(room.clone());
                 let relay = relay.or_insert_with(|| Relay::new(me, room));
-                let join = relay.enter(session, user, ticket);
-                self.send(shard, join, out);
+                match relay.enter(session, user, ticket) {
+                    Ok(join) => self.send(shard, join, out),
+                    Err(code) => out.push(Effect::EnterRefused { session, code }),
+                }
             }
             Event::Say { shard, room, session, number, target, content, id } => {
                 let relay = self.group(now, shard).rooms.get_mut(&room);
@@ -272,18 +294,27 @@ impl Relays {
                     Err(code) => out.push(Effect::SayRefused { session, number, code }),
                 }
             }
+            Event::Alive { shard, room, session } => {
+                let alive = self.with(now, shard, &room, |relay| relay.alive(session)).flatten();
+                if let Some(alive) = alive {
+                    self.send(shard, alive, out);
+                }
+            }
             Event::Leave { shard, room, session, lost } => {
                 let until = |relay: &mut Relay| lost.then(|| relay.lose(now, session)).flatten();
                 match self.with(now, shard, &room, until).flatten() {
-                    Some(until) => {
-                        self.lost.insert((until, shard, room, session));
-                        wake_at(&mut self.timeout, until);
-                    }
+                    Some(until) => self.expire_at(until, shard, room, session),
                     None => self.leave(now, shard, &room, session, out),
                 }
             }
             Event::Timeout => self.timed_out(now, out),
         }
+    }
+
+    /// Notes that a session's time ends then, unless something else happens to it.
+    fn expire_at(&mut self, until: Time, shard: Shard, room: RoomId, session: SessionId) {
+        self.expiring.insert((until, shard, room, session));
+        wake_at(&mut self.timeout, until);
     }
 
     fn leave(
@@ -294,12 +325,16 @@ impl Relays {
         session: SessionId,
         out: &mut Vec<Effect>,
     ) {
-        let group = self.group(now, shard);
-        let attaching = matches!(group.state, State::Attaching { .. });
+        let attaching = self.is_attaching(shard);
         let leave = self.with(now, shard, room, |relay| relay.leave(session, attaching)).flatten();
         if let Some(leave) = leave {
             self.send(shard, leave, out);
         }
+    }
+
+    fn is_attaching(&self, shard: Shard) -> bool {
+        let group = self.shards.get(&shard);
+        group.is_some_and(|group| matches!(group.state, State::Attaching { .. }))
     }
 
     fn group(&mut self, now: Time, shard: Shard) -> &mut Group {
@@ -388,64 +423,6 @@ impl Relays {
         let in_step = !group.cut_off;
         for message in states.chain([ToOwner::Attached { rooms, in_step }]) {
             out.push(Effect::Frame { to: owner, frame: Frame { shard, term, message } });
-        }
-    }
-
-    fn frame(
-        &mut self,
-        now: Time,
-        from: Incarnation,
-        frame: Frame<ToRelay>,
-        out: &mut Vec<Effect>,
-    ) {
-        let Frame { shard, term, message } = frame;
-        let Some(group) = self.shards.get_mut(&shard) else {
-            return;
-        };
-        let heard = group.owner == Some(from)
-            && group.term == term
-            && matches!(group.state, State::Attaching { .. } | State::Attached);
-        if !heard {
-            out.push(Effect::StaleFrame { shard, from, term });
-            return;
-        }
-        match message {
-            ToRelay::Opened => {
-                group.state = State::Attached;
-                group.cut_off = false;
-                out.push(Effect::Attached { shard, owner: from, term });
-                let again = group.rooms.values_mut().flat_map(Relay::unanswered);
-                out.extend(again.map(|message| Effect::Frame {
-                    to: from,
-                    frame: Frame { shard, term, message },
-                }));
-            }
-            ToRelay::NotOwner => self.detach(now, shard, Some(now + limits::ATTACH_RETRY)),
-            ToRelay::Snapshot(snapshot) => {
-                let room = snapshot.room.clone();
-                self.with(now, shard, &room, |relay| relay.replace(snapshot, out));
-            }
-            ToRelay::Event { room, event } => {
-                self.with(now, shard, &room, |relay| {
-                    if relay.apply(event, out) == Applied::Gap && relay.has_seen_the_room() {
-                        out.push(Effect::CutLink(from));
-                    }
-                });
-            }
-            ToRelay::Welcome { room, session, welcome } => {
-                self.with(now, shard, &room, |relay| relay.welcome(session, welcome));
-            }
-            ToRelay::Repeated { room, session, number, position } => {
-                self.with(now, shard, &room, |relay| {
-                    relay.repeated(session, number, position, out);
-                });
-            }
-            ToRelay::JoinRefused { room, session, code } => {
-                self.with(now, shard, &room, |relay| relay.join_refused(session, code, out));
-            }
-            ToRelay::SayRefused { room, session, number, code } => {
-                self.with(now, shard, &room, |relay| relay.say_refused(session, number, code, out));
-            }
         }
     }
 

@@ -6,12 +6,13 @@ use std::{
 };
 
 use model::{
-    Code, Content, Incarnation, MemberId, MessageId, Outcome, Position, RoomId, SendNumber,
-    SessionId, Target, Time, UserName, limits,
+    Code, Content, Incarnation, MemberId, MessageId, Outcome, Position, ResumeKey, RoomId,
+    SendNumber, SessionId, Target, Time, UserName, limits,
 };
 
 use crate::{
     dedup::Dedup,
+    duplicates::{Duplicates, Newcomer},
     members::Members,
     message::{Body, Event, Member, OwnMember, Snapshot, Stay, Ticket, Welcome},
     tail::Tail,
@@ -45,8 +46,8 @@ struct Sender {
 struct Departed {
     user: UserName,
     stay: Stay,
-    /// The number of the event by which it left.
-    until: u64,
+    /// The number of the event by which its name went with it; none while another session has it.
+    until: Option<u64>,
     at: Time,
 }
 
@@ -68,6 +69,17 @@ pub(crate) enum Said {
     Before,
     /// This message id had one before.
     Repeated(Position),
+}
+
+/// What became of a session that wants in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Entry {
+    /// It is in.
+    Entered(Entered),
+    /// It was in already: its join came twice.
+    Already,
+    /// This session has its name.
+    Taken(MemberId),
 }
 
 /// A session that became a member.
@@ -148,39 +160,58 @@ impl Room {
         self.departed.back().map(|last| last.at + limits::RESUME_WINDOW)
     }
 
-    /// Makes a session a member. `None` if it is one already (a repeated join).
+    /// Makes a session a member, unless its name is taken and the policy has it wait.
     ///
     /// # Errors
     ///
-    /// `NameTaken`, or `SlowDown` if the room is full.
+    /// `NameTaken`, or `SlowDown` if the room is full, or the member has too many sessions.
     pub(crate) fn join(
         &mut self,
         now: Time,
-        member: Member,
-        ticket: Option<Ticket>,
-    ) -> Result<Option<Entered>, Code> {
+        newcomer: &Newcomer,
+        duplicates: Duplicates,
+    ) -> Result<Entry, Code> {
+        let Newcomer { member, ticket } = newcomer;
         if self.has(member.id) {
-            return Ok(None);
+            return Ok(Entry::Already);
         }
-        if let Some(old) = self.members.named(&member.user) {
-            let stay = self.senders.get(&old).and_then(|sender| sender.stay);
-            return match (stay, ticket) {
-                (Some(stay), Some(ticket)) if ticket.seen.is_some() && ticket.key == stay.key => {
-                    Ok(Some(self.come_back(old, member, stay, ticket)))
+        if let Some(ticket) = ticket.filter(|_| newcomer.comes_back())
+            && let Some((old, stay)) = self.stay_of(&member.user, ticket.key)
+        {
+            return Ok(Entry::Entered(self.come_back(old, member.clone(), stay, ticket)));
+        }
+        let holder = self.members.named(&member.user);
+        match (holder, duplicates) {
+            (Some(holder), Duplicates::Reject) => return Ok(Entry::Taken(holder)),
+            (Some(_), Duplicates::Replace) if newcomer.comes_back() => return Err(Code::NameTaken),
+            (Some(holder), Duplicates::Replace) => return Ok(Entry::Taken(holder)),
+            (Some(_), Duplicates::Multi) => {
+                let sessions = self.members.all_named(&member.user).count();
+                if sessions >= limits::MEMBER_SESSIONS_MAX {
+                    return Err(Code::SlowDown);
                 }
-                _ => Err(Code::NameTaken),
-            };
-        }
-        if self.members.len() >= limits::ROOM_MEMBERS_MAX {
-            return Err(Code::SlowDown);
+            }
+            (None, _) if self.members.len() >= limits::ROOM_MEMBERS_MAX => {
+                return Err(Code::SlowDown);
+            }
+            (None, _) => {}
         }
         let welcome = ticket.map(|ticket| self.welcome_joining(now, &member.user, ticket));
         let stay = welcome.as_ref().map(|welcome| welcome.stay);
         self.members.insert(member.clone());
         let (user, applied) = (member.user.clone(), SendNumber::default());
         self.senders.insert(member.id, Sender { user, applied, stay });
-        let event = self.append(Body::Joined(member));
-        Ok(Some(Entered { event, welcome }))
+        let joined = if holder.is_none() { Body::Joined } else { Body::SessionJoined };
+        let event = self.append(joined(member.clone()));
+        Ok(Entry::Entered(Entered { event, welcome }))
+    }
+
+    /// The session of this name whose stay has this key, and the stay.
+    fn stay_of(&self, user: &UserName, key: ResumeKey) -> Option<(MemberId, Stay)> {
+        self.members.all_named(user).find_map(|id| {
+            let stay = self.senders.get(&id)?.stay.filter(|stay| stay.key == key)?;
+            Some((id, stay))
+        })
     }
 
     /// Puts a session in the place of the one that its client had before.
@@ -205,7 +236,10 @@ impl Room {
         let welcome = match self.departed.iter().rposition(known) {
             Some(at) if ticket.seen.is_some() => {
                 let departed = self.departed.remove(at);
-                departed.map(|it| self.welcome_back(user, it.stay, it.until, ticket))
+                departed.map(|it| {
+                    let until = it.until.unwrap_or(self.position.seq);
+                    self.welcome_back(user, it.stay, until, ticket)
+                })
             }
             Some(_) | None => None,
         };
@@ -245,19 +279,41 @@ impl Room {
         said
     }
 
-    /// Ends a membership. `None` if there was none.
+    /// Ends a membership, or a session of one that has others. `None` if there was none.
     pub(crate) fn leave(&mut self, now: Time, id: MemberId) -> Option<Arc<Event>> {
         let sender = self.senders.remove(&id)?;
         let member = self.members.remove(id)?;
-        let event = self.append(Body::Left(member));
+        let is_last = self.members.named(&member.user).is_none();
+        let left = if is_last { Body::Left } else { Body::SessionLeft };
+        let event = self.append(left(member));
+        let until = is_last.then_some(event.position.seq);
+        if let Some(until) = until {
+            self.name_went(&sender.user, until);
+        }
         if let Some(stay) = sender.stay {
             if self.departed.len() >= limits::DEPARTED_MAX {
                 self.departed.pop_front();
             }
-            let until = event.position.seq;
             self.departed.push_back(Departed { user: sender.user, stay, until, at: now });
         }
         Some(event)
+    }
+
+    /// Ends the membership of a session whose name goes to another. Its client cannot take it up
+    /// again. `None` if there was none.
+    pub(crate) fn replace(&mut self, id: MemberId) -> Option<Arc<Event>> {
+        let sender = self.senders.remove(&id)?;
+        let member = self.members.remove(id)?;
+        let event = self.append(Body::Replaced(member));
+        self.name_went(&sender.user, event.position.seq);
+        Some(event)
+    }
+
+    /// What comes later for this name is none of the business of sessions that had it before.
+    fn name_went(&mut self, user: &UserName, until: u64) {
+        for it in self.departed.iter_mut().filter(|it| it.until.is_none() && it.user == *user) {
+            it.until = Some(until);
+        }
     }
 
     /// Gives a send its position.
@@ -287,10 +343,12 @@ impl Room {
         let body = match target {
             Target::Everyone { shown } => Body::Said { from, number, shown, content, id },
             Target::One(user) => {
-                let to = self.members.named(&user).ok_or(Code::Absent)?;
+                let mut sessions = self.members.all_named(&user);
+                let to = sessions.next().ok_or(Code::Absent)?;
+                let also = sessions.collect();
                 let shown = Content::Text(user.as_str().into());
                 let to = Member { id: to, user };
-                Body::Whispered { from, number, to, shown, content, id }
+                Body::Whispered { from, number, to, also, shown, content, id }
             }
         };
         sender.applied = number;

@@ -212,6 +212,7 @@ impl Play {
                 }
                 RelayEffect::Expel { session }
                 | RelayEffect::Supersede { session }
+                | RelayEffect::Replace { session }
                 | RelayEffect::EnterRefused { session, .. } => {
                     if let Some(person) = self.of(front, session) {
                         person.hears = false;
@@ -223,6 +224,7 @@ impl Play {
                 | RelayEffect::Said { .. }
                 | RelayEffect::SayRefused { .. }
                 | RelayEffect::StaleFrame { .. }
+                | RelayEffect::Probe { .. }
                 | RelayEffect::Attached { .. } => {}
             }
         }
@@ -246,10 +248,14 @@ impl Play {
     fn due(&self, person: &Person) -> Vec<Position> {
         let Some(last) = person.last else { return Vec::new() };
         let is_due = |event: &&std::sync::Arc<Event>| match &event.body {
-            Body::Joined(member) | Body::Left(member) => member.user != person.name,
+            Body::Joined(member) | Body::Left(member) | Body::Replaced(member) => {
+                member.user != person.name
+            }
             Body::Said { .. } => true,
             Body::Whispered { to, .. } => to.user == person.name && !self.was_said_again(event),
-            Body::Moved { .. } | Body::Hidden => false,
+            Body::SessionJoined(_) | Body::SessionLeft(_) | Body::Moved { .. } | Body::Hidden => {
+                false
+            }
         };
         let events = self
             .stage

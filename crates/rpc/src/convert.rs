@@ -60,6 +60,8 @@ pub fn owner_frame(frame: Frame<ToOwner>) -> pb::OwnerFrame {
         ToOwner::Leave { room, session } => {
             Message::Leave(pb::Leave { room: room.to_string(), session: session.0 })
         }
+        ToOwner::Withdraw { room, session } => Message::Withdraw(session_in_room(&room, session)),
+        ToOwner::Alive { room, session } => Message::Alive(session_in_room(&room, session)),
         ToOwner::Say { room, session, number, target, content, id } => Message::Say(pb::Say {
             id: resume::message_id_to(id.as_ref()),
             room: room.to_string(),
@@ -100,6 +102,12 @@ pub fn owner_frame_from(frame: pb::OwnerFrame) -> Result<Frame<ToOwner>> {
         },
         Message::Leave(leave) => {
             ToOwner::Leave { room: room(&leave.room)?, session: SessionId(leave.session) }
+        }
+        Message::Withdraw(it) => {
+            ToOwner::Withdraw { room: room(&it.room)?, session: SessionId(it.session) }
+        }
+        Message::Alive(it) => {
+            ToOwner::Alive { room: room(&it.room)?, session: SessionId(it.session) }
         }
         Message::Say(say) => ToOwner::Say {
             room: room(&say.room)?,
@@ -142,6 +150,9 @@ pub fn connector_frame(frame: Frame<ToRelay>) -> pb::ConnectorFrame {
             number: number.0,
             position: Some(position_to(position)),
         }),
+        ToRelay::Probe { room, session } => Message::Probe(session_in_room(&room, session)),
+        ToRelay::Withdrawn { room, session } => Message::Withdrawn(session_in_room(&room, session)),
+        ToRelay::Probing { room, session } => Message::Probing(session_in_room(&room, session)),
         ToRelay::JoinRefused { room, session, code } => Message::JoinRefused(pb::JoinRefused {
             room: room.to_string(),
             session: session.0,
@@ -195,6 +206,15 @@ pub fn connector_frame_from(frame: pb::ConnectorFrame) -> Result<Frame<ToRelay>>
             number: SendNumber(repeated.number),
             position: position_from(required(repeated.position, "position")?),
         },
+        Message::Probe(it) => {
+            ToRelay::Probe { room: room(&it.room)?, session: SessionId(it.session) }
+        }
+        Message::Withdrawn(it) => {
+            ToRelay::Withdrawn { room: room(&it.room)?, session: SessionId(it.session) }
+        }
+        Message::Probing(it) => {
+            ToRelay::Probing { room: room(&it.room)?, session: SessionId(it.session) }
+        }
         Message::JoinRefused(refused) => ToRelay::JoinRefused {
             room: room(&refused.room)?,
             session: SessionId(refused.session),
@@ -208,6 +228,10 @@ pub fn connector_frame_from(frame: pb::ConnectorFrame) -> Result<Frame<ToRelay>>
         },
     };
     Ok(Frame { shard: shard(frame.shard)?, term: Term(frame.term), message })
+}
+
+fn session_in_room(room: &RoomId, session: SessionId) -> pb::SessionInRoom {
+    pb::SessionInRoom { room: room.to_string(), session: session.0 }
 }
 
 fn room_state(state: RoomState) -> pb::RoomState {
@@ -293,6 +317,9 @@ pub(crate) fn event_to(event: &Event) -> pb::Event {
     let body = match &event.body {
         Body::Joined(member) => Pb::Joined(member_to(member)),
         Body::Left(member) => Pb::Left(member_to(member)),
+        Body::Replaced(member) => Pb::Replaced(member_to(member)),
+        Body::SessionJoined(member) => Pb::SessionJoined(member_to(member)),
+        Body::SessionLeft(member) => Pb::SessionLeft(member_to(member)),
         Body::Moved { from, to } => Pb::Moved(pb::Moved {
             from_connector: from.connector.0,
             from_session: from.session.0,
@@ -305,11 +332,15 @@ pub(crate) fn event_to(event: &Event) -> pb::Event {
             shown: Some(content_to(shown)),
             content: Some(content_to(content)),
         }),
-        Body::Whispered { from, number, to, shown: _, content, id } => {
+        Body::Whispered { from, number, to, also, shown: _, content, id } => {
+            let also = also
+                .iter()
+                .map(|it| pb::MemberId { connector: it.connector.0, session: it.session.0 });
             Pb::Whispered(pb::Whispered {
                 from: Some(member_to(from)),
                 number: number.0,
                 to: Some(member_to(to)),
+                also: also.collect(),
                 content: Some(content_to(content)),
                 id: resume::message_id_to(id.as_ref()),
             })
@@ -324,6 +355,9 @@ pub(crate) fn event_from(event: pb::Event) -> Result<Event> {
     let body = match required(event.body, "event body")? {
         Pb::Joined(member) => Body::Joined(member_from(member)?),
         Pb::Left(member) => Body::Left(member_from(member)?),
+        Pb::Replaced(member) => Body::Replaced(member_from(member)?),
+        Pb::SessionJoined(member) => Body::SessionJoined(member_from(member)?),
+        Pb::SessionLeft(member) => Body::SessionLeft(member_from(member)?),
         Pb::Said(said) => Body::Said {
             from: member_from(required(said.from, "sender")?)?,
             number: SendNumber(said.number),
@@ -340,11 +374,16 @@ pub(crate) fn event_from(event: pb::Event) -> Result<Event> {
         },
         Pb::Whispered(whispered) => {
             let to = member_from(required(whispered.to, "target")?)?;
+            let also = whispered.also.into_iter().map(|it| MemberId {
+                connector: Incarnation(it.connector),
+                session: SessionId(it.session),
+            });
             Body::Whispered {
                 from: member_from(required(whispered.from, "sender")?)?,
                 number: SendNumber(whispered.number),
                 shown: Content::Text(to.user.as_str().into()),
                 to,
+                also: also.collect(),
                 content: content_from(required(whispered.content, "content")?),
                 id: resume::message_id_from(&whispered.id)?,
             }
@@ -385,10 +424,20 @@ mod tests {
         let own_name = Content::Text(member(2).user.as_str().into());
         let to = member(2);
         let from = member(1);
-        let whispered = Body::Whispered { from, number, to, shown: own_name, content, id };
+        let also = [member(5).id, member(6).id].into();
+        let whispered = Body::Whispered { from, number, to, also, shown: own_name, content, id };
         let moved = Body::Moved { from: member(1).id, to: member(3) };
-        let bodies =
-            [Body::Joined(member(1)), said, whispered, moved, Body::Hidden, Body::Left(member(1))];
+        let bodies = [
+            Body::Joined(member(1)),
+            said,
+            whispered,
+            moved,
+            Body::Hidden,
+            Body::Left(member(1)),
+            Body::Replaced(member(1)),
+            Body::SessionJoined(member(1)),
+            Body::SessionLeft(member(1)),
+        ];
         (1..).zip(bodies).map(|(seq, body)| event(seq, body)).collect()
     }
 
@@ -423,6 +472,8 @@ mod tests {
             join(Some(Ticket { key: stay().key, seen: None })),
             join(Some(Ticket { key: stay().key, seen: Some(position) })),
             ToOwner::Leave { room: room.clone(), session },
+            ToOwner::Withdraw { room: room.clone(), session },
+            ToOwner::Alive { room: room.clone(), session },
             say(Target::Everyone { shown: Content::Text("*".into()) }),
             say(Target::One(member(4).user)),
         ];
@@ -451,6 +502,9 @@ mod tests {
             ToRelay::Repeated { room: room.clone(), session, number, position },
             ToRelay::Opened,
             ToRelay::NotOwner,
+            ToRelay::Probe { room: room.clone(), session },
+            ToRelay::Probing { room: room.clone(), session },
+            ToRelay::Withdrawn { room: room.clone(), session },
             ToRelay::Snapshot(snapshot),
             ToRelay::JoinRefused { room: room.clone(), session, code: Code::NameTaken },
             ToRelay::SayRefused {

@@ -349,7 +349,11 @@ fn weight_to_owner(message: &ToOwner) -> usize {
             state.members.len() * 64 + tail
         }
         ToOwner::Say { content, .. } => content.len(),
-        ToOwner::Attached { .. } | ToOwner::Join { .. } | ToOwner::Leave { .. } => 32,
+        ToOwner::Attached { .. }
+        | ToOwner::Join { .. }
+        | ToOwner::Leave { .. }
+        | ToOwner::Withdraw { .. }
+        | ToOwner::Alive { .. } => 32,
     }
 }
 
@@ -366,6 +370,9 @@ fn weight_to_relay(message: &ToRelay) -> usize {
         ToRelay::Opened
         | ToRelay::NotOwner
         | ToRelay::Repeated { .. }
+        | ToRelay::Probe { .. }
+        | ToRelay::Probing { .. }
+        | ToRelay::Withdrawn { .. }
         | ToRelay::JoinRefused { .. }
         | ToRelay::SayRefused { .. } => 32,
     }

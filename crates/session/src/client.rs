@@ -39,6 +39,8 @@ pub(crate) struct Client {
     held: Option<Box<(Time, Bytes)>>,
     /// It was asked for a sign of life, and has not answered yet.
     asked: bool,
+    /// Somebody wants to know whether it lives.
+    probed: bool,
 }
 
 /// Whether the client is in a room.
@@ -87,6 +89,7 @@ impl Client {
             transport,
             held: None,
             asked: false,
+            probed: false,
             config,
         }
     }
@@ -133,6 +136,29 @@ impl Client {
     /// A sign of life without a meaning came from the client.
     pub(crate) fn alive(&mut self, now: Time) {
         self.heard(now);
+    }
+
+    /// Somebody wants to know whether the client lives.
+    ///
+    /// Over raw TCP no client answers anything at once, and one that beats as it should lives as
+    /// far as anybody can tell.
+    pub(crate) fn probe(&mut self, now: Time, out: &mut Vec<Effect>) {
+        let in_time = self.config.heartbeat.unwrap_or(self.config.limits.idle_timeout);
+        if self.transport != Transport::Tcp {
+            self.probed = true;
+            out.push(Effect::Probe);
+        } else if now <= self.heard + in_time + limits::PROBE_BEAT_SLACK {
+            out.push(Effect::Alive);
+        } else {
+            self.probed = true;
+        }
+    }
+
+    /// Something came from the client, whatever it means.
+    pub(crate) fn answered(&mut self, out: &mut Vec<Effect>) {
+        if std::mem::take(&mut self.probed) {
+            out.push(Effect::Alive);
+        }
     }
 
     /// Whether it is the server that begins with heartbeats.
@@ -314,7 +340,7 @@ impl Client {
                 reply
             }
             (Route::Send, reply) => {
-                self.answered(1);
+                self.replied(1);
                 reply
             }
             (Route::QueryEntry, reply) => reply,
@@ -322,8 +348,8 @@ impl Client {
         self.answer(id, Some(route), &reply, out);
     }
 
-    /// So many calls of `send` have had their answers.
-    pub(crate) const fn answered(&mut self, sends: usize) {
+    /// So many calls of `send` have had their replies.
+    pub(crate) const fn replied(&mut self, sends: usize) {
         self.unanswered = self.unanswered.saturating_sub(sends);
     }
 

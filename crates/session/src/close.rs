@@ -38,6 +38,8 @@ pub enum CloseReason {
     Expelled,
     /// Its client came back as another session.
     Superseded,
+    /// Another session has its name now; it was told so.
+    Replaced,
     /// This node was taken for dead, and its members have left their rooms.
     NodeLost,
     /// This node ends.
@@ -46,7 +48,7 @@ pub enum CloseReason {
 
 impl CloseReason {
     /// All reasons, in order.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::ClientLeft,
         Self::BadHandshake,
         Self::Malformed,
@@ -61,6 +63,7 @@ impl CloseReason {
         Self::SlowReader,
         Self::Expelled,
         Self::Superseded,
+        Self::Replaced,
         Self::NodeLost,
         Self::Draining,
     ];
@@ -83,6 +86,7 @@ impl CloseReason {
             Self::SlowReader => "slow-reader",
             Self::Expelled => "expelled",
             Self::Superseded => "superseded",
+            Self::Replaced => "replaced",
             Self::NodeLost => "node-lost",
             Self::Draining => "draining",
         }
@@ -106,7 +110,7 @@ impl CloseReason {
             Self::SlowReader => 1013,
             Self::Draining => 1001,
             Self::Expelled | Self::NodeLost => 1012,
-            Self::Superseded => 4409,
+            Self::Superseded | Self::Replaced => 4409,
         }
     }
 
@@ -129,8 +133,34 @@ impl CloseReason {
             Self::SlowReader => "reading too slowly",
             Self::Expelled => "events of the room were missed; enter again",
             Self::Superseded => "this membership goes on in another connection",
+            Self::Replaced => "another connection has this name now",
             Self::NodeLost => "the server lost its place; enter again",
             Self::Draining => "the server goes away; enter through another",
+        }
+    }
+
+    /// What the client is kicked with, where the reason is one to kick it for and no other is
+    /// given: clients of the original know no other word for it.
+    #[must_use]
+    pub const fn kick(self) -> Option<&'static str> {
+        match self {
+            Self::Replaced => Some("replaced"),
+            Self::ClientLeft
+            | Self::BadHandshake
+            | Self::Malformed
+            | Self::Attack
+            | Self::Kicked
+            | Self::HeartbeatTimeout
+            | Self::ConnectionLost
+            | Self::TooLarge
+            | Self::HandshakeTimeout
+            | Self::LoginTimeout
+            | Self::Idle
+            | Self::SlowReader
+            | Self::Expelled
+            | Self::Superseded
+            | Self::NodeLost
+            | Self::Draining => None,
         }
     }
 
@@ -140,7 +170,10 @@ impl CloseReason {
         match (protocol, self) {
             (Protocol::Pomelo, _) => Farewell::Frame,
             (Protocol::SocketIo09, _) => Farewell::Cut,
-            (Protocol::SocketIo1, Self::ClientLeft | Self::Attack | Self::Kicked) => Farewell::Wait,
+            (
+                Protocol::SocketIo1,
+                Self::ClientLeft | Self::Attack | Self::Kicked | Self::Replaced,
+            ) => Farewell::Wait,
             (Protocol::SocketIo1, _) => Farewell::Frame,
         }
     }
@@ -165,6 +198,7 @@ impl CloseReason {
             | Self::LoginTimeout
             | Self::Expelled
             | Self::Superseded
+            | Self::Replaced
             | Self::NodeLost => false,
         }
     }
@@ -178,6 +212,7 @@ impl CloseReason {
             | Self::Attack
             | Self::Kicked
             | Self::Superseded
+            | Self::Replaced
             | Self::TooLarge
             | Self::LoginTimeout => false,
             Self::ClientLeft

@@ -142,8 +142,13 @@ impl<P> Polls<P> {
 
     /// Adds the last word of a session that ends for this reason.
     pub fn close(&mut self, reason: CloseReason) {
-        let said =
-            matches!(reason, CloseReason::ClientLeft | CloseReason::Kicked | CloseReason::Attack);
+        let said = matches!(
+            reason,
+            CloseReason::ClientLeft
+                | CloseReason::Kicked
+                | CloseReason::Attack
+                | CloseReason::Replaced
+        );
         match self.protocol {
             Protocol::SocketIo09 if !said => self.packets.push(v09::DISCONNECT),
             Protocol::SocketIo1 if !said => self.packets.push(v1::CLOSE),

@@ -29,6 +29,11 @@ pub enum Event<'a> {
     Received(&'a [u8]),
     /// A sign of life, and nothing more.
     Alive,
+    /// The client answered what only asked whether it is there. Heartbeats are not replaced by it.
+    Answered,
+    /// Somebody wants to know whether the client lives. If it does, [`Effect::Alive`] says so;
+    /// for how long nothing else means that it does not is for who asked to decide.
+    Probe,
     /// The role answers a call. Every call is answered once, notifies too.
     Reply {
         /// The key that came with the call.
@@ -36,9 +41,9 @@ pub enum Event<'a> {
         /// The answer.
         reply: Reply,
     },
-    /// So many calls of `send` have had their answers from somebody who knew how the client wants
+    /// So many calls of `send` have had their replies from somebody who knew how the client wants
     /// them, by [`RequestKey::encode`].
-    Answered(usize),
+    Replied(usize),
     /// The client is to be told a reason and to go.
     Kick {
         /// What it is told.
@@ -67,6 +72,11 @@ pub enum Effect {
         /// What to do.
         call: Call,
     },
+    /// Make the client answer something, in a way that whatever carries its bytes has. What comes
+    /// of it is [`Event::Answered`] or any other sign of life.
+    Probe,
+    /// The client lives: the answer to [`Event::Probe`].
+    Alive,
     /// The client did something odd.
     Count(Oddity),
     /// Send what was transmitted, then close the connection. Always the last effect.
@@ -138,7 +148,7 @@ impl Session {
     /// Takes one event and appends what it causes to `out`.
     ///
     /// After [`Effect::Close`] nothing more is appended, ever. What is received causes at most
-    /// two effects for each package in it, and three more.
+    /// two effects for each package in it, and four more.
     pub fn handle(&mut self, now: Time, event: Event<'_>, out: &mut Vec<Effect>) {
         let client = &mut self.client;
         if client.is_closed() {
@@ -148,16 +158,25 @@ impl Session {
             Event::Connected => client.connected(out),
             Event::Received(bytes) => {
                 client.heard(now);
+                client.answered(out);
                 let received = self.framing.receive(bytes, client, now, out);
                 if let Err(reason) = received {
                     client.close(reason, out);
                 }
             }
-            Event::Alive => client.alive(now),
+            Event::Alive => {
+                client.alive(now);
+                client.answered(out);
+            }
+            Event::Answered => client.answered(out),
+            Event::Probe => client.probe(now, out),
             Event::Reply { request, reply } => client.reply(now, request, reply, out),
-            Event::Answered(sends) => client.answered(sends),
+            Event::Replied(sends) => client.replied(sends),
             Event::Kick { reason } => client.kick(&reason, CloseReason::Kicked, out),
-            Event::Close(reason) => client.close(reason, out),
+            Event::Close(reason) => match reason.kick() {
+                Some(text) => client.kick(text, reason, out),
+                None => client.close(reason, out),
+            },
             Event::Drain => client.close(CloseReason::Draining, out),
             Event::Timeout => client.timeout(now, out),
             Event::Disconnected => client.close(CloseReason::ClientLeft, out),

@@ -25,6 +25,10 @@ enum Act {
     Wait(u64),
     Kick(String),
     Drain,
+    /// Somebody wants to know whether the client lives.
+    Probe,
+    /// The client answers a ping.
+    Pong,
     Disconnect,
 }
 
@@ -76,6 +80,8 @@ fn act() -> impl Strategy<Value = Act> {
         3 => (0_u64..8000).prop_map(Act::Wait),
         1 => any::<String>().prop_map(Act::Kick),
         1 => Just(Act::Drain),
+        2 => Just(Act::Probe),
+        1 => Just(Act::Pong),
         1 => Just(Act::Disconnect),
     ]
 }
@@ -201,7 +207,7 @@ fn keeps_its_promises(
     let mut now = Time::ZERO;
     for act in acts {
         let (mut effects, mut others) = (Vec::new(), Vec::new());
-        let mut most = 3;
+        let mut most = 4;
         let mut both = |now, event: Event<'_>| {
             session.handle(now, event.clone(), &mut effects);
             other.handle(now, event, &mut others);
@@ -219,7 +225,7 @@ fn keeps_its_promises(
                     if other.poll_timeout().is_some() {
                         others.extend(unit.map(Effect::Transmit));
                     }
-                    other.handle(now, Event::Answered(1), &mut others);
+                    other.handle(now, Event::Replied(1), &mut others);
                     session.handle(now, Event::Reply { request, reply }, &mut effects);
                 }
             },
@@ -235,6 +241,11 @@ fn keeps_its_promises(
             Act::Kick(reason) => both(now, Event::Kick { reason }),
             Act::Drain => both(now, Event::Drain),
             Act::Disconnect => both(now, Event::Disconnected),
+            Act::Probe => {
+                watch.probed = true;
+                both(now, Event::Probe);
+            }
+            Act::Pong => both(now, Event::Answered),
         }
         prop_assert_eq!(&effects, &others);
         prop_assert!(effects.len() <= most, "{} effects", effects.len());
@@ -252,6 +263,7 @@ struct Watch {
     said: SendNumber,
     waiting: Vec<(RequestKey, bool)>,
     is_in: bool,
+    probed: bool,
 }
 
 impl Watch {
@@ -273,7 +285,11 @@ impl Watch {
                     }
                 }
                 Effect::Call { key, call } => self.call(*key, call)?,
-                Effect::Count(_) => {}
+                Effect::Count(_) | Effect::Probe => {}
+                Effect::Alive => {
+                    prop_assert!(self.probed, "it says that it lives if it is asked");
+                    self.probed = false;
+                }
                 Effect::Close(reason) => self.closed = Some(*reason),
             }
         }

@@ -157,7 +157,7 @@ fn feed(
                 let reply = recorded_reply(id, rest, folder);
                 session.handle(now, Event::Reply { request: key, reply }, &mut effects);
             }
-            Effect::Count(_) => {}
+            Effect::Count(_) | Effect::Probe | Effect::Alive => {}
             Effect::Close(_) => closed = true,
         }
         at += 1;

@@ -9,7 +9,7 @@
 use std::{collections::BTreeMap, fmt::Write as _, fs, path::Path, sync::Arc, time::Duration};
 
 use model::{Code, NameRule, Target, Time, UserName};
-use session::{Call, Config, Effect, Event, Protocol, RequestKey, Session, Transport};
+use session::{Call, CloseReason, Config, Effect, Event, Protocol, RequestKey, Session, Transport};
 use wire::{
     Reply, RequestId,
     pomelo::{
@@ -144,6 +144,9 @@ impl Stage {
             "connect" => self.handle(Event::Connected, output),
             "poll" => self.handle(Event::Alive, output),
             "kick" => self.handle(Event::Kick { reason: rest.to_owned() }, output),
+            "replaced" => self.handle(Event::Close(CloseReason::Replaced), output),
+            "probe" => self.handle(Event::Probe, output),
+            "pong" => self.handle(Event::Answered, output),
             "drain" => self.handle(Event::Drain, output),
             "disconnect" => self.handle(Event::Disconnected, output),
             _ => panic!("no such event: {line}"),
@@ -182,6 +185,8 @@ impl Stage {
                     self.calls.insert(id.to_owned(), key);
                     format!("call {shown} {}", called(&call))
                 }
+                Effect::Probe => "probe".to_owned(),
+                Effect::Alive => "alive".to_owned(),
                 Effect::Count(oddity) => format!("count {oddity}"),
                 Effect::Close(reason) => {
                     let comeback = if reason.may_reconnect() { "come back" } else { "stay away" };

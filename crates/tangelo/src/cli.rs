@@ -150,6 +150,20 @@ pub struct UpArgs {
     #[arg(long, env = "TANGELO_REGISTRY", value_name = "URL")]
     pub registry: Option<String>,
 
+    /// What becomes of a newcomer whose name somebody in the room has.
+    /// `reject`: it is refused, unless the other does not answer within 2 s.
+    /// `replace`: it gets the name, and the other is kicked.
+    /// `multi`: both are there as one member
+    #[arg(
+        long,
+        env = "TANGELO_DUPLICATES",
+        value_name = "POLICY",
+        default_value_t = chat::Duplicates::default(),
+        value_parser = chat::duplicates(),
+        verbatim_doc_comment
+    )]
+    pub duplicates: chat::Duplicates,
+
     /// Folder for the logs, one file per process
     #[arg(long, value_name = "DIR", default_value = "logs")]
     pub logs: PathBuf,

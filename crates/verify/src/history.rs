@@ -18,7 +18,8 @@
 //! - Nothing is seen twice, nothing that was never sent or that was refused; a sender's messages
 //!   come in the order of sending, under its name, in its room, while it is a member.
 //! - What was acknowledged was seen.
-//! - No two messages have one position, and everyone's positions grow ([`Log::saw_at`]).
+//! - No two messages have one position, and everyone's positions grow ([`Log::saw_at`]), from
+//!   the join on without a gap ([`Log::joined_at`]).
 //! - Nobody is listed, or only now seen to leave, that ended longer ago than a bound
 //!   ([`History::leave_within`], [`Log::at`]).
 
@@ -30,6 +31,7 @@ mod tests;
 use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
 use model::Position;
+use room::Duplicates;
 
 pub use report::{Kind, Report, Violation};
 
@@ -145,6 +147,8 @@ pub struct Log {
     end: End,
     /// Where messages stood in the room, if the client was told.
     positions: Vec<(Position, TextId)>,
+    /// Where the room stood when it joined, if the client was told.
+    joined_at: Option<Position>,
     times: Times,
 }
 
@@ -152,6 +156,7 @@ pub struct Log {
 #[derive(Clone, Debug, Default)]
 struct Times {
     now: Option<Duration>,
+    asked: Option<Duration>,
     joined: Option<Duration>,
     gone: Option<Duration>,
     leaves: Vec<(Name, Duration)>,
@@ -170,7 +175,8 @@ impl Log {
             joined: false,
             end: End::Alive,
             positions: Vec::new(),
-            times: Times { now: None, joined: None, gone: None, leaves: Vec::new() },
+            joined_at: None,
+            times: Times { now: None, asked: None, joined: None, gone: None, leaves: Vec::new() },
         }
     }
 
@@ -191,6 +197,11 @@ impl Log {
         self.times.now = Some(now);
     }
 
+    /// The session asks to enter, once more or for the first time.
+    pub const fn asks(&mut self) {
+        self.times.asked = self.times.now;
+    }
+
     /// Entering was answered with these members, the session's own user included. Only the first
     /// counts: a session enters once.
     pub fn joined(&mut self, members: impl IntoIterator<Item = Name>) {
@@ -200,6 +211,11 @@ impl Log {
             self.members = members.into_iter().collect();
             self.events.push(Event::Joined);
         }
+    }
+
+    /// Entering was answered with this position: the session sees all that comes after it.
+    pub const fn joined_at(&mut self, position: Position) {
+        self.joined_at = Some(position);
     }
 
     /// The session sends: the answer is the number to put into the text's [`TextId`].
@@ -295,18 +311,33 @@ pub struct History {
     logs: Vec<Log>,
     presence: Presence,
     leave_within: Option<Duration>,
+    duplicates: Duplicates,
 }
 
 impl History {
     /// A history whose logs use these names.
     #[must_use]
     pub const fn new(names: Names, presence: Presence) -> Self {
-        Self { names, logs: Vec::new(), presence, leave_within: None }
+        Self {
+            names,
+            logs: Vec::new(),
+            presence,
+            leave_within: None,
+            duplicates: Duplicates::Reject,
+        }
     }
 
     /// Also judges that nobody is listed longer than this after the end of its session.
     pub const fn leave_within(&mut self, bound: Duration) {
         self.leave_within = Some(bound);
+    }
+
+    /// What became of a name that two wanted; unless this is said, the second was refused.
+    ///
+    /// If it replaces the first, that one may never have known that it was in. If they share the
+    /// name, others hear of the first one's join and of the last one's leave only.
+    pub const fn duplicates(&mut self, policy: Duplicates) {
+        self.duplicates = policy;
     }
 
     /// Adds the log of the next session: [`SessionKey`] 0 first.

@@ -1,7 +1,8 @@
 //! Rooms under faults, in virtual time: the real [`room::Owner`] and [`room::Relays`] on a
 //! network, a registry and clients that are made up, all drawn from one seed.
 //!
-//! A run plays clients that enter, talk, whisper and leave, while chats are killed, streams cut,
+//! A run plays clients that enter, talk, whisper, fall silent and leave, some of them under one
+//! name, while chats are killed, streams cut,
 //! nodes paused, connectors killed, shards moved and the registry gone. Then faults stop,
 //! everything comes to rest, and [`history`](crate::history) judges what the clients saw. The same
 //! seed gives the same run, event by event: [`Outcome::trace`] is a hash over all of them. A run
@@ -25,6 +26,7 @@ mod world;
 
 use std::{collections::BTreeSet, time::Duration};
 
+use room::Duplicates;
 pub use shrink::{shrink, shrink_by};
 
 use crate::history::Report;
@@ -42,6 +44,8 @@ pub struct Config {
     pub clients: usize,
     /// How many rooms, spread over four shards.
     pub rooms: usize,
+    /// What becomes of a name that two want.
+    pub duplicates: Duplicates,
     /// How long clients talk and faults happen.
     pub duration: Duration,
     /// What goes wrong.
@@ -190,6 +194,14 @@ pub struct Counters {
     pub deliveries: u64,
     /// Joins refused.
     pub refused_joins: u64,
+    /// Names that a newcomer got as their sessions did not answer.
+    pub probed_replaced: u64,
+    /// Names that their sessions kept as they answered.
+    pub probed_refused: u64,
+    /// Sessions closed as a newcomer took their names.
+    pub replaced: u64,
+    /// Sessions that joined one of the same name.
+    pub shared: u64,
     /// Shards opened that had rooms.
     pub takeovers: u64,
     /// Rooms rebuilt from views that had seen different amounts.
@@ -231,11 +243,15 @@ pub struct Counters {
 impl Counters {
     /// What a set of runs under all faults must have seen, each at least once, with its name.
     #[must_use]
-    pub const fn sometimes(&self) -> [(u64, &'static str); 20] {
+    pub const fn sometimes(&self) -> [(u64, &'static str); 24] {
         [
             (self.acked, "acknowledged sends"),
             (self.deliveries, "deliveries"),
             (self.refused_joins, "refused joins"),
+            (self.probed_replaced, "names lost for silence"),
+            (self.probed_refused, "names kept by an answer"),
+            (self.replaced, "replaced sessions"),
+            (self.shared, "shared names"),
             (self.takeovers, "takeovers"),
             (self.merges, "merged rooms"),
             (self.repaired_events, "repaired events"),
@@ -261,6 +277,10 @@ impl Counters {
         self.acked += other.acked;
         self.deliveries += other.deliveries;
         self.refused_joins += other.refused_joins;
+        self.probed_replaced += other.probed_replaced;
+        self.probed_refused += other.probed_refused;
+        self.replaced += other.replaced;
+        self.shared += other.shared;
         self.takeovers += other.takeovers;
         self.merges += other.merges;
         self.repaired_events += other.repaired_events;

@@ -19,6 +19,7 @@ use std::{
     time::Duration,
 };
 
+use room::Duplicates;
 use verify::{
     history::Kind,
     sim::{Bug, Config, Counters, Faults, Outcome, run, shrink, shrink_by},
@@ -53,6 +54,7 @@ impl Mix {
         found.unwrap_or_else(|| panic!("no mix of faults is called {name:?}")).0
     }
 
+    /// Each seed plays one policy for names that two want.
     fn config(self, seed: u64) -> Config {
         let faults = match self {
             Self::All => Faults::all(),
@@ -68,6 +70,7 @@ impl Mix {
             connectors: 3,
             clients: 14,
             rooms: 4,
+            duplicates: Duplicates::ALL[(seed % 3) as usize],
             duration: Duration::from_secs(20),
             faults,
             luck: 0,
@@ -103,11 +106,15 @@ fn seeds_file() -> PathBuf {
 
 /// Plays one seed. If it fails, makes it small, tells its story, and keeps it.
 fn play(mix: Mix, seed: u64) -> Counters {
-    let config = mix.config(seed);
-    let outcome = run(&config);
+    play_under(mix, &mix.config(seed))
+}
+
+fn play_under(mix: Mix, config: &Config) -> Counters {
+    let seed = config.seed;
+    let outcome = run(config);
     let Some(broken) = mix.broken(&outcome) else { return outcome.counters };
     keep(mix, seed);
-    let mut small = shrink_by(&config, |outcome| mix.broken(outcome).is_some());
+    let mut small = shrink_by(config, |outcome| mix.broken(outcome).is_some());
     small.story = true;
     let outcome = run(&small);
     let (story, skipped) = story(&outcome);
@@ -185,14 +192,17 @@ fn a_broken_network_is_healed() {
     assert!(total.one_way > 0 && total.parted > 0 && total.expelled > 0, "void: {total:?}");
 }
 
-/// What once failed is played for ever.
+/// What once failed is played for ever, under every policy for names.
 #[test]
 fn kept_seeds_keep_the_promises() {
     let text = fs::read_to_string(seeds_file()).unwrap();
     for line in text.lines().filter(|line| !line.starts_with('#') && !line.is_empty()) {
         let mut words = line.split_whitespace();
         let mix = Mix::named(words.next().unwrap());
-        play(mix, words.next().unwrap().parse().unwrap());
+        let config = mix.config(words.next().unwrap().parse().unwrap());
+        for duplicates in Duplicates::ALL {
+            play_under(mix, &Config { duplicates, ..config.clone() });
+        }
     }
 }
 

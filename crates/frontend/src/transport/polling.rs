@@ -373,6 +373,20 @@ impl Transport for Polling {
         }
     }
 
+    /// Ends the poll that hangs, so that the next one comes. A stream carries a heartbeat, which
+    /// is answered by a post.
+    fn probe(&mut self) {
+        match &mut self.line {
+            Line::Polls => {
+                let released = self.polls.release();
+                self.respond(released);
+            }
+            // One that takes no more does not live as far as anybody can tell.
+            Line::Stream(stream) => drop(pass_on(stream, v09::HEARTBEAT)),
+            Line::Socket(socket) => socket.probe(),
+        }
+    }
+
     fn is_unflushed(&self) -> bool {
         let owes_pong = self.probe.as_ref().is_some_and(|it| it.answer == ProbeAnswer::Due);
         let is_pinged = match &self.line {

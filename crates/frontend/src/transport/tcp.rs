@@ -56,6 +56,9 @@ impl Transport for Tcp {
         self.line.flush().await.map_err(|_| CloseReason::ConnectionLost)
     }
 
+    /// No client answers anything at once.
+    fn probe(&mut self) {}
+
     async fn close(&mut self, reason: CloseReason, rest: Option<Bytes>) -> io::Result<()> {
         if reason == CloseReason::ConnectionLost {
             return Ok(());

@@ -21,6 +21,7 @@ const READ_BYTES: usize = 4096;
 /// How much larger a message may be than a package: one that is just too large is for the session
 /// to refuse, which knows a better reason.
 const MESSAGE_OVERHEAD_BYTES: usize = 16;
+const PING: OpCode = OpCode::Control(Control::Ping);
 const PONG: OpCode = OpCode::Control(Control::Pong);
 const CLOSE: OpCode = OpCode::Control(Control::Close);
 /// The code 1000 and no text.
@@ -38,6 +39,8 @@ pub(crate) struct WebSocket {
     protocol: Protocol,
     /// The answer to the client's last ping.
     pong: Option<Bytes>,
+    /// The client is to be pinged: every WebSocket answers that at once, and no page knows of it.
+    ping: bool,
     end: End,
 }
 
@@ -61,7 +64,8 @@ impl WebSocket {
         message_bytes_max: usize,
     ) -> Self {
         let frames = Frames::new(message_bytes_max + MESSAGE_OVERHEAD_BYTES);
-        Self { line: Line::new(stream), frames, early, protocol, pong: None, end: End::Open }
+        let line = Line::new(stream);
+        Self { line, frames, early, protocol, pong: None, ping: false, end: End::Open }
     }
 
     /// Takes frames apart for the session.
@@ -78,7 +82,7 @@ impl WebSocket {
                 take(Event::Received(payload));
             }
             Frame::Ping(payload) => *pong = Some(Bytes::copy_from_slice(payload)),
-            Frame::Pong => {}
+            Frame::Pong => take(Event::Answered),
             Frame::Close(payload) => *end = End::Asked(answer(payload)),
         });
         match (received, &self.end) {
@@ -187,11 +191,18 @@ impl Transport for WebSocket {
             header(PONG, payload.len(), self.line.gathered());
             self.line.gathered().extend_from_slice(&payload);
         }
+        if mem::take(&mut self.ping) {
+            header(PING, 0, self.line.gathered());
+        }
         self.line.flush().await.map_err(|_| CloseReason::ConnectionLost)
     }
 
+    fn probe(&mut self) {
+        self.ping = true;
+    }
+
     fn is_unflushed(&self) -> bool {
-        self.pong.is_some()
+        self.pong.is_some() || self.ping
     }
 
     async fn close(&mut self, reason: CloseReason, rest: Option<Bytes>) -> io::Result<()> {

@@ -22,8 +22,9 @@ pub(super) struct Own {
     pub(super) welcome: Option<Welcome>,
     /// Its stay, once it is a member.
     pub(super) stay: Option<Stay>,
-    /// Its connection is lost; until then it may come back.
-    pub(super) lost: Option<Time>,
+    /// Of a member: its connection is lost, and until then it may come back. Of one that wants in:
+    /// its name is taken, and until then it waits to hear whether that stays so.
+    pub(super) until: Option<Time>,
     /// The highest number of its sends known to be applied.
     pub(super) applied: SendNumber,
     pub(super) unanswered: VecDeque<Saying>,
@@ -32,7 +33,7 @@ pub(super) struct Own {
 impl Own {
     /// Whether it hears what happens in the room.
     pub(super) const fn is_told(&self) -> bool {
-        self.joined && self.lost.is_none()
+        self.joined && self.until.is_none()
     }
 
     /// Answers the sends that a snapshot covers: they may be in it or may have been refused.

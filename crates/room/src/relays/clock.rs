@@ -7,7 +7,7 @@ use super::{Effect, Relays, State, wake_at};
 impl Relays {
     pub(super) fn timed_out(&mut self, now: Time, out: &mut Vec<Effect>) {
         self.timeout = None;
-        self.drop_lost(now, out);
+        self.expire(now, out);
         self.drop_idle(now);
         let mut again = Vec::new();
         for (shard, group) in &mut self.shards {
@@ -47,17 +47,21 @@ impl Relays {
         }
     }
 
-    /// Ends the stays of those who did not come back in time.
-    fn drop_lost(&mut self, now: Time, out: &mut Vec<Effect>) {
-        while let Some((at, ..)) = self.lost.first() {
+    /// Ends the stays of those who did not come back in time, and the patience of those who wait
+    /// for a name.
+    fn expire(&mut self, now: Time, out: &mut Vec<Effect>) {
+        while let Some((at, ..)) = self.expiring.first() {
             if *at > now {
                 wake_at(&mut self.timeout, *at);
                 return;
             }
-            let Some((_, shard, room, session)) = self.lost.pop_first() else { return };
-            let relay = self.shards.get(&shard).and_then(|group| group.rooms.get(&room));
-            if relay.is_some_and(|relay| relay.is_overdue(now, session)) {
-                self.leave(now, shard, &room, session, out);
+            let Some((_, shard, room, session)) = self.expiring.pop_first() else { return };
+            let attaching = self.is_attaching(shard);
+            let leave = self
+                .with(now, shard, &room, |relay| relay.expire(now, session, attaching, out))
+                .flatten();
+            if let Some(leave) = leave {
+                self.send(shard, leave, out);
             }
         }
     }
@@ -72,8 +76,16 @@ impl Relays {
             let Some((_, shard, room)) = self.idle.pop_first() else { return };
             let Some(group) = self.shards.get_mut(&shard) else { continue };
             let due = group.rooms.get_mut(&room).and_then(|relay| relay.check_idle(now));
-            if due.is_some_and(|due| due <= now) {
+            if due.is_none_or(|due| due > now) {
+                continue;
+            }
+            if group.state == State::Attached {
                 group.rooms.remove(&room);
+            } else {
+                // There may be no owner, and nobody else that holds what was acknowledged last.
+                let again = now + limits::RELAY_LINGER;
+                self.idle.insert((again, shard, room));
+                wake_at(&mut self.timeout, again);
             }
         }
     }

@@ -12,7 +12,8 @@ use model::{
     Target, Term, Time, UserName,
 };
 use room::{
-    LinkId, Owner, OwnerEffect, OwnerEvent, Push, RelayEffect, RelayEvent, Relays,
+    Duplicates, LinkId, Owner, OwnerEffect, OwnerEvent, ProbeOutcome, Push, RelayEffect,
+    RelayEvent, Relays,
     message::{Body, Event, Frame, Ticket, ToOwner, ToRelay, Welcome},
 };
 
@@ -29,6 +30,10 @@ pub(crate) struct Stage {
     /// Ways on which nothing moves.
     pub(crate) held: BTreeSet<Way>,
     pub(crate) link_of: BTreeMap<Way, LinkId>,
+    /// Sessions whose clients do not answer when they are asked whether they live.
+    pub(crate) silent: BTreeSet<u64>,
+    /// How probes ended.
+    pub(crate) probed: Vec<ProbeOutcome>,
     /// What clients were told, as `session: what`.
     pub(crate) told: Vec<String>,
     pub(crate) resets: usize,
@@ -57,9 +62,14 @@ pub(crate) const FRONT_3: Incarnation = Incarnation(13);
 impl Stage {
     /// All nodes linked; the first chat owns the shard.
     pub(crate) fn new() -> Self {
+        Self::with(Duplicates::Reject)
+    }
+
+    /// The same, with another policy for names that are taken.
+    pub(crate) fn with(duplicates: Duplicates) -> Self {
         let fronts = [FRONT_1, FRONT_2, FRONT_3];
         let mut stage = Self {
-            chats: [CHAT_A, CHAT_B].map(|chat| (chat, Owner::default())).into(),
+            chats: [CHAT_A, CHAT_B].map(|chat| (chat, Owner::new(duplicates))).into(),
             connectors: fronts.map(|front| (front, Relays::new(front))).into(),
             ..Self::default()
         };
@@ -126,7 +136,9 @@ impl Stage {
                     self.down.entry((chat, to)).or_default().push_back(frame);
                 }
                 OwnerEffect::Opened { reset, .. } => self.resets += reset,
+                OwnerEffect::Probed { outcome, .. } => self.probed.push(outcome),
                 OwnerEffect::Repaired { .. }
+                | OwnerEffect::Replaced { .. }
                 | OwnerEffect::CutLink(_)
                 | OwnerEffect::StaleFrame { .. } => {}
             }
@@ -141,6 +153,9 @@ impl Stage {
             ToRelay::Opened
             | ToRelay::NotOwner
             | ToRelay::Repeated { .. }
+            | ToRelay::Probe { .. }
+            | ToRelay::Probing { .. }
+            | ToRelay::Withdrawn { .. }
             | ToRelay::JoinRefused { .. }
             | ToRelay::SayRefused { .. } => return,
         };
@@ -182,6 +197,15 @@ impl Stage {
                 }
                 RelayEffect::Supersede { session } => {
                     self.told.push(format!("{}: elsewhere", session.0));
+                }
+                RelayEffect::Replace { session } => {
+                    self.told.push(format!("{}: replaced", session.0));
+                }
+                RelayEffect::Probe { session } => {
+                    if !self.silent.contains(&session.0) {
+                        let (shard, room) = (shard(), room());
+                        self.relay(front, RelayEvent::Alive { shard, room, session });
+                    }
                 }
                 RelayEffect::Said { session, number, position } => {
                     let number = number.0;
@@ -322,7 +346,13 @@ pub(crate) fn pushed(push: &Push) -> String {
             Body::Said { content, .. } | Body::Whispered { content, .. } => {
                 content.as_text().unwrap().to_owned()
             }
-            Body::Joined(_) | Body::Left(_) | Body::Moved { .. } | Body::Hidden => "?".to_owned(),
+            Body::Joined(_)
+            | Body::Left(_)
+            | Body::Replaced(_)
+            | Body::SessionJoined(_)
+            | Body::SessionLeft(_)
+            | Body::Moved { .. }
+            | Body::Hidden => "?".to_owned(),
         },
     }
 }
@@ -334,11 +364,13 @@ pub(crate) fn text(text: &str) -> Content {
 pub(crate) fn welcomed(welcome: &Welcome) -> String {
     let told = welcome.events.iter().map(|event| match &event.body {
         Body::Joined(member) => format!(" +{}", member.user),
-        Body::Left(member) => format!(" -{}", member.user),
+        Body::Left(member) | Body::Replaced(member) => format!(" -{}", member.user),
         Body::Said { content, .. } | Body::Whispered { content, .. } => {
             format!(" {}", content.as_text().unwrap())
         }
-        Body::Moved { .. } | Body::Hidden => " ?".to_owned(),
+        Body::SessionJoined(_) | Body::SessionLeft(_) | Body::Moved { .. } | Body::Hidden => {
+            " ?".to_owned()
+        }
     });
     format!(", {}:{}", welcome.outcome.name(), told.collect::<String>())
 }

@@ -77,6 +77,7 @@ impl Plan {
             let mut spec = Spec::new(args, Role::Chat, index);
             spec.flag("--listen", SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 0));
             spec.flag("--registry", &registry);
+            spec.flag("--duplicates", args.duplicates);
             specs.push(spec);
         }
         for index in 0..args.connectors {

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use model::{Code, Content, RoomId, SendNumber, SessionId, Target, Time, UserName};
+use model::{Code, Content, Position, RoomId, SendNumber, SessionId, Target, Time, UserName};
 use room::{
     Push,
     message::{Body, Member},
@@ -10,6 +10,10 @@ use room::{
 
 use super::random::Random;
 use crate::history::{Log, Name, Names, SessionKey, TextId, To};
+
+/// How long a client that falls silent is so: some come to before it is too late for them. All
+/// have before the end.
+const SILENT: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(6));
 
 /// What a client does next.
 #[derive(Clone, Debug)]
@@ -29,6 +33,8 @@ pub(crate) struct Client {
     pub(crate) room: usize,
     user: UserName,
     state: State,
+    /// It does nothing until then, and answers nobody.
+    silent_until: Time,
     /// Its own chance, so that what it does next depends on nobody else.
     random: Random,
 }
@@ -75,7 +81,9 @@ impl Clients {
             let state = State::Outside;
             let session = SessionId(0);
             let random = random.fork();
-            clients.all.push(Client { connector, session, room: 0, user, state, random });
+            let silent_until = Time::ZERO;
+            let client = Client { connector, session, room: 0, user, state, silent_until, random };
+            clients.all.push(client);
             clients.renew(number);
         }
         clients
@@ -87,6 +95,7 @@ impl Clients {
         client.room = client.random.index(self.rooms.len());
         client.session = SessionId(self.logs.len() as u64);
         client.state = State::Outside;
+        client.silent_until = Time::ZERO;
         let room = self.names.intern(self.rooms[client.room].as_str());
         let user = self.names.intern(client.user.as_str());
         self.logs.push(Log::new(room, user));
@@ -110,6 +119,11 @@ impl Clients {
         self.all[number].random.span(Duration::from_millis(5), Duration::from_millis(200))
     }
 
+    /// Whether a client has fallen silent.
+    pub(crate) fn is_silent(&self, number: usize) -> bool {
+        self.all[number].silent_until > self.now
+    }
+
     /// Another session that is in the same room under the same name, and its connector.
     pub(crate) fn namesake(&self, of: SessionId) -> Option<(SessionId, usize)> {
         let left = &self.all[*self.owners.get(&of)?];
@@ -126,17 +140,27 @@ impl Clients {
     /// What a client does now; its log knows already.
     pub(crate) fn act(&mut self, number: usize) -> Option<Action> {
         let users = self.all.len();
+        if self.is_silent(number) {
+            return None;
+        }
+        let now = self.now;
         let client = &mut self.all[number];
         let random = &mut client.random;
         let log = &mut self.logs[index(client.session)];
         match client.state {
             State::Outside => {
                 client.state = State::Entering;
+                log.at(now.since_start());
+                log.asks();
                 Some(Action::Enter { user: client.user.clone() })
             }
             // Some lose patience.
             State::Entering => random.one_in(30).then_some(Action::Leave),
             State::Inside if random.one_in(40) => Some(Action::Leave),
+            State::Inside if random.one_in(60) => {
+                client.silent_until = now + random.span(SILENT.0, SILENT.1);
+                None
+            }
             State::Inside => {
                 let (to, target) = if random.one_in(6) {
                     let whom = format!("u{}", random.index((users * 3 / 4).max(1)));
@@ -155,13 +179,14 @@ impl Clients {
     }
 
     /// A session was told that it is in.
-    pub(crate) fn entered(&mut self, session: SessionId, users: &[UserName]) {
+    pub(crate) fn entered(&mut self, session: SessionId, users: &[UserName], at: Position) {
         let Some(number) = self.of(session) else { return };
         self.all[number].state = State::Inside;
         let users: Vec<Name> = users.iter().map(|user| self.names.intern(user.as_str())).collect();
         let log = &mut self.logs[index(session)];
         log.at(self.now.since_start());
         log.joined(users);
+        log.joined_at(at);
     }
 
     /// A session was told that it is not in; it will try again.
@@ -199,7 +224,13 @@ impl Clients {
                 let (from, content, whisper) = match &event.body {
                     Body::Said { from, content, .. } => (from, content, false),
                     Body::Whispered { from, content, .. } => (from, content, true),
-                    Body::Joined(_) | Body::Left(_) | Body::Moved { .. } | Body::Hidden => return,
+                    Body::Joined(_)
+                    | Body::Left(_)
+                    | Body::Replaced(_)
+                    | Body::SessionJoined(_)
+                    | Body::SessionLeft(_)
+                    | Body::Moved { .. }
+                    | Body::Hidden => return,
                 };
                 let Member { user, .. } = from;
                 let from = self.names.intern(user.as_str());

@@ -137,9 +137,10 @@ impl Item {
             Self::Up { stream, frame } => {
                 let (session, number) = match &frame.message {
                     ToOwner::Say { session, number, .. } => (session.0, number.0),
-                    ToOwner::Join { session, .. } | ToOwner::Leave { session, .. } => {
-                        (session.0, 0)
-                    }
+                    ToOwner::Join { session, .. }
+                    | ToOwner::Leave { session, .. }
+                    | ToOwner::Withdraw { session, .. }
+                    | ToOwner::Alive { session, .. } => (session.0, 0),
                     ToOwner::State(state) => (state.position.generation.0, state.position.seq),
                     ToOwner::Attached { rooms, .. } => (*rooms as u64, 0),
                 };

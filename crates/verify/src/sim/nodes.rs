@@ -1,9 +1,9 @@
 //! The clients and the real machines: what reaches them, and what they want done.
 
-use model::{Code, Incarnation, SendNumber, SessionId, Shard, Target, Time};
+use model::{Code, Incarnation, RoomId, SendNumber, SessionId, Shard, Target, Time};
 use room::{
-    OwnerEffect, OwnerEvent, RelayEffect, RelayEvent,
-    message::{Frame, ToOwner, ToRelay},
+    OwnerEffect, OwnerEvent, ProbeOutcome, RelayEffect, RelayEvent,
+    message::{Body, Frame, ToOwner, ToRelay},
 };
 
 use super::{
@@ -57,8 +57,7 @@ impl World<'_> {
         room: usize,
         action: Action,
     ) {
-        let shard = Shard::from_hash((room % usize::from(SHARDS)) as u64);
-        let room = self.rooms[room].clone();
+        let (shard, room) = self.room(room);
         let event = match action {
             Action::Enter { user } => {
                 RelayEvent::Enter { shard, room, session, user, ticket: None }
@@ -69,6 +68,26 @@ impl World<'_> {
             Action::Leave => RelayEvent::Leave { shard, room, session, lost: false },
         };
         self.relay(connector, life, event);
+    }
+
+    fn room(&self, number: usize) -> (Shard, RoomId) {
+        let shard = Shard::from_hash((number % usize::from(SHARDS)) as u64);
+        (shard, self.rooms[number].clone())
+    }
+
+    /// A client that is asked whether it lives says so, unless it has fallen silent.
+    fn probe(&mut self, connector: usize, session: SessionId) {
+        let Some(number) = self.clients.of(session) else { return };
+        if self.clients.is_silent(number) {
+            self.tell(|| format!("{session:?} says nothing"));
+            return;
+        }
+        let life = self.connectors[connector].life;
+        let (shard, room) = self.room(self.clients.all[number].room);
+        let delay = self.random.delay();
+        let event = RelayEvent::Alive { shard, room, session };
+        let item = Item::Relay { connector, life, event };
+        self.agenda.over(Channel::Client(number), self.now, delay, item);
     }
 
     pub(super) fn relay(&mut self, connector: usize, life: Incarnation, event: RelayEvent) {
@@ -106,7 +125,15 @@ impl World<'_> {
                     self.cut(id);
                 }
             }
-            RelayEffect::Entered { session, users, .. } => self.clients.entered(session, &users),
+            RelayEffect::Entered { session, users, position, .. } => {
+                self.clients.entered(session, &users, position);
+            }
+            RelayEffect::Probe { session } => self.probe(connector, session),
+            RelayEffect::Replace { session } => {
+                self.tell(|| format!("connector {connector} closes {session:?}: replaced"));
+                self.counters.replaced += 1;
+                self.end(session);
+            }
             RelayEffect::EnterRefused { session, .. } => {
                 self.counters.refused_joins += 1;
                 self.clients.refused(session);
@@ -128,14 +155,19 @@ impl World<'_> {
             RelayEffect::Expel { session } => {
                 self.tell(|| format!("connector {connector} expels {session:?}"));
                 self.counters.expelled += 1;
-                self.clients.gone(session);
-                if let Some(number) = self.clients.of(session) {
-                    self.clients.renew(number);
-                }
+                self.end(session);
             }
             RelayEffect::StaleFrame { .. } => self.counters.stale_frames += 1,
             // Nobody comes back here (yet).
             RelayEffect::Attached { .. } | RelayEffect::Supersede { .. } => {}
+        }
+    }
+
+    /// A session was closed; its client will enter anew.
+    fn end(&mut self, session: SessionId) {
+        self.clients.gone(session);
+        if let Some(number) = self.clients.of(session) {
+            self.clients.renew(number);
         }
     }
 
@@ -188,6 +220,9 @@ impl World<'_> {
                 {
                     self.placed.insert((from.session, number.0));
                 }
+                if let ToRelay::Event { event, .. } = &frame.message {
+                    self.counters.shared += u64::from(matches!(event.body, Body::SessionJoined(_)));
+                }
                 if let Some(id) = self.stream_between(to, life) {
                     let delay = self.delay_over(id);
                     let channel = Channel::Stream { stream: id, up: false };
@@ -204,6 +239,13 @@ impl World<'_> {
                 self.counters.resets += reset as u64;
                 self.counters.merges += merged as u64;
             }
+            OwnerEffect::Probed { outcome, .. } => match outcome {
+                ProbeOutcome::Answered => self.counters.probed_refused += 1,
+                ProbeOutcome::Unanswered => self.counters.probed_replaced += 1,
+                ProbeOutcome::Left | ProbeOutcome::Full => {}
+            },
+            // Counted where it closes a session.
+            OwnerEffect::Replaced { .. } => {}
             OwnerEffect::Repaired { events, .. } => self.counters.repaired_events += events as u64,
             OwnerEffect::CutLink(connector) => {
                 if let Some(id) = self.stream_between(connector, life) {

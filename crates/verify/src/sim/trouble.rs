@@ -27,7 +27,9 @@ impl World<'_> {
             Clock::TRUE
         };
         match node {
-            Node::Chat(n) => self.chats[n].begin(life, clock, Owner::default()),
+            Node::Chat(n) => {
+                self.chats[n].begin(life, clock, Owner::new(self.config.duplicates));
+            }
             Node::Connector(n) => self.connectors[n].begin(life, clock, Relays::new(life)),
         }
         self.live.push((node, life));

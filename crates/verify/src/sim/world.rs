@@ -103,7 +103,7 @@ impl<'a> World<'a> {
             story: Vec::new(),
         };
         for _ in 0..config.chats {
-            world.chats.push(Slot::new(Owner::default()));
+            world.chats.push(Slot::new(Owner::new(config.duplicates)));
         }
         for _ in 0..config.connectors {
             world.connectors.push(Slot::new(Relays::new(Incarnation(0))));
@@ -138,6 +138,7 @@ impl<'a> World<'a> {
         let unanswered = self.outstanding.iter().filter(|(session, _)| alive(*session)).count();
         self.counters.unanswered = unanswered as u64;
         let mut history = History::new(self.clients.names, Presence::Announced);
+        history.duplicates(self.config.duplicates);
         if let Some(bound) = self.config.leave_within {
             history.leave_within(bound);
         }

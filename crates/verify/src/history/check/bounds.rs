@@ -1,13 +1,15 @@
 //! What is judged by positions and by the clock, where the logs know them.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, ops::Bound, time::Duration};
 
 use model::Position;
+use room::Duplicates;
 
-use super::{Checker, End, Kind, Name, TextId, index_u32};
+use super::{Checker, End, Kind, Name, TextId, To, index_u32};
 
-/// Ends of the sessions of one user in one room: none for one that is still there, or may be.
-type Ends = Vec<Option<Duration>>;
+/// Since when sessions of one user in one room may have been in, and when they ended: none for one
+/// that is still there, or may be.
+type Lives = Vec<(Option<Duration>, Option<Duration>)>;
 
 impl Checker<'_> {
     /// One position holds one message, whoever saw it; and everyone's positions grow.
@@ -31,31 +33,65 @@ impl Checker<'_> {
                 }
             }
         }
+        for index in 0..self.history.logs.len() {
+            self.check_beginning(index_u32(index), &placed);
+        }
+    }
+
+    /// Between its join and the first message that it saw a session has missed none.
+    fn check_beginning(&mut self, index: u32, placed: &BTreeMap<(Name, Position), (TextId, u32)>) {
+        let log = self.log(index);
+        let mut seen = log.positions.iter().filter(|(_, id)| self.is_for_everyone(*id));
+        let Some((joined, (first, _))) = log.joined_at.zip(seen.next()) else { return };
+        if joined.generation != first.generation || joined >= *first {
+            return;
+        }
+        let between = (Bound::Excluded((log.room, joined)), Bound::Excluded((log.room, *first)));
+        let missed = placed.range(between).map(|(_, (id, _))| *id);
+        let missed: Vec<TextId> = missed.filter(|id| self.is_for_everyone(*id)).collect();
+        for TextId { sender, number } in missed {
+            self.gap(index, self.bases[sender.0 as usize] + number - 1);
+        }
+    }
+
+    fn is_for_everyone(&self, id: TextId) -> bool {
+        let sender = self.history.logs.get(id.sender.0 as usize);
+        let to = sender.and_then(|log| log.sends.get((id.number as usize).checked_sub(1)?));
+        to == Some(&To::Everyone)
     }
 
     /// Nobody is seen to leave, or is listed, long after its session has ended.
     pub(super) fn check_times(&mut self) {
-        let mut ends: BTreeMap<(Name, Name), Ends> = BTreeMap::new();
+        let mut lives: BTreeMap<(Name, Name), Lives> = BTreeMap::new();
         for log in &self.history.logs {
             let end = if log.end == End::Gone { log.times.gone } else { None };
-            ends.entry((log.room, log.user)).or_default().push(end);
+            let since = match self.history.duplicates {
+                Duplicates::Replace => log.times.asked,
+                Duplicates::Reject | Duplicates::Multi => log.times.joined,
+            };
+            lives.entry((log.room, log.user)).or_default().push((since, end));
         }
         for (index, log) in self.history.logs.iter().enumerate() {
             let index = index_u32(index);
             for (user, seen) in &log.times.leaves {
-                let of = ends.get(&(log.room, *user)).map_or(&[][..], Vec::as_slice);
-                // The leave of whoever ended last before it; one that goes on ended later.
-                let ended = of.iter().flatten().filter(|end| *end <= seen).max();
-                if let Some(ended) = ended {
-                    self.check_late(index, *user, *seen - *ended, "saw leave");
+                let of = lives.get(&(log.room, *user)).map_or(&[][..], Vec::as_slice);
+                // One that is put out may hear of it later than the others do.
+                let lived = |(since, end): &(Option<Duration>, Option<Duration>)| {
+                    since.is_some_and(|it| it <= *seen) && end.is_none_or(|it| it > *seen)
+                };
+                // Otherwise it is the leave of whoever ended last before it.
+                let ended = of.iter().filter_map(|(_, end)| *end).filter(|end| end <= seen).max();
+                if let Some(ended) = ended.filter(|_| !of.iter().any(lived)) {
+                    self.check_late(index, *user, *seen - ended, "saw leave");
                 }
             }
             let Some(joined) = log.times.joined else { continue };
             for user in log.members.iter().filter(|user| **user != log.user) {
-                let of = ends.get(&(log.room, *user)).map_or(&[][..], Vec::as_slice);
-                let there = of.iter().any(|end| end.is_none_or(|end| end >= joined));
-                if let Some(ended) = of.iter().flatten().max().filter(|_| !there) {
-                    self.check_late(index, *user, joined - *ended, "found in the list");
+                let of = lives.get(&(log.room, *user)).map_or(&[][..], Vec::as_slice);
+                let there = of.iter().any(|(_, end)| end.is_none_or(|end| end >= joined));
+                let ended = of.iter().filter_map(|(_, end)| *end).max();
+                if let Some(ended) = ended.filter(|_| !there) {
+                    self.check_late(index, *user, joined - ended, "found in the list");
                 }
             }
         }
