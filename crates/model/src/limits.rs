@@ -132,6 +132,11 @@ pub const RESUME_WINDOW: Duration = Duration::from_secs(120);
 /// Members of a room that have left and may come back; past it the oldest are forgotten, and come
 /// back as if they had been away for too long.
 pub const DEPARTED_MAX: usize = 1000;
+/// Rooms of one worker that nobody is in, kept for those who may come back; past it the oldest are
+/// given up, and whoever comes back to one begins anew. As many as a busy worker has members.
+pub const EMPTY_ROOMS_MAX: usize = 16_384;
+/// Bytes that these rooms may keep alive: 64 of the largest.
+pub const EMPTY_ROOMS_BYTES_MAX: usize = 64 * TAIL_BYTES_MAX;
 /// How long a client that is told to try again later is told to wait.
 pub const RETRY_AFTER: Duration = Duration::from_millis(500);
 /// How long a member stays when its connector's link is lost, before it leaves.

@@ -8,6 +8,7 @@ use std::{
 use model::{Code, Incarnation, MemberId, Position, RoomId, Shard, Term, Time, limits};
 
 use crate::{
+    empty::EmptyRooms,
     message::{self, Body, Frame, Member, RoomState, Ticket, ToOwner, ToRelay},
     owner::Effect,
     room::{Entered, Room, Said, Saying},
@@ -26,8 +27,8 @@ pub(crate) struct Group {
     pub(crate) absent: BTreeMap<Incarnation, Time>,
     /// States of a connector that has not said `Attached` yet.
     pub(crate) arriving: BTreeMap<Incarnation, Vec<RoomState>>,
-    /// Rooms that nobody is in, and until when somebody may come back.
-    pub(crate) empty: BTreeSet<(Time, RoomId)>,
+    /// Rooms that nobody is in and somebody may come back to.
+    pub(crate) empty: EmptyRooms,
     /// A room that emptied and comes back goes on after this number, so that no position is used
     /// twice.
     pub(crate) floor: u64,
@@ -76,7 +77,7 @@ impl Group {
             attached: BTreeSet::new(),
             absent: BTreeMap::new(),
             arriving: BTreeMap::new(),
-            empty: BTreeSet::new(),
+            empty: EmptyRooms::default(),
             floor: 0,
         }
     }
@@ -362,6 +363,7 @@ impl Group {
         let before = first_here.then(|| known.snapshot(&room, connector));
         match known.join(now, member, ticket) {
             Ok(Some(Entered { event, welcome })) => {
+                self.empty.remove(&room);
                 if let Some(snapshot) = before {
                     out.push(self.to(shard, connector, ToRelay::Snapshot(snapshot)));
                 }
@@ -423,24 +425,38 @@ impl Group {
         };
         match known.awaits(now) {
             Some(until) => {
-                self.empty.insert((until, room.clone()));
+                let bytes = known.weight();
+                self.empty.insert(until, room.clone(), bytes);
                 false
             }
             None => {
-                self.floor = self.floor.max(known.position().seq);
-                self.rooms.remove(room);
+                self.remove(room);
                 true
             }
         }
     }
 
+    /// Drops a room. Whoever comes back to it begins anew, after all positions that it had.
+    fn remove(&mut self, room: &RoomId) {
+        if let Some(known) = self.rooms.remove(room) {
+            self.floor = self.floor.max(known.position().seq);
+        }
+        self.empty.remove(room);
+    }
+
     /// Drops the rooms whose time has come.
     pub(crate) fn drop_empty(&mut self, now: Time) {
-        while let Some((at, _)) = self.empty.first()
-            && *at <= now
+        while self.empty.next().is_some_and(|at| at <= now)
+            && let Some(room) = self.empty.pop()
         {
-            let Some((_, room)) = self.empty.pop_first() else { return };
             self.drop_if_over(now, &room);
+        }
+    }
+
+    /// Drops the room that has been empty for longest: whoever comes back to it is told so.
+    pub(crate) fn give_up_empty(&mut self) {
+        if let Some(room) = self.empty.pop() {
+            self.remove(&room);
         }
     }
 

@@ -33,6 +33,7 @@
 //! Both machines take events with the time and append effects; they do no I/O.
 
 mod dedup;
+mod empty;
 mod group;
 pub mod members;
 pub mod message;
