@@ -28,15 +28,13 @@ use crate::{
     context::Context,
     frontend::{Greeting, welcome_polling},
     meters::{Failure, Meters},
-    transport::Request,
+    transport::{Request, pieces},
     upgrade,
 };
 
 /// What a WebSocket whose session id is unknown gets, as a text frame of its own: the frame
 /// `7:::1+0` of generation 0.9.
 pub(crate) const UNKNOWN_SESSION_FRAME: &[u8] = b"\x81\x077:::1+0";
-/// Pieces of an endless response that may wait for its reader.
-const STREAM_PIECES_MAX: usize = 64;
 
 /// A request, and where it came from.
 pub(crate) struct Asked<'a, A> {
@@ -154,7 +152,8 @@ impl<A: Application> Asked<'_, A> {
             return Response::new(Body::empty());
         }
         if carrier == Carrier::HtmlFile {
-            return html_file(&requests).await;
+            let bytes_max = self.context.shared.settings.queue_bytes_max;
+            return html_file(&requests, bytes_max).await;
         }
         match poll(&requests).await {
             Some(frames) => {
@@ -305,12 +304,12 @@ async fn post(requests: &mpsc::Sender<Request>, packets: Vec<Bytes>) {
 }
 
 /// An endless page, each frame a script in it.
-async fn html_file(requests: &mpsc::Sender<Request>) -> Response<Body> {
-    let (pieces, frames) = mpsc::channel::<Bytes>(STREAM_PIECES_MAX);
+async fn html_file(requests: &mpsc::Sender<Request>, bytes_max: usize) -> Response<Body> {
+    let (pieces, frames) = pieces(bytes_max);
     let _ = requests.send(Request::Stream(pieces)).await;
     let head = stream::iter([Bytes::from_static(wire_v09::HTML_FILE_HEAD.as_bytes())]);
     let scripts = stream::unfold(frames, |mut frames| async {
-        let frame = frames.recv().await?;
+        let frame = frames.next().await?;
         let script = wire_v09::encode_html_file(&String::from_utf8_lossy(&frame));
         Some((Bytes::from(script), frames))
     });
