@@ -92,6 +92,19 @@ pub const SESSION_UNACKED_MAX: usize = 256;
 pub const SESSION_SENDS_PER_SECOND: u32 = 100;
 /// Sends that one session may make at once after a pause.
 pub const SESSION_SENDS_BURST: u32 = 200;
+/// Clients that a connector lets in per second: a quarter of what one core does, so that those who
+/// are in go on as before. Measured: see `docs/guarantees.md`.
+pub const ADMISSIONS_PER_SECOND: u32 = 2_000;
+/// How long a client may wait for its turn to be let in. An old client knows no second try, so it
+/// is worth a wait; and none gives a connection up so soon.
+pub const ADMISSION_PATIENCE: Duration = Duration::from_secs(2);
+/// The longest that a client is told to stay away, and the furthest slot that a gate gives out.
+/// Past it everybody is told the same.
+pub const ADMISSION_DELAY_MAX: Duration = Duration::from_secs(30);
+/// How long a gate holds its answer to a client that cannot be told to wait.
+pub const ENTRY_HELD_MAX: Duration = Duration::from_secs(1);
+/// Answers that a gate holds at a time; past it they are given at once.
+pub const ENTRIES_HELD_MAX: usize = 10_000;
 /// Connections at one frontend. At some 5 KiB each they fit a large machine; the limit of open
 /// files is usually lower.
 pub const CONNECTIONS_MAX: usize = 1_000_000;
@@ -269,6 +282,9 @@ const _: () = {
         LINK_KEEPALIVE.as_millis() + LINK_KEEPALIVE_TIMEOUT.as_millis()
             < ATTACH_TIMEOUT.as_millis()
     );
+    // Who waits for its turn is not taken for silent meanwhile, and not at all if it comes back.
+    assert!(ADMISSION_PATIENCE.as_millis() < POMELO_HEARTBEAT.as_millis());
+    assert!(ADMISSION_PATIENCE.as_millis() < RETURN_GRACE.as_millis());
     assert!(RETURN_GRACE.as_millis() < RESUME_WINDOW.as_millis());
     assert!(SHARD_COUNT.is_power_of_two());
 };
