@@ -107,10 +107,13 @@ impl Entrant {
     /// Waits for the turn to enter. All who connect have waited for one before: here wait those who
     /// connected in peace and want in together.
     async fn turn(&self, dialect: Dialect) -> Result<(), Reply> {
-        // Who can be told to come again waits only if it would not be sooner in by that.
-        let is_modern = dialect == Dialect::Modern;
-        let patience = if is_modern { limits::RETRY_AFTER } else { limits::ADMISSION_PATIENCE };
-        let turn = self.clients.entries.turn(patience).await;
+        let turns = &self.clients.entries;
+        let turn = if dialect == Dialect::Modern {
+            // Who can be told to come again waits only if it would not be sooner in by that.
+            turns.turn_within(limits::RETRY_AFTER).await
+        } else {
+            turns.turn().await
+        };
         turn.map_err(|retry_after| Reply::Busy { retry_after })
     }
 

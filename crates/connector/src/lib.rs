@@ -160,7 +160,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let cores = available_parallelism().map_or(1, usize::from);
     let count = args.workers.unwrap_or(cores.min(4));
     let workers = Workers::start(count, process.incarnation, &options, &process.tasks);
-    let entries = Turns::new("entry", Rate::even(admissions));
+    let entries = Turns::new("entry", Rate::even(admissions), limits::ADMISSION_PATIENCE);
     let clients = Clients::new(workers.clone(), entries);
     let whoami = process.incarnation.to_string();
     let listening = process.tasks.clone();
@@ -225,8 +225,9 @@ fn settings(args: &Args) -> Result<Settings, UsageError> {
     config.limits.login_timeout = args.login_timeout;
     config.limits.calls.per_second = args.sends_per_second;
     config.limits.calls.burst = args.sends_per_second.saturating_mul(2);
-    let turns = Some(Turns::new("connection", Rate::even(args.admissions_per_second)));
-    Ok(Settings { turns, ..Settings::new(config) })
+    let rate = Rate::even(args.admissions_per_second);
+    let turns = Turns::new("connection", rate, limits::ADMISSION_PATIENCE);
+    Ok(Settings { turns: Some(turns), ..Settings::new(config) })
 }
 
 /// What plain HTTP requests get: an identity for those who look for this process, and a hint for

@@ -15,8 +15,8 @@ pub struct Settings {
     pub connections_max: usize,
     /// Connections at a time from one address (of IPv6: from one network of 64 bits).
     pub connections_per_address_max: usize,
-    /// Sessions that may begin, by turns; nothing: all at once. Others wait for up to
-    /// [`limits::ADMISSION_PATIENCE`], and what is beyond that is told to come later.
+    /// Sessions begin by turns; nothing: all at once. Others wait, and whoever would wait for too
+    /// long is told to come later.
     pub turns: Option<Turns>,
     /// Which pages may open a WebSocket: their origins, such as `https://chat.example.org`.
     /// Nothing: all may. Clients that are no browsers name no origin, and always may.

@@ -6,7 +6,7 @@ use std::{
 };
 
 use metrics::{counter, gauge};
-use model::{Rate, Time, limits};
+use model::{Rate, Time};
 use session::{Report, Turnstile};
 use tokio::time::{Instant, sleep};
 
@@ -15,6 +15,7 @@ use tokio::time::{Instant, sleep};
 #[derive(Clone, Debug)]
 pub struct Turns {
     what: &'static str,
+    patience: Duration,
     start: Instant,
     turnstile: Arc<Mutex<Turnstile>>,
 }
@@ -36,9 +37,9 @@ impl Drop for Waiting {
 }
 
 impl Turns {
-    /// Turns for `what`, a word for logs and metrics.
+    /// Turns for `what`, a word for logs and metrics, that one may wait for as long as `patience`.
     #[must_use]
-    pub fn new(what: &'static str, rate: Rate) -> Self {
+    pub fn new(what: &'static str, rate: Rate, patience: Duration) -> Self {
         metrics::describe_gauge!(
             "tangelo_client_turns_waiting",
             "Clients that wait for their turn"
@@ -48,7 +49,20 @@ impl Turns {
             "Clients that could not be let in at once, and what became of them"
         );
         let turnstile = Arc::new(Mutex::new(Turnstile::new(rate)));
-        Self { what, start: Instant::now(), turnstile }
+        Self { what, patience, start: Instant::now(), turnstile }
+    }
+
+    /// Waits for a turn.
+    ///
+    /// # Errors
+    ///
+    /// How long to stay away, if it would take too long. Nothing has waited then.
+    ///
+    /// # Cancel safety
+    ///
+    /// A turn that is dropped half-way is lost: nobody else has it.
+    pub async fn turn(&self) -> Result<(), Duration> {
+        self.turn_within(self.patience).await
     }
 
     /// Waits for a turn, for no longer than `patience`.
@@ -60,7 +74,7 @@ impl Turns {
     /// # Cancel safety
     ///
     /// A turn that is dropped half-way is lost: nobody else has it.
-    pub async fn turn(&self, patience: Duration) -> Result<(), Duration> {
+    pub async fn turn_within(&self, patience: Duration) -> Result<(), Duration> {
         let now = Time::from_start(self.start.elapsed());
         let (turn, report) = {
             let mut turnstile = self.turnstile.lock().unwrap_or_else(PoisonError::into_inner);
@@ -91,7 +105,7 @@ impl Turns {
 /// The same, where there need not be any turns.
 pub(crate) async fn turn(turns: Option<&Turns>) -> Result<(), Duration> {
     match turns {
-        Some(turns) => turns.turn(limits::ADMISSION_PATIENCE).await,
+        Some(turns) => turns.turn().await,
         None => Ok(()),
     }
 }
@@ -107,12 +121,13 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn clients_wait_for_their_turn_or_are_sent_away() {
-        let turns = Turns::new("test", Rate { per_second: 10, burst: 1 });
+        let rate = Rate { per_second: 10, burst: 1 };
+        let turns = Turns::new("test", rate, Duration::from_secs(1));
         let begun = Instant::now();
         let mut waiting = tokio::task::JoinSet::new();
         for _ in 0..20 {
             let turns = turns.clone();
-            waiting.spawn(async move { turns.turn(Duration::from_secs(1)).await });
+            waiting.spawn(async move { turns.turn().await });
         }
         let all = waiting.join_all().await;
         assert_eq!(all.iter().filter(|turn| turn.is_ok()).count(), 11);

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use model::{Bucket, Rate, Time, limits};
 
+/// A wait that somebody may notice: shorter ones are no news.
+const NOTICED: Duration = Duration::from_millis(100);
 /// The least time between two reports.
 const REPORT_EVERY: Duration = Duration::from_secs(1);
 
@@ -26,7 +28,7 @@ pub struct Turnstile {
 /// What has become of clients since the last report.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Report {
-    /// So many had to wait for their turn.
+    /// So many had to wait for their turn, for long enough to notice.
     pub waited: u64,
     /// So many were sent away.
     pub sent_away: u64,
@@ -51,7 +53,7 @@ impl Turnstile {
         let booked = self.bucket.book(now, self.rate, patience);
         match booked {
             Ok(wait) => {
-                self.report.waited += u64::from(!wait.is_zero());
+                self.report.waited += u64::from(wait >= NOTICED);
                 Ok(wait)
             }
             Err(wait) => {
@@ -70,7 +72,7 @@ impl Turnstile {
         away + (away / 8).mul_f64(share(self.sent_away))
     }
 
-    /// What there is to tell: once a second at most, and only if somebody had to wait.
+    /// What there is to tell: once a second at most, and only if somebody has noticed.
     pub fn report(&mut self, now: Time) -> Option<Report> {
         let is_early = self.reported.is_some_and(|at| now.since(at) < REPORT_EVERY);
         if is_early || self.report == Report::default() {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::common::{Server, from_hex, read_until, rest, send, until};
 use frontend::{Settings, Turns};
-use model::Rate;
+use model::{Rate, limits};
 use session::Config;
 use tokio::time::Instant;
 
@@ -13,7 +13,7 @@ const UPGRADE: &[u8] =
     Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
 
 fn server(per_second: u32) -> Server {
-    let turns = Some(Turns::new("test", Rate { per_second, burst: 1 }));
+    let turns = Some(Turns::new("test", Rate { per_second, burst: 1 }, limits::ADMISSION_PATIENCE));
     Server::start(Settings { turns, ..Settings::new(Config::connector()) })
 }
 
