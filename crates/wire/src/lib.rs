@@ -20,7 +20,7 @@ pub mod pomelo;
 pub mod route;
 pub mod socketio;
 
-use std::{fmt, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use model::{Code, Content, MessageId, Outcome, Position, ResumeKey, UserName};
@@ -152,8 +152,8 @@ pub struct Entered {
     pub position: Position,
     /// What it may come back with.
     pub key: ResumeKey,
-    /// The pushes that it missed, or that were last: a JSON array.
-    pub events: String,
+    /// The pushes that it missed, or that were last: a JSON array. Others may be told the same.
+    pub events: Arc<str>,
 }
 
 /// Where a push stands, for clients that know Tangelo.

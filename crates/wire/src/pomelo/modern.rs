@@ -178,7 +178,7 @@ mod tests {
             users: vec![UserName::from_peer("a").unwrap()],
             position: at(9),
             key: ResumeKey(10),
-            events: "[]".to_owned(),
+            events: "[]".into(),
         };
         let expected = concat!(
             r#"{"code":200,"outcome":"resumed","users":["a"],"gen":7,"seq":9,"#,
