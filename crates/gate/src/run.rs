@@ -52,7 +52,7 @@ impl Config {
 
 fn settings(args: &Args) -> Result<Settings, UsageError> {
     let pomelo = Arc::new(args.pomelo.gate()?);
-    let rate = Rate::even(args.admissions_per_second);
+    let rate = Rate::even(args.entries_per_second);
     let turns = Turns::new("question", rate, limits::ENTRY_PATIENCE);
     let settings = Settings::new(session::Config { pomelo, ..session::Config::gate() });
     Ok(Settings { turns: Some(turns), ..settings })

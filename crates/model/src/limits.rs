@@ -98,6 +98,9 @@ pub const ADMISSIONS_PER_SECOND: u32 = 2_000;
 /// How long a client may wait for its turn to be let in. An old client knows no second try, so it
 /// is worth a wait; and none gives a connection up so soon.
 pub const ADMISSION_PATIENCE: Duration = Duration::from_secs(2);
+/// Clients that may ask a gate per second: about half of what one core answers, so that a gate that
+/// hosts the registry has time for that.
+pub const ENTRIES_PER_SECOND: u32 = 4_000;
 /// How long a client may wait for its turn to ask a gate: nothing else of it is there to wait.
 pub const ENTRY_PATIENCE: Duration = Duration::from_secs(5);
 /// The longest that a client is told to stay away, and the furthest slot that a gate gives out.
