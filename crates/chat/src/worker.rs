@@ -378,5 +378,9 @@ impl Worker {
         set("tangelo_chat_rooms", self.owner.rooms());
         set("tangelo_chat_members", self.owner.members());
         set("tangelo_chat_shards_open", self.owner.open().count());
+        set("tangelo_chat_empty_rooms", self.owner.empty_rooms());
+        set("tangelo_chat_empty_rooms_bytes", self.owner.empty_rooms_bytes());
+        counter!("tangelo_chat_empty_rooms_given_up_total", "worker" => worker.clone())
+            .absolute(self.owner.empty_rooms_given_up());
     }
 }

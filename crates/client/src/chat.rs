@@ -5,7 +5,7 @@ use std::{collections::VecDeque, fmt, net::IpAddr, time::Duration};
 use serde_json::{Map, Value};
 use tokio::{
     net::{ToSocketAddrs, lookup_host},
-    time::{Instant, timeout_at},
+    time::{Instant, sleep, timeout_at},
 };
 use wire::{
     RequestId, Route,
@@ -19,10 +19,14 @@ use crate::{
     error::{Closed, Error, Result},
     event::{Event, Queued},
     handshake::{HANDSHAKE_TIMEOUT, shake_hands},
+    member::jittered,
     modern,
     push::Push,
     transport::Transport,
 };
+
+/// A gate asks for no longer wait than this.
+const AFTER_MAX: Duration = Duration::from_secs(60);
 
 /// How to connect. The same for thousands of clients, so it is borrowed.
 #[derive(Clone, Debug)]
@@ -66,6 +70,18 @@ pub struct Entry {
     pub host: String,
     /// Its port.
     pub port: u16,
+    /// How long to wait before, if a gate that speaks the modern fields says so: many want in.
+    pub after: Duration,
+}
+
+impl Entry {
+    /// Waits until the connector expects this client, and somewhat longer: not all clocks and
+    /// networks are equally fast, so that a crowd would not come as evenly as it was told to.
+    pub async fn slot(&self) {
+        if !self.after.is_zero() {
+            sleep(jittered(self.after)).await;
+        }
+    }
 }
 
 /// One client of a gate or a connector, after the handshake. See the crate's page.
@@ -96,7 +112,8 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// As [`Client::connect`]; [`Error::Refused`] if the gate knows no connector.
+    /// As [`Client::connect`]; [`Error::Refused`] if the gate knows no connector, or none that has
+    /// time for one more soon.
     pub async fn query_entry(
         gate: impl ToSocketAddrs,
         options: &Options,
@@ -116,7 +133,11 @@ impl Client {
         // The answer is here; how the connection ends does not matter.
         let _ = client.connection.close().await;
         match (host, port) {
-            (Some(host), Some(port)) => Ok(Entry { host: host.to_owned(), port }),
+            (Some(host), Some(port)) => {
+                let after = answer.get("after").and_then(Value::as_u64).unwrap_or(0);
+                let after = AFTER_MAX.min(Duration::from_millis(after));
+                Ok(Entry { host: host.to_owned(), port, after })
+            }
             _ => Err(Error::Unexpected(answer.to_string())),
         }
     }
@@ -125,8 +146,8 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// [`Error::Connect`], [`Error::Upgrade`], [`Error::Http`], [`Error::Handshake`] or
-    /// [`Error::Closed`].
+    /// [`Error::Connect`], [`Error::Upgrade`], [`Error::Busy`], [`Error::Http`],
+    /// [`Error::Handshake`] or [`Error::Closed`].
     pub async fn connect(address: impl ToSocketAddrs, options: &Options) -> Result<Self> {
         let mut last = None;
         for address in lookup_host(address).await.map_err(Error::Connect)? {
@@ -293,6 +314,15 @@ impl Client {
     /// Nothing is lost if it is dropped.
     pub async fn next(&mut self) -> Result<Event> {
         self.next_queued().await.map(Event::from)
+    }
+
+    /// Waits for so long. What comes meanwhile is kept.
+    pub(crate) async fn rest(&mut self, span: Duration) -> Result<()> {
+        let until = Instant::now() + span;
+        while let Ok(driven) = timeout_at(until, self.drive()).await {
+            driven?;
+        }
+        Ok(())
     }
 
     pub(crate) async fn next_queued(&mut self) -> Result<Queued> {

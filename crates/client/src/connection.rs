@@ -48,7 +48,7 @@ impl Connection {
     ///
     /// # Errors
     ///
-    /// [`Error::Connect`], [`Error::Upgrade`], [`Error::Http`].
+    /// [`Error::Connect`], [`Error::Upgrade`], [`Error::Busy`], [`Error::Http`].
     pub async fn connect(
         address: SocketAddr,
         transport: Transport,

@@ -47,6 +47,12 @@ pub enum Error {
     /// The server speaks HTTP, but not WebSocket.
     #[error("the server does not upgrade to WebSocket: {0}")]
     Upgrade(String),
+    /// The server has too many clients coming at once.
+    #[error("the server lets nobody in for the next {:.1} s", retry_after.as_secs_f32())]
+    Busy {
+        /// How long to wait before trying again.
+        retry_after: Duration,
+    },
     /// The server speaks HTTP, but does not open a session of Socket.IO.
     #[error("the server opens no session: {0}")]
     Http(String),
@@ -90,6 +96,7 @@ impl Error {
             | Self::Unexpected(_) => false,
             Self::Connect(_)
             | Self::Upgrade(_)
+            | Self::Busy { .. }
             | Self::Http(_)
             | Self::Handshake(_)
             | Self::Closed(_) => true,
@@ -103,12 +110,13 @@ impl Error {
         u16::try_from(code).ok().and_then(Code::from_number)
     }
 
-    /// How long a refusal asks to wait before trying again.
+    /// How long the server asks to wait before trying again.
     #[must_use]
     pub const fn retry_after(&self) -> Option<Duration> {
-        match self.refusal() {
-            Some((_, retry_after)) => retry_after,
-            None => None,
+        match (self, self.refusal()) {
+            (Self::Busy { retry_after }, _) => Some(*retry_after),
+            (_, Some((_, retry_after))) => retry_after,
+            (_, None) => None,
         }
     }
 
@@ -117,6 +125,7 @@ impl Error {
             Self::Refused { code, retry_after } => Some((*code, *retry_after)),
             Self::Connect(_)
             | Self::Upgrade(_)
+            | Self::Busy { .. }
             | Self::Http(_)
             | Self::Handshake(_)
             | Self::NotModern

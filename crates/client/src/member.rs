@@ -256,9 +256,22 @@ async fn arrive(
     resume: Option<&Resume>,
 ) -> Result<(Client, Joined)> {
     let entry = Client::query_entry(gate, options, user, Some(room)).await?;
+    entry.slot().await;
     let mut client = Client::connect((entry.host.as_str(), entry.port), options).await?;
-    let joined = client.join(user, room, resume).await?;
-    Ok((client, joined))
+    let mut attempt = 0;
+    loop {
+        let error = match client.join(user, room, resume).await {
+            Ok(joined) => return Ok((client, joined)),
+            Err(error) => error,
+        };
+        attempt += 1;
+        // The connection is good: another one would be one more in the crowd.
+        let is_to_wait = matches!(error.code(), Some(Code::SlowDown | Code::NotApplied));
+        if !is_to_wait || attempt >= ATTEMPTS_MAX {
+            return Err(error);
+        }
+        client.rest(pause(attempt, &error)).await?;
+    }
 }
 
 /// Whether trying again is of no use.
@@ -271,6 +284,7 @@ fn is_for_good(error: &Error) -> bool {
         Error::Request(_) => true,
         Error::Connect(_)
         | Error::Upgrade(_)
+        | Error::Busy { .. }
         | Error::Http(_)
         | Error::Handshake(_)
         | Error::Unreadable(_)
@@ -284,8 +298,16 @@ fn is_for_good(error: &Error) -> bool {
 /// How long to wait after so many attempts: longer each time, and never all clients at once.
 fn pause(attempt: u32, error: &Error) -> Duration {
     let ceiling = BACKOFF_MAX.min(BACKOFF_FIRST * 2_u32.saturating_pow(attempt.min(8) - 1));
-    let random = RandomState::new().hash_one(attempt) % 1000;
-    let jitter = |whole: Duration| whole * (random as u32) / 1000;
-    let asked = error.retry_after().map_or(Duration::ZERO, |asked| asked + jitter(asked / 5));
-    asked.max(ceiling / 2 + jitter(ceiling / 2))
+    let asked = error.retry_after().map_or(Duration::ZERO, jittered);
+    asked.max(ceiling / 2 + random_part(ceiling / 2))
+}
+
+/// So long, and up to a fifth longer.
+pub(crate) fn jittered(span: Duration) -> Duration {
+    span + random_part(span / 5)
+}
+
+fn random_part(whole: Duration) -> Duration {
+    let random = RandomState::new().hash_one(0) % 1000;
+    whole * (random as u32) / 1000
 }

@@ -93,7 +93,7 @@ impl Socket {
     ///
     /// # Errors
     ///
-    /// [`Error::Connect`], [`Error::Upgrade`].
+    /// [`Error::Connect`], [`Error::Upgrade`], [`Error::Busy`].
     pub(crate) async fn websocket(
         address: SocketAddr,
         source: Option<IpAddr>,
@@ -137,7 +137,7 @@ impl Socket {
             };
             match upgrade.receive(&bytes[..length]) {
                 None => {}
-                Some(Err(what)) => return Err(Error::Upgrade(what)),
+                Some(Err(error)) => return Err(error),
                 Some(Ok(rest)) => {
                     self.early = rest;
                     return Ok(());

@@ -7,6 +7,7 @@
 use std::{
     hash::{BuildHasher as _, RandomState},
     io::Cursor,
+    time::Duration,
 };
 
 use tokio_tungstenite::tungstenite::{
@@ -16,6 +17,8 @@ use tokio_tungstenite::tungstenite::{
         coding::{Control, Data, OpCode},
     },
 };
+
+use crate::error::{Error, Result};
 
 /// Largest message accepted, in bytes: the largest package there is.
 const MESSAGE_BYTES_MAX: u64 = 1 << 24;
@@ -43,24 +46,30 @@ impl Upgrade {
     }
 
     /// Takes what the server said. Once its head is complete: what follows it, or what is wrong.
-    pub(crate) fn receive(&mut self, bytes: &[u8]) -> Option<Result<Vec<u8>, String>> {
+    pub(crate) fn receive(&mut self, bytes: &[u8]) -> Option<Result<Vec<u8>>> {
         self.head.extend_from_slice(bytes);
         let end = self.head.windows(4).position(|four| four == b"\r\n\r\n");
         let Some(end) = end else {
             let too_long = self.head.len() > HEAD_BYTES_MAX;
-            return too_long.then(|| Err("an endless head".to_owned()));
+            return too_long.then(|| Err(Error::Upgrade("an endless head".to_owned())));
         };
         let rest = self.head.split_off(end + 4);
         let head = String::from_utf8_lossy(&self.head);
         let mut lines = head.split("\r\n");
         let status = lines.next().unwrap_or_default().to_owned();
-        let accepted = lines.filter_map(|line| line.split_once(':')).any(|(name, value)| {
-            name.eq_ignore_ascii_case("sec-websocket-accept") && value.trim() == self.accept
-        });
-        Some(if status.split(' ').nth(1) == Some("101") && accepted {
-            Ok(rest)
-        } else {
-            Err(status)
+        let headers: Vec<_> = lines.filter_map(|line| line.split_once(':')).collect();
+        let header = |wanted: &str| {
+            let found = headers.iter().find(|(name, _)| name.eq_ignore_ascii_case(wanted));
+            found.map(|(_, value)| value.trim())
+        };
+        let accepted = header("sec-websocket-accept") == Some(&self.accept);
+        let seconds = header("retry-after").and_then(|seconds| seconds.parse().ok());
+        Some(match (status.split(' ').nth(1), seconds) {
+            (Some("101"), _) if accepted => Ok(rest),
+            (Some("503"), Some(seconds)) => {
+                Err(Error::Busy { retry_after: Duration::from_secs(seconds) })
+            }
+            _ => Err(Error::Upgrade(status)),
         })
     }
 }
@@ -275,10 +284,11 @@ mod tests {
         let head = "HTTP/1.1 101 Switching Protocols\r\nsec-websocket-accept: ";
         assert!(upgrade.receive(head.as_bytes()).is_none());
         let rest = upgrade.receive(format!("{accept}\r\n\r\nrest").as_bytes());
-        assert_eq!(rest, Some(Ok(b"rest".to_vec())));
+        assert_eq!(rest.unwrap().unwrap(), b"rest");
 
         let (_, mut upgrade) = Upgrade::begin("host:1", "/");
         let refused = upgrade.receive(b"HTTP/1.1 400 Bad Request\r\n\r\n");
-        assert_eq!(refused, Some(Err("HTTP/1.1 400 Bad Request".to_owned())));
+        let refused = refused.unwrap().unwrap_err();
+        assert!(matches!(&refused, Error::Upgrade(status) if status == "HTTP/1.1 400 Bad Request"));
     }
 }

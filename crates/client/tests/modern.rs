@@ -61,8 +61,13 @@ impl Server {
 
     /// Names itself as the connector to whoever asks it as a gate.
     async fn gate(&mut self, resumed: &str) {
+        self.gate_with_slot(resumed, 0).await;
+    }
+
+    /// The same, but for so many milliseconds later.
+    async fn gate_with_slot(&mut self, resumed: &str, after: u64) {
         let port = self.listener.local_addr().unwrap().port();
-        let answer = json!({"code": 200, "host": "127.0.0.1", "port": port});
+        let answer = json!({"code": 200, "host": "127.0.0.1", "port": port, "after": after});
         let asked = json!({"uid": "alice", "rid": "r"});
         let mut stream = self.play(&[Ask(QUERY, asked), Answer(answer)], resumed).await;
         // Until the client goes: what it has not read yet would be lost.
@@ -311,6 +316,41 @@ async fn refusals_say_whether_and_when_to_try_again() {
     let ((ids, _stream), ()) = tokio::join!(script, client);
     assert_eq!(ids.len(), 4);
     assert!(ids[0] == ids[1] && ids[1] == ids[2] && ids[2] != ids[3], "{ids:?}");
+}
+
+#[tokio::test]
+async fn who_is_told_to_come_later_does() {
+    let (mut server, address) = Server::start().await;
+    let script = async {
+        server.gate_with_slot("first", 200).await;
+        let busy = json!({"code": 503, "error": true, "text": "x", "retryAfter": 300});
+        let steps = [first(), Answer(busy), first(), entered("joined", 3, &[])];
+        server.play(&steps, "on one connection").await
+    };
+    let client = async {
+        let begun = Instant::now();
+        Member::enter(&address, &options(), "alice", "r").await.unwrap();
+        let took = begun.elapsed().as_millis();
+        assert!((500..3000).contains(&took), "{took} ms");
+    };
+    let (_stream, ()) = tokio::join!(script, client);
+}
+
+#[tokio::test]
+async fn an_upgrade_may_be_refused_for_a_while() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let script = async {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let answer = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 7\r\n\r\n";
+        stream.write_all(answer).await.unwrap();
+        stream
+    };
+    let client = async {
+        let refused = Client::connect(address, &Options::default()).await.unwrap_err();
+        assert_eq!(refused.retry_after(), Some(Duration::from_secs(7)), "{refused}");
+    };
+    let (_stream, ()) = tokio::join!(script, client);
 }
 
 #[tokio::test]

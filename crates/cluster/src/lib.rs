@@ -32,6 +32,7 @@ pub mod mirror;
 pub mod ownership;
 pub mod placement;
 pub mod registrar;
+pub mod slots;
 pub mod timing;
 
 pub use claim::{Claim, Outcome};
@@ -43,4 +44,5 @@ pub use mirror::Mirror;
 pub use ownership::Shards;
 pub use placement::{Connectors, Owners, shard_of};
 pub use registrar::{Gone, Registrar};
+pub use slots::Slots;
 pub use timing::Timing;

@@ -11,6 +11,8 @@ pub struct ClientAddress {
     pub host: Option<String>,
     /// The port, never 0.
     pub port: u16,
+    /// How many clients it lets in per second; 0 if it has not said so.
+    pub admissions: u32,
 }
 
 /// What changes while a node lives.

@@ -6,8 +6,8 @@ use std::sync::{
 };
 
 use cluster::shard_of;
-use frontend::{Application, Client, Handler, Outbound};
-use model::{Code, Resume, ResumeKey, SessionId};
+use frontend::{Application, Client, Handler, Outbound, Turns};
+use model::{Code, Resume, ResumeKey, SessionId, limits};
 use room::message::Ticket;
 use session::{Call, CloseReason, RequestKey};
 use wire::{Dialect, Reply};
@@ -19,11 +19,13 @@ use crate::worker::{Input, Place, Workers};
 pub(crate) struct Clients {
     workers: Workers,
     connected: Arc<AtomicU32>,
+    entries: Turns,
 }
 
 impl Clients {
-    pub(crate) fn new(workers: Workers) -> Self {
-        Self { workers, connected: Arc::default() }
+    /// Hands what clients ask to these workers, and lets them enter by these turns.
+    pub(crate) fn new(workers: Workers, entries: Turns) -> Self {
+        Self { workers, connected: Arc::default(), entries }
     }
 
     /// How many clients are connected, entered or not.
@@ -62,6 +64,10 @@ impl Handler for Entrant {
         if matches!(call, Call::Enter { .. }) {
             // A session enters again only if it was refused; its first place must forget it.
             self.leave(false).await;
+            if let Err(reply) = self.turn(dialect).await {
+                self.outbound.reply(key, reply);
+                return;
+            }
         }
         let (shard, input) = match (call, &self.place) {
             (Call::Enter { user, room, resume }, _) => {
@@ -105,6 +111,19 @@ impl Handler for Entrant {
 }
 
 impl Entrant {
+    /// Waits for the turn to enter. All who connect have waited for one before: here wait those who
+    /// connected in peace and want in together.
+    async fn turn(&self, dialect: Dialect) -> Result<(), Reply> {
+        let turns = &self.clients.entries;
+        let turn = if dialect == Dialect::Modern {
+            // Who can be told to come again waits only if it would not be sooner in by that.
+            turns.turn_within(limits::RETRY_AFTER).await
+        } else {
+            turns.turn().await
+        };
+        turn.map_err(|retry_after| Reply::Busy { retry_after })
+    }
+
     async fn leave(&mut self, lost: bool) {
         if let Some(place) = self.place.take() {
             let (shard, session) = (place.shard, self.session);

@@ -36,8 +36,18 @@ pub(crate) struct Hub {
     options: Arc<Options>,
     /// What rooms are yet to be told.
     gathered: Vec<Gathered>,
+    /// What the last entrant was told that had happened before.
+    told_last: ToldLast,
     /// How often members were told something, since the last [`Hub::flush`].
     told: usize,
+}
+
+/// The events that an entrant was told, in JSON: those who enter a room together are told the same,
+/// and it is written once.
+#[derive(Debug, Default)]
+struct ToldLast {
+    events: Vec<Arc<Event>>,
+    json: Arc<str>,
 }
 
 /// What one room is yet to be told.
@@ -68,7 +78,8 @@ struct Client {
 impl Hub {
     /// A hub without sessions.
     pub(crate) fn new(options: Arc<Options>) -> Self {
-        Self { sessions: HashMap::new(), options, gathered: Vec::new(), told: 0 }
+        let told_last = ToldLast::default();
+        Self { sessions: HashMap::new(), options, gathered: Vec::new(), told_last, told: 0 }
     }
 
     /// How many there are.
@@ -118,7 +129,7 @@ impl Hub {
             let reply = match welcome {
                 None => Reply::Users(users),
                 Some(Welcome { outcome, stay, events }) => {
-                    let (key, events) = (stay.key, in_json(&events));
+                    let (key, events) = (stay.key, self.told_last.in_json(events));
                     Reply::Entered(Box::new(Entered { outcome, users, position, key, events }))
                 }
             };
@@ -250,6 +261,20 @@ impl Hub {
     }
 }
 
+impl ToldLast {
+    fn in_json(&mut self, events: Vec<Arc<Event>>) -> Arc<str> {
+        let is_same = |(one, other): (&Arc<Event>, &Arc<Event>)| Arc::ptr_eq(one, other);
+        let is_known = !events.is_empty()
+            && self.events.len() == events.len()
+            && self.events.iter().zip(&events).all(is_same);
+        if !is_known {
+            self.json = in_json(&events).into();
+            self.events = events;
+        }
+        Arc::clone(&self.json)
+    }
+}
+
 impl Gathered {
     fn log(&self, members: usize) {
         if !tracing::enabled!(tracing::Level::DEBUG) {
@@ -375,4 +400,34 @@ fn in_json(events: &[Arc<Event>]) -> String {
     }
     json.push(b']');
     String::from_utf8(json).unwrap_or_else(|_| "[]".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use model::{Content, Incarnation, MemberId, Term};
+
+    use super::*;
+
+    fn said(seq: u64) -> Arc<Event> {
+        let id = MemberId { connector: Incarnation(3), session: SessionId(1) };
+        let from = Member { id, user: UserName::from_peer("alice").unwrap() };
+        let (shown, content) = (Content::Text("*".into()), Content::Text("hi".into()));
+        let body = Body::Said { from, number: SendNumber(1), shown, content, id: None };
+        Arc::new(Event { position: Position { generation: Term(1), seq }, body })
+    }
+
+    #[test]
+    fn what_many_are_told_is_written_once_and_only_for_them() {
+        let mut told = ToldLast::default();
+        let (one, two, three) = (said(1), said(2), said(3));
+        let events = vec![one, Arc::clone(&two)];
+        let first = told.in_json(events.clone());
+        assert_eq!(&*first, in_json(&events));
+        assert!(Arc::ptr_eq(&first, &told.in_json(events.clone())));
+        for events in [vec![two, three], Vec::new(), events, vec![said(1), said(2)]] {
+            let json = told.in_json(events.clone());
+            assert_eq!(&*json, in_json(&events));
+            assert!(!Arc::ptr_eq(&first, &json), "written for other events");
+        }
+    }
 }

@@ -20,8 +20,8 @@ use advertise::{PublishedPorts, WHOAMI_PATH};
 use axum::{Router, http::StatusCode, routing::get};
 use cluster::{ClientAddress, ClusterMap, Node};
 use daemon::{Cause, CommonArgs, Process, Stop, Tasks, UsageError, threads};
-use frontend::{Frontend, PomeloFiles, Settings};
-use model::{Incarnation, Role, Shard, Term, limits};
+use frontend::{Frontend, PomeloFiles, Settings, Turns};
+use model::{Incarnation, Rate, Role, Shard, Term, limits};
 use registry::{ClusterToken, Lease, Membership, Registry};
 use room::RelayEvent;
 use rpc::link::Hello;
@@ -98,6 +98,14 @@ pub struct Args {
           default_value_t = model::limits::SESSION_SENDS_PER_SECOND)]
     pub sends_per_second: u32,
 
+    /// Most clients that are let in per second. When more come at once, they wait for their turn
+    /// for up to 2s; what is beyond that is told to come later, and gates spread those that know
+    /// Tangelo over the time it takes. The default is a quarter of what one core does
+    #[arg(long, env = "TANGELO_ADMISSIONS_PER_SECOND", value_name = "COUNT",
+          default_value_t = limits::ADMISSIONS_PER_SECOND,
+          value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub admissions_per_second: u32,
+
     /// How long a client may take from its handshake to a room
     #[arg(long, env = "TANGELO_LOGIN_TIMEOUT", value_name = "TIME", value_parser = login_timeout,
           default_value = "10s")]
@@ -141,6 +149,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let registry =
         Registry::new(&config).map_err(|error| UsageError(format!("--registry: {error}")))?;
     let options = Arc::clone(&settings.session.pomelo);
+    let admissions = args.admissions_per_second;
     let frontend = Frontend::bind(args.listen, settings)?;
     let address = frontend.local_addr();
     let sockets = frontend.handle();
@@ -148,7 +157,8 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
 
     let workers =
         Workers::start(WORKERS_MAX.min(threads()), process.incarnation, &options, &process.tasks);
-    let clients = Clients::new(workers.clone());
+    let entries = Turns::new("entry", Rate::even(admissions), limits::ADMISSION_PATIENCE);
+    let clients = Clients::new(workers.clone(), entries);
     let whoami = process.incarnation.to_string();
     let listening = process.tasks.clone();
     let (app, http) = (clients.clone(), http(whoami.clone()));
@@ -173,7 +183,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         incarnation: process.incarnation,
         role: Role::Connector,
         link: None,
-        client: Some(ClientAddress { host, port }),
+        client: Some(ClientAddress { host, port, admissions }),
         admin: Some(process.admin_url()),
         load: 0,
         draining: false,
@@ -212,7 +222,9 @@ fn settings(args: &Args) -> Result<Settings, UsageError> {
     config.limits.login_timeout = args.login_timeout;
     config.limits.calls.per_second = args.sends_per_second;
     config.limits.calls.burst = args.sends_per_second.saturating_mul(2);
-    Ok(Settings::new(config))
+    let rate = Rate::even(args.admissions_per_second);
+    let turns = Turns::new("connection", rate, limits::ADMISSION_PATIENCE);
+    Ok(Settings { turns: Some(turns), ..Settings::new(config) })
 }
 
 /// What plain HTTP requests get: an identity for those who look for this process, and a hint for

@@ -3,6 +3,7 @@
 use std::{sync::OnceLock, time::Duration};
 
 use model::SessionId;
+use session::share;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
@@ -41,21 +42,13 @@ impl Drain {
             () = self.begun() => {}
         }
         if let Some(Window { begun, over }) = self.window.get() {
-            let moment = *begun + over.mul_f64(share(session));
+            let moment = *begun + over.mul_f64(share(session.0));
             tokio::select! {
                 () = end.cancelled() => {}
                 () = sleep_until(moment) => {}
             }
         }
     }
-}
-
-/// A number in 0..1 for each session. Any run of numbers is spread evenly: steps of the golden
-/// ratio never cluster.
-fn share(session: SessionId) -> f64 {
-    const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
-    let [high, low, ..] = session.0.wrapping_mul(GOLDEN).to_be_bytes();
-    f64::from(u16::from_be_bytes([high, low])) / 65536.0
 }
 
 #[cfg(test)]
@@ -67,7 +60,7 @@ mod tests {
         for first in [1, 1000, 123_456_789] {
             let mut tenths = [0; 10];
             for id in first..first + 1000 {
-                let share = share(SessionId(id));
+                let share = share(id);
                 let tenth = (0..10).rev().find(|tenth| share >= f64::from(*tenth) / 10.0);
                 tenths[usize::try_from(tenth.unwrap()).unwrap()] += 1;
             }

@@ -34,6 +34,7 @@ use crate::{
     sniff::{Sniffed, sniff},
     socketio::{self, Asked},
     transport::WebSocket,
+    turns,
     upgrade::{self, Accepted},
 };
 
@@ -85,7 +86,11 @@ pub(crate) async fn open<A: Application>(
         () = context.end.cancelled() => return None,
     };
     let failure = match head {
-        Ok(Ok(Head::Packages(first))) => return Some(Opened::Tcp(stream, first)),
+        Ok(Ok(Head::Packages(first))) => match turn(context).await? {
+            Ok(()) => return Some(Opened::Tcp(stream, first)),
+            // There are no words for it before the handshake.
+            Err(_) => return None,
+        },
         Ok(Ok(Head::Http(head))) => {
             let asked = Asked { context, peer, local };
             return answer(stream, head, &asked).await.map(Opened::WebSocket);
@@ -167,9 +172,23 @@ async fn answer<A: Application>(
             return None;
         }
     };
+    if directed.begins()
+        && let Err(away) = turn(asked.context).await?
+    {
+        say_and_end(stream, upgrade::later(away).as_bytes()).await;
+        return None;
+    }
     // Some 200 bytes into an empty socket: this does not wait.
     stream.write_all(&accepted.response()).await.ok()?;
     directed.admit(stream, head[length..].to_vec(), accepted.host, asked.context).await
+}
+
+/// Waits for the turn of a client that wants a session; nothing if there will be no turns any more.
+async fn turn<A>(context: &Context<A>) -> Option<Result<(), Duration>> {
+    tokio::select! {
+        turn = turns::turn(context.shared.settings.turns.as_ref()) => Some(turn),
+        () = ending(context) => None,
+    }
 }
 
 /// Says the last there is to say. Lost or not, the connection ends here.
@@ -207,6 +226,15 @@ impl Directed {
                 socketio::Found::Open(requests) => Ok(Self::Polling(requests)),
                 socketio::Found::Nothing | socketio::Found::Given => Err(HttpError::UnknownSession),
             },
+        }
+    }
+
+    /// Whether it begins a session that no turn was waited for yet: generation 0.9 has waited for
+    /// its id.
+    const fn begins(&self) -> bool {
+        match self {
+            Self::Session(Protocol::Pomelo | Protocol::SocketIo1, _) => true,
+            Self::Session(Protocol::SocketIo09, _) | Self::Polling(_) | Self::Nobody => false,
         }
     }
 
@@ -296,7 +324,7 @@ async fn respond<A: Application>(
     upgrade: Upgrade,
 ) -> Result<Response<Body>, Infallible> {
     if upgrade::is_asked(request.headers()) {
-        return Ok(upgrade_later(request, asked, &upgrade));
+        return Ok(upgrade_later(request, asked, &upgrade).await);
     }
     // Polls hang for longer than other requests may take.
     let mut request = match socketio::serve(asked, request).await {
@@ -311,7 +339,7 @@ async fn respond<A: Application>(
     })
 }
 
-fn upgrade_later<A: Application>(
+async fn upgrade_later<A: Application>(
     mut request: Request<Incoming>,
     asked: &Asked<'_, A>,
     upgrade: &Upgrade,
@@ -324,6 +352,11 @@ fn upgrade_later<A: Application>(
     });
     match found {
         Ok((accepted, directed)) => {
+            if directed.begins()
+                && let Some(Err(away)) = turn(asked.context).await
+            {
+                return later(away);
+            }
             let response = switching(&accepted);
             let pending = (hyper::upgrade::on(&mut request), accepted.host, directed);
             *upgrade.lock().unwrap_or_else(PoisonError::into_inner) = Some(pending);
@@ -346,6 +379,14 @@ fn switching(accepted: &Accepted) -> Response<Body> {
     }
     if let Some(protocol) = &accepted.protocol {
         headers.insert(header::SEC_WEBSOCKET_PROTOCOL, protocol.clone());
+    }
+    response
+}
+
+fn later(away: Duration) -> Response<Body> {
+    let mut response = status(StatusCode::SERVICE_UNAVAILABLE);
+    if let Ok(away) = HeaderValue::try_from(turns::retry_after(away)) {
+        response.headers_mut().insert(header::RETRY_AFTER, away);
     }
     response
 }

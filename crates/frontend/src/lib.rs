@@ -39,6 +39,7 @@ mod settings;
 mod sniff;
 mod socketio;
 mod transport;
+mod turns;
 mod upgrade;
 
 pub use application::{Application, Client, Handler};
@@ -47,3 +48,4 @@ pub use outbound::Outbound;
 pub use pomelo_files::{PomeloFiles, path};
 pub use run::{Answer, Form, Run};
 pub use settings::Settings;
+pub use turns::Turns;

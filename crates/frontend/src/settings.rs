@@ -4,6 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use model::limits;
 
+use crate::Turns;
+
 /// How a frontend treats its clients. The defaults are those of [`model::limits`].
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -13,6 +15,9 @@ pub struct Settings {
     pub connections_max: usize,
     /// Connections at a time from one address (of IPv6: from one network of 64 bits).
     pub connections_per_address_max: usize,
+    /// Sessions begin by turns; nothing: all at once. Others wait, and whoever would wait for too
+    /// long is told to come later.
+    pub turns: Option<Turns>,
     /// Which pages may open a WebSocket: their origins, such as `https://chat.example.org`.
     /// Nothing: all may. Clients that are no browsers name no origin, and always may.
     pub origins: Option<Vec<String>>,
@@ -34,6 +39,7 @@ impl Settings {
             session: Arc::new(session),
             connections_max: limits::CONNECTIONS_MAX,
             connections_per_address_max: limits::CONNECTIONS_PER_ADDRESS_MAX,
+            turns: None,
             origins: None,
             head_timeout: limits::HANDSHAKE_TIMEOUT,
             write_timeout: limits::WRITE_TIMEOUT,

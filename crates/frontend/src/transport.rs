@@ -2,6 +2,7 @@
 
 mod frames;
 mod line;
+mod pieces;
 mod polling;
 mod tcp;
 mod websocket;
@@ -12,6 +13,7 @@ use bytes::Bytes;
 use session::{CloseReason, Event};
 use tokio::net::TcpStream;
 
+pub(crate) use pieces::{Pieces, pieces};
 pub(crate) use polling::{Polling, Request};
 pub(crate) use tcp::Tcp;
 pub(crate) use websocket::WebSocket;

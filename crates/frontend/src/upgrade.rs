@@ -1,5 +1,7 @@
 //! The opening handshake of a WebSocket, answered byte for byte as the original did.
 
+use std::time::Duration;
+
 use http::{
     HeaderMap, HeaderValue, Method,
     header::{
@@ -9,7 +11,7 @@ use http::{
 };
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
-use crate::meters::Failure;
+use crate::{meters::Failure, turns};
 
 /// What a client may give as its version: the standard's, and its drafts' from when the frames were
 /// the standard's. The Android client of Pomelo speaks draft 10, which is version 8.
@@ -85,6 +87,15 @@ pub(crate) const fn refusal(failure: Failure) -> &'static [u8] {
             b"HTTP/1.1 400 Bad Request\r\nContent-type: text/html\r\n\r\n"
         }
     }
+}
+
+/// The response to a client that may have a WebSocket, but later. The connection is closed after it.
+pub(crate) fn later(away: Duration) -> String {
+    let seconds = turns::retry_after(away);
+    format!(
+        "HTTP/1.1 503 Service Unavailable\r\nRetry-After: {seconds}\r\nContent-Length: 0\r\n\
+         Connection: close\r\n\r\n"
+    )
 }
 
 /// The host that a request names, without the port.

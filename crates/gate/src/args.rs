@@ -7,6 +7,7 @@ use std::{
 
 use daemon::CommonArgs;
 use frontend::PomeloFiles;
+use model::limits;
 
 /// Where the registry is hosted if nothing is said.
 const REGISTRY_LISTEN: SocketAddr =
@@ -57,6 +58,14 @@ pub struct Args {
     /// Serve the page at this address as well; that of the original chat is on port 3001
     #[arg(long, env = "TANGELO_WEB_LISTEN", value_name = "ADDRESS")]
     pub web_listen: Option<SocketAddr>,
+
+    /// Most clients that may ask for a connector per second, over WebSocket or raw TCP; best above
+    /// what all connectors let in. When more come at once, they wait for their turn for up to 5s;
+    /// what is beyond that is told to come later
+    #[arg(long, env = "TANGELO_ENTRIES_PER_SECOND", value_name = "COUNT",
+          default_value_t = limits::ENTRIES_PER_SECOND,
+          value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub entries_per_second: u32,
 
     /// Secret that all processes of the cluster show each other; best set by its variable, which
     /// other users of the machine cannot see

@@ -39,14 +39,15 @@ pub(crate) struct Asker {
 }
 
 impl Asker {
-    fn entry(&self, user: &str, room: Option<&RoomId>) -> Reply {
+    async fn entry(&self, user: &str, room: Option<&RoomId>, dialect: Dialect) -> Reply {
         let entry = self.entries.place(Process::now(), user, room, &self.reached_by);
         count::entry(if entry.is_some() { count::PLACED } else { count::NO_CONNECTOR });
         match entry {
-            Some(Entry { host, port }) => {
+            Some(entry) => {
                 let room = room.map(tracing::field::display);
+                let (host, port) = (&entry.host, entry.port);
                 tracing::debug!(session = self.id.0, user, room, host, port, "entry given");
-                Reply::Entry { host, port }
+                self.reply(entry, dialect).await
             }
             None => {
                 tracing::debug!(session = self.id.0, user, "no connector takes clients");
@@ -56,10 +57,25 @@ impl Asker {
     }
 }
 
+impl Asker {
+    /// Tells a client when to come, if it knows what that is; all others are told later.
+    async fn reply(&self, entry: Entry, dialect: Dialect) -> Reply {
+        if dialect != Dialect::Modern {
+            self.entries.hold(&entry).await;
+            return Reply::Entry { host: entry.host, port: entry.port };
+        }
+        entry.count_slot();
+        match entry.slot {
+            Ok(after) => Reply::Slot { host: entry.host, port: entry.port, after },
+            Err(retry_after) => Reply::Busy { retry_after },
+        }
+    }
+}
+
 impl Handler for Asker {
-    async fn call(&mut self, key: RequestKey, call: Call, _: Dialect) {
+    async fn call(&mut self, key: RequestKey, call: Call, dialect: Dialect) {
         let reply = match call {
-            Call::QueryEntry { uid, room } => self.entry(&uid, room.as_ref()),
+            Call::QueryEntry { uid, room } => self.entry(&uid, room.as_ref(), dialect).await,
             // A session of a gate makes no such calls.
             Call::Enter { .. } | Call::Say { .. } => {
                 Reply::Refused { code: Code::Absent, error: false }

@@ -3,11 +3,17 @@
 use std::{
     net::IpAddr,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
-use cluster::{ClusterMap, Connectors};
-use model::{Role, RoomId, Shard, Time};
-use tokio::sync::watch;
+use cluster::{ClusterMap, Connectors, Slots};
+use model::{Role, RoomId, Shard, Time, limits};
+use tokio::{
+    sync::{Semaphore, watch},
+    time::sleep,
+};
+
+use crate::count;
 
 /// Where a client is sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,6 +21,20 @@ pub(crate) struct Entry {
     /// A host that this client can reach.
     pub(crate) host: String,
     pub(crate) port: u16,
+    /// How long until it may come; or, if all the near future is taken, how long until it may ask
+    /// again.
+    pub(crate) slot: Result<Duration, Duration>,
+}
+
+impl Entry {
+    /// Counts the slot of a client that is told of it.
+    pub(crate) fn count_slot(&self) {
+        match self.slot {
+            Ok(Duration::ZERO) => {}
+            Ok(_) => count::slot(count::TOLD),
+            Err(_) => count::slot(count::PUT_OFF),
+        }
+    }
 }
 
 /// Places clients on the connectors of the newest map. Clones share one memory of whom they have
@@ -23,18 +43,22 @@ pub(crate) struct Entry {
 pub(crate) struct Entries {
     map: watch::Receiver<Arc<ClusterMap>>,
     placed: Arc<Mutex<Placed>>,
+    /// As many answers may be held.
+    held: Arc<Semaphore>,
 }
 
 #[derive(Default)]
 struct Placed {
     connectors: Connectors,
+    slots: Slots,
     /// The map that `connectors` follow.
     map: Arc<ClusterMap>,
 }
 
 impl Entries {
     pub(crate) fn new(map: watch::Receiver<Arc<ClusterMap>>) -> Self {
-        Self { map, placed: Arc::default() }
+        let held = Arc::new(Semaphore::new(limits::ENTRIES_HELD_MAX));
+        Self { map, placed: Arc::default(), held }
     }
 
     /// The newest map.
@@ -56,13 +80,29 @@ impl Entries {
         // The lock is held for a walk on a ring, never across an await.
         if !Arc::ptr_eq(&placed.map, &map) {
             placed.connectors.update(now, &map);
+            placed.slots.update(&map);
             placed.map = Arc::clone(&map);
         }
         let chosen = placed.connectors.place(now, room.map_or(user, RoomId::as_str))?;
+        let slot = placed.slots.take(now, chosen);
         drop(placed);
         let address = map.nodes.get(&chosen)?.client.as_ref()?;
         let host = address.host.as_deref().unwrap_or(reached_by).to_owned();
-        Some(Entry { host, port: address.port })
+        Some(Entry { host, port: address.port, slot })
+    }
+
+    /// Holds the answer to a client that cannot be told to wait: until its slot, but not for so long
+    /// that it notices, and not at all while too many are held.
+    pub(crate) async fn hold(&self, entry: &Entry) {
+        let (Ok(wait) | Err(wait)) = entry.slot;
+        if wait.is_zero() {
+            return;
+        }
+        let Ok(_held) = self.held.try_acquire() else {
+            return count::slot(count::SKIPPED);
+        };
+        count::slot(count::HELD);
+        sleep(wait.min(limits::ENTRY_HELD_MAX)).await;
     }
 }
 
@@ -123,6 +163,7 @@ mod tests {
 
     use cluster::{ClientAddress, Node};
     use model::{Incarnation, NodeId};
+    use tokio::time::Instant;
 
     use super::*;
 
@@ -135,6 +176,7 @@ mod tests {
             client: Some(ClientAddress {
                 host: host.map(str::to_owned),
                 port: 3049 + u16::try_from(number).unwrap(),
+                admissions: 100,
             }),
             admin: None,
             // Enough that a handful more is within everybody's share.
@@ -170,13 +212,35 @@ mod tests {
     fn the_host_is_the_configured_one_or_the_one_that_worked() {
         let (sender, entries) = entries(map([connector(1, None)]));
         let place = |reached: &str| entries.place(Time::ZERO, "alice", None, reached);
-        let entry = Entry { host: "chat.example".to_owned(), port: 3050 };
+        let slot = Ok(Duration::ZERO);
+        let entry = Entry { host: "chat.example".to_owned(), port: 3050, slot };
         assert_eq!(place("chat.example"), Some(entry));
         sender.send_replace(Arc::new(map([connector(2, Some("c2.example"))])));
-        let entry = Entry { host: "c2.example".to_owned(), port: 3051 };
+        let entry = Entry { host: "c2.example".to_owned(), port: 3051, slot };
         assert_eq!(place("chat.example"), Some(entry));
         sender.send_replace(Arc::new(map([])));
         assert_eq!(place("chat.example"), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn answers_are_held_until_the_slot_and_no_longer_than_a_second() {
+        let (_map, entries) = entries(map([connector(1, None)]));
+        let place = || entries.place(Time::ZERO, "alice", None, "h").unwrap();
+        let mut times = Vec::new();
+        for _ in 0..200 {
+            let (begun, entry) = (Instant::now(), place());
+            entries.hold(&entry).await;
+            times.push((entry.slot, begun.elapsed().as_millis()));
+        }
+        assert!(times[..10].iter().all(|(slot, held)| *slot == Ok(Duration::ZERO) && *held == 0));
+        assert!((490..=510).contains(&times[59].1), "{:?}", times[59]);
+        assert!((999..=1001).contains(&times[199].1), "{:?}", times[199]);
+        // Nobody waits for a place to wait.
+        let all = entries.held.acquire_many(limits::ENTRIES_HELD_MAX as u32).await.unwrap();
+        let begun = Instant::now();
+        entries.hold(&place()).await;
+        assert_eq!(begun.elapsed(), Duration::ZERO);
+        drop(all);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What the gate answers to plain HTTP: the page, and the entry without a WebSocket.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -10,7 +10,7 @@ use axum::{
     routing::get,
 };
 use daemon::Process;
-use model::{NameRule, RoomId};
+use model::{Code, NameRule, RoomId, limits};
 
 use crate::{
     count,
@@ -49,6 +49,15 @@ struct Asked {
     uid: String,
     #[serde(default)]
     rid: String,
+    /// Which of the modern fields it knows, as in a handshake.
+    #[serde(default)]
+    tangelo: String,
+}
+
+impl Asked {
+    fn is_modern(&self) -> bool {
+        self.tangelo == "1"
+    }
 }
 
 async fn answer_entry(
@@ -57,11 +66,11 @@ async fn answer_entry(
     asked: Result<Query<Asked>, axum::extract::rejection::QueryRejection>,
 ) -> Response {
     let Ok(Query(asked)) = asked else {
-        return entry_response(StatusCode::BAD_REQUEST, None);
+        return refusal(StatusCode::BAD_REQUEST);
     };
     if asked.uid.is_empty() {
         count::entry(count::NO_UID);
-        return entry_response(StatusCode::BAD_REQUEST, None);
+        return refusal(StatusCode::BAD_REQUEST);
     }
     let host = headers.get(header::HOST).and_then(|value| value.to_str().ok()).map(entry::host_of);
     let reached_by = entry::reached_by(host, served.own);
@@ -70,7 +79,7 @@ async fn answer_entry(
     match served.entries.place(Process::now(), &asked.uid, room.as_ref(), &reached_by) {
         Some(entry) => {
             count::entry(count::PLACED);
-            let (user, room) = (asked.uid, room.map(tracing::field::display));
+            let (user, room) = (&asked.uid, room.map(tracing::field::display));
             tracing::debug!(
                 user,
                 room,
@@ -79,23 +88,56 @@ async fn answer_entry(
                 over = "http",
                 "entry given"
             );
-            entry_response(StatusCode::OK, Some(entry))
+            if asked.is_modern() {
+                entry.count_slot();
+                return slot_response(entry);
+            }
+            served.entries.hold(&entry).await;
+            let Entry { host, port, .. } = entry;
+            json(StatusCode::OK, &serde_json::json!({ "code": 200, "host": host, "port": port }))
         }
         None => {
             count::entry(count::NO_CONNECTOR);
-            entry_response(StatusCode::SERVICE_UNAVAILABLE, None)
+            let status = StatusCode::SERVICE_UNAVAILABLE;
+            if asked.is_modern() { busy(limits::RETRY_AFTER) } else { refusal(status) }
         }
     }
 }
 
-/// The same JSON as over a WebSocket, for scripts of any page and never from a cache.
-fn entry_response(status: StatusCode, entry: Option<Entry>) -> Response {
-    let body = match entry {
-        Some(Entry { host, port }) => {
-            serde_json::json!({ "code": 200, "host": host, "port": port })
+/// The answer to a client that knows what a slot is.
+fn slot_response(Entry { host, port, slot }: Entry) -> Response {
+    match slot {
+        Ok(after) => {
+            let after = millis(after);
+            let body = serde_json::json!({
+                "code": 200, "host": host, "port": port, "after": after
+            });
+            json(StatusCode::OK, &body)
         }
-        None => serde_json::json!({ "code": 500 }),
-    };
+        Err(retry_after) => busy(retry_after),
+    }
+}
+
+fn busy(retry_after: Duration) -> Response {
+    let code = Code::NotApplied;
+    let body = serde_json::json!({
+        "code": code.number(), "error": true, "text": code.text(),
+        "retryAfter": millis(retry_after)
+    });
+    json(StatusCode::SERVICE_UNAVAILABLE, &body)
+}
+
+/// Rounded up: who waits for so long does not come too early.
+fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
+}
+
+fn refusal(status: StatusCode) -> Response {
+    json(status, &serde_json::json!({ "code": 500 }))
+}
+
+/// The same JSON as over a WebSocket, for scripts of any page and never from a cache.
+fn json(status: StatusCode, body: &serde_json::Value) -> Response {
     let headers = [
         (header::CONTENT_TYPE, "application/json"),
         (header::ACCESS_CONTROL_ALLOW_ORIGIN, "*"),

@@ -5,8 +5,8 @@ use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 use anyhow::Context as _;
 use cluster::Timing;
 use daemon::{Process, UsageError, net};
-use frontend::{Frontend, Settings};
-use model::Role;
+use frontend::{Frontend, Settings, Turns};
+use model::{Rate, Role, limits};
 use registry::{ClusterToken, EmbeddedServer, Registry};
 use tokio::net::TcpListener;
 
@@ -39,10 +39,7 @@ impl Config {
         Ok(Self {
             registry: RegistryChoice::new(args.registry_listen, args.registry.as_deref()),
             token: token.map_err(|error| UsageError(format!("--cluster-token: {error}")))?,
-            settings: Settings::new(session::Config {
-                pomelo: Arc::new(args.pomelo.gate()?),
-                ..session::Config::gate()
-            }),
+            settings: settings(args)?,
             web_root: args
                 .web_root
                 .as_deref()
@@ -51,6 +48,14 @@ impl Config {
                 .transpose()?,
         })
     }
+}
+
+fn settings(args: &Args) -> Result<Settings, UsageError> {
+    let pomelo = Arc::new(args.pomelo.gate()?);
+    let rate = Rate::even(args.entries_per_second);
+    let turns = Turns::new("question", rate, limits::ENTRY_PATIENCE);
+    let settings = Settings::new(session::Config { pomelo, ..session::Config::gate() });
+    Ok(Settings { turns: Some(turns), ..settings })
 }
 
 /// Runs a gate until it is asked to end.

@@ -104,7 +104,11 @@ fn node(role: Role, number: u64) -> Node {
         incarnation: Incarnation(number),
         role,
         link: (role == Role::Chat).then(|| "http://127.0.0.1:6050".to_owned()),
-        client: (role == Role::Connector).then_some(ClientAddress { host: None, port: 3050 }),
+        client: (role == Role::Connector).then_some(ClientAddress {
+            host: None,
+            port: 3050,
+            admissions: 20,
+        }),
         admin: None,
         load: 0,
         draining: false,
@@ -171,7 +175,31 @@ async fn a_gate_says_what_it_waits_for_and_then_sends_clients_on() {
     assert_eq!(answer, r#"{"code":200,"host":"127.0.0.1","port":3050}"#);
     assert_eq!(query_entry(&gate, r#"{"uid":""}"#), r#"{"code":500}"#);
 
+    // Its connector lets in 20 per second, and two at once.
+    let slots: Vec<u64> = (0..12)
+        .map(|_| {
+            let (status, text) = gate.get("client", "/entry?uid=alice&rid=room1&tangelo=1");
+            assert_eq!(status, 200);
+            let (_, body) = text.split_once("\r\n\r\n").unwrap();
+            let body: serde_json::Value = serde_json::from_str(body).unwrap();
+            assert_eq!((&body["code"], &body["port"]), (&200.into(), &3050.into()));
+            body["after"].as_u64().unwrap()
+        })
+        .collect();
+    assert!(slots.is_sorted() && (300..=700).contains(&slots[11]), "{slots:?}");
+    // Those who know no slots are answered later.
+    let begun = Instant::now();
+    let answer = query_entry(&gate, r#"{"uid":"alice"}"#);
+    assert_eq!(answer, r#"{"code":200,"host":"127.0.0.1","port":3050}"#);
+    let (_, text) = gate.get("client", "/entry?uid=alice&rid=room1");
+    assert!(text.ends_with(r#"{"code":200,"host":"chat.example","port":3050}"#), "{text}");
+    let held = begun.elapsed();
+    assert!((300..2500).contains(&held.as_millis()), "{held:?}");
+
     connector.set_draining(true);
+    let modern = || gate.get("client", "/entry?uid=alice&tangelo=1");
+    let (status, text) = until(|| Some(modern()).filter(|(status, _)| *status == 503));
+    assert!(status == 503 && text.contains(r#""retryAfter":500"#), "{text}");
     until(|| (gate.get("client", "/entry?uid=alice").0 == 503).then_some(()));
     assert_eq!(query_entry(&gate, r#"{"uid":"alice"}"#), r#"{"code":500}"#);
     tasks.drain(PATIENCE).await;

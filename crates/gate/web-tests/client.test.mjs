@@ -10,11 +10,38 @@ beforeEach(() => install());
 
 test('asks the gate, opens the connector, enters', async () => {
   const { client, of } = await enter();
-  assert.equal(String(server.askedGate), 'http://gate:3014/entry?uid=alice&rid=lobby');
+  assert.equal(String(server.askedGate), 'http://gate:3014/entry?uid=alice&rid=lobby&tangelo=1');
   assert.equal(server.socket.url, 'ws://c1:3050/');
   assert.equal(client.phase, 'online');
   assert.deepEqual(of('entered')[0].users, ['bob', 'alice']);
   assert.equal(of('entered')[0].again, false);
+});
+
+test('comes when the gate says, and not much later', async () => {
+  server.entry.push({ code: 200, host: 'c1', port: 3050, after: 2000 });
+  const { client } = await enter();
+  await clock.advance(1999);
+  assert.equal(server.sockets.length, 0);
+  await clock.advance(402);
+  assert.equal(client.phase, 'online');
+});
+
+test('asks a gate again that has no slot, when it says', async () => {
+  server.entry.push({ code: 503, error: true, text: 'x', retryAfter: 5000 });
+  const { client } = await enter();
+  await clock.advance(4999);
+  assert.equal(server.entries, 1);
+  await clock.advance(1002);
+  assert.equal(client.phase, 'online');
+});
+
+test('who leaves while waiting for its slot does not come', async () => {
+  server.entry.push({ code: 200, host: 'c1', port: 3050, after: 2000 });
+  const { client } = await enter();
+  client.leave();
+  await clock.advance(5000);
+  assert.equal(server.sockets.length, 0);
+  assert.equal(client.phase, 'idle');
 });
 
 test('a name that is taken ends the first attempt', async () => {

@@ -9,6 +9,8 @@ const utf8 = new TextEncoder();
 export class Server {
   sockets = [];
   entries = 0;
+  /** What the gate answers instead, once each. */
+  entry = [];
   up = true;
   answer = (route, body, socket) => {
     if (route.endsWith('enter')) return { users: ['bob', body.username] };
@@ -189,7 +191,8 @@ export function install(replacement = new Server()) {
     server.entries += 1;
     server.askedGate = url;
     if (!server.up) throw new TypeError('refused');
-    return { json: async () => ({ code: 200, host: 'c1', port: 3050 }) };
+    const answer = server.entry.shift() ?? { code: 200, host: 'c1', port: 3050, after: 0 };
+    return { json: async () => answer };
   };
 }
 

@@ -1,7 +1,7 @@
 // A person in a room: asks the gate, opens a link, enters, speaks and listens; when the link breaks
 // it does all of that again under the same name, until told to leave. Knows nothing of the DOM.
 
-import { Link, LinkError } from './link.js';
+import { Link, LinkError, MODERN } from './link.js';
 import { EVERYONE, Outbox } from './outbox.js';
 import { isAfter, positionOf } from './place.js';
 import { after } from './timers.js';
@@ -29,6 +29,19 @@ const CloseCode = Object.freeze({ POLICY: 1008, TOO_LARGE: 1009, ELSEWHERE: 4409
 export function retryDelay(attempt, random = Math.random) {
   const ceiling = Math.min(BACKOFF_MAX_MS, BACKOFF_FIRST_MS * 2 ** attempt);
   return Math.round(ceiling * (0.4 + 0.6 * random()));
+}
+
+/** So many milliseconds, and up to a fifth more: a crowd that is told the same does not come at once. */
+function jittered(milliseconds) {
+  return Math.round(milliseconds * (1 + 0.2 * Math.random()));
+}
+
+/** Waits until the connector expects us, or until nobody waits any more. */
+function slot(delay, signal) {
+  return new Promise((resolve) => {
+    const cancel = after(delay, resolve);
+    signal.addEventListener('abort', () => { cancel(); resolve(); }, { once: true });
+  });
 }
 
 /** The WebSocket address of a connector, as seen from a page served over `pageProtocol`. */
@@ -190,6 +203,8 @@ export class Client extends EventTarget {
     this.#abort = abort;
     try {
       const entry = await this.#askGate(abort.signal);
+      if (entry.afterMs > 0) await slot(jittered(entry.afterMs), abort.signal);
+      if (abort.signal.aborted) return;
       const { link, answer, start } = await this.#enter(entry, abort.signal);
       if (abort.signal.aborted) return;
       this.connector = `${entry.host}:${entry.port}`;
@@ -202,7 +217,7 @@ export class Client extends EventTarget {
   async #askGate(signal) {
     const url = new URL('entry', this.base);
     url.hash = '';
-    url.search = new URLSearchParams({ uid: this.name, rid: this.room });
+    url.search = new URLSearchParams({ uid: this.name, rid: this.room, tangelo: MODERN });
     const patience = new AbortController();
     const cancel = after(GATE_TIMEOUT_MS, () => patience.abort());
     signal.addEventListener('abort', () => patience.abort(), { once: true });
@@ -218,7 +233,8 @@ export class Client extends EventTarget {
     if (answer?.code !== 200 || !answer.host || !answer.port) {
       throw new Refusal('full', { retryAfterMs: answer?.retryAfter });
     }
-    return { host: String(answer.host), port: Number(answer.port) };
+    const afterMs = Math.min(Number(answer.after) || 0, RETRY_AFTER_MS_MAX);
+    return { host: String(answer.host), port: Number(answer.port), afterMs };
   }
 
   async #enter(entry, signal) {
@@ -308,7 +324,7 @@ export class Client extends EventTarget {
     }
     const enough = !this.wasInside && (refusal.reason === 'gate' || this.attempt >= FIRST_ATTEMPTS);
     if (refusal.final || refusal.reason === 'taken' || enough) this.#finish(refusal);
-    else this.#wait(refusal, Math.max(retryDelay(this.attempt), refusal.retryAfterMs * (1 + 0.2 * Math.random())));
+    else this.#wait(refusal, Math.max(retryDelay(this.attempt), jittered(refusal.retryAfterMs)));
   }
 
   #lost(error) {

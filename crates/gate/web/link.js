@@ -10,7 +10,7 @@ const REQUEST_TIMEOUT_MS = 20000;
 const SILENCE_SLACK_MS = 1000;
 
 /** The generation of modern fields that this page speaks. */
-const MODERN = 1;
+export const MODERN = 1;
 const HANDSHAKE = { sys: { type: 'tangelo-page', version: '0.1.0' }, user: { tangelo: MODERN } };
 
 /** The connection ended, or never came to be. */

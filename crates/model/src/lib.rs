@@ -6,6 +6,7 @@
 pub mod code;
 pub mod ids;
 pub mod limits;
+mod rate;
 mod resume;
 pub mod time;
 
@@ -14,5 +15,6 @@ pub use ids::{
     Content, Incarnation, MemberId, NameError, NameRule, NodeId, Position, Role, RoomId,
     SendNumber, SessionId, Shard, Target, Term, UserName,
 };
+pub use rate::{Bucket, Rate};
 pub use resume::{MessageId, Outcome, Resume, ResumeKey};
 pub use time::Time;

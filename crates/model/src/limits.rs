@@ -92,6 +92,24 @@ pub const SESSION_UNACKED_MAX: usize = 256;
 pub const SESSION_SENDS_PER_SECOND: u32 = 100;
 /// Sends that one session may make at once after a pause.
 pub const SESSION_SENDS_BURST: u32 = 200;
+/// Clients that a connector lets in per second: a quarter of what one core does, which spends some
+/// 0.25 ms on each, so that those who are in go on as before.
+pub const ADMISSIONS_PER_SECOND: u32 = 1_000;
+/// How long a client may wait for its turn to be let in. An old client knows no second try, so it
+/// is worth a wait; and none gives a connection up so soon.
+pub const ADMISSION_PATIENCE: Duration = Duration::from_secs(2);
+/// Clients that may ask a gate per second: somewhat more than half of what one core answers, which
+/// spends some 0.15 ms on each, so that a gate that hosts the registry has time for that.
+pub const ENTRIES_PER_SECOND: u32 = 4_000;
+/// How long a client may wait for its turn to ask a gate: nothing else of it is there to wait.
+pub const ENTRY_PATIENCE: Duration = Duration::from_secs(5);
+/// The longest that a client is told to stay away, and the furthest slot that a gate gives out.
+/// Past it everybody is told the same.
+pub const ADMISSION_DELAY_MAX: Duration = Duration::from_secs(30);
+/// How long a gate holds its answer to a client that cannot be told to wait.
+pub const ENTRY_HELD_MAX: Duration = Duration::from_secs(1);
+/// Answers that a gate holds at a time; past it they are given at once.
+pub const ENTRIES_HELD_MAX: usize = 10_000;
 /// Connections at one frontend. At some 5 KiB each they fit a large machine; the limit of open
 /// files is usually lower.
 pub const CONNECTIONS_MAX: usize = 1_000_000;
@@ -135,6 +153,11 @@ pub const RESUME_WINDOW: Duration = Duration::from_secs(120);
 /// Members of a room that have left and may come back; past it the oldest are forgotten, and come
 /// back as if they had been away for too long.
 pub const DEPARTED_MAX: usize = 1000;
+/// Rooms of one worker that nobody is in, kept for those who may come back; past it the oldest are
+/// given up, and whoever comes back to one begins anew. As many as a busy worker has members.
+pub const EMPTY_ROOMS_MAX: usize = 16_384;
+/// Bytes that these rooms may keep alive: 64 of the largest.
+pub const EMPTY_ROOMS_BYTES_MAX: usize = 64 * TAIL_BYTES_MAX;
 /// How long a client that is told to try again later is told to wait.
 pub const RETRY_AFTER: Duration = Duration::from_millis(500);
 /// How long a member whose name a newcomer wants may take to show that it lives.
@@ -278,6 +301,9 @@ const _: () = {
         LINK_KEEPALIVE.as_millis() + LINK_KEEPALIVE_TIMEOUT.as_millis()
             < ATTACH_TIMEOUT.as_millis()
     );
+    // Who waits for its turn is not taken for silent meanwhile, and not at all if it comes back.
+    assert!(ADMISSION_PATIENCE.as_millis() < POMELO_HEARTBEAT.as_millis());
+    assert!(ADMISSION_PATIENCE.as_millis() < RETURN_GRACE.as_millis());
     assert!(RETURN_GRACE.as_millis() < RESUME_WINDOW.as_millis());
     assert!(PROBE_TIMEOUT.as_millis() < PROBE_ANSWER_TIMEOUT.as_millis());
     // Who waits for a name is not taken for one that does not enter.

@@ -4,6 +4,9 @@ use std::collections::{BTreeMap, VecDeque};
 
 use model::{MessageId, Position, Time, UserName, limits};
 
+/// About what one remembered id costs, in bytes.
+const BYTES_EACH: usize = 150;
+
 /// The message ids of one room, for [`limits::MESSAGE_ID_WINDOW`] and at most
 /// [`limits::MESSAGE_IDS_MAX`] of them; past either the oldest are forgotten.
 #[derive(Debug, Default)]
@@ -36,6 +39,11 @@ impl Dedup {
         }
         self.order.push_back((now, user.clone(), id.clone()));
         self.positions.insert((user, id), position);
+    }
+
+    /// About how many bytes they keep alive.
+    pub(crate) fn bytes(&self) -> usize {
+        self.order.len() * BYTES_EACH
     }
 
     fn forget(&mut self, now: Time) {

@@ -11,6 +11,7 @@ use model::{Code, Incarnation, MemberId, Position, RoomId, Shard, Term, Time, li
 
 use crate::{
     duplicates::{Duplicates, Newcomer, Probes},
+    empty::EmptyRooms,
     message::{self, Frame, Member, RoomState, ToOwner, ToRelay},
     owner::Effect,
     room::{Room, Said, Saying},
@@ -30,8 +31,8 @@ pub(crate) struct Group {
     pub(crate) absent: BTreeMap<Incarnation, Time>,
     /// States of a connector that has not said `Attached` yet.
     pub(crate) arriving: BTreeMap<Incarnation, Vec<RoomState>>,
-    /// Rooms that nobody is in, and until when somebody may come back.
-    pub(crate) empty: BTreeSet<(Time, RoomId)>,
+    /// Rooms that nobody is in and somebody may come back to.
+    pub(crate) empty: EmptyRooms,
     /// A room that emptied and comes back goes on after this number, so that no position is used
     /// twice.
     pub(crate) floor: u64,
@@ -84,7 +85,7 @@ impl Group {
             attached: BTreeSet::new(),
             absent: BTreeMap::new(),
             arriving: BTreeMap::new(),
-            empty: BTreeSet::new(),
+            empty: EmptyRooms::default(),
             floor: 0,
             probes: Probes::default(),
         }
@@ -379,12 +380,12 @@ impl Group {
         };
         match known.awaits(now) {
             Some(until) => {
-                self.empty.insert((until, room.clone()));
+                let bytes = known.weight();
+                self.empty.insert(until, room.clone(), bytes);
                 false
             }
             None => {
-                self.floor = self.floor.max(known.position().seq);
-                self.rooms.remove(room);
+                self.remove(room);
                 true
             }
         }
@@ -392,17 +393,30 @@ impl Group {
 
     /// When something here is due, but for an opening and for those who are away.
     pub(crate) fn next_timeout(&self) -> Option<Time> {
-        let empty = self.empty.first().map(|(at, _)| *at);
-        self.probes.deadline().into_iter().chain(empty).min()
+        self.probes.deadline().into_iter().chain(self.empty.next()).min()
+    }
+
+    /// Drops a room. Whoever comes back to it begins anew, after all positions that it had.
+    fn remove(&mut self, room: &RoomId) {
+        if let Some(known) = self.rooms.remove(room) {
+            self.floor = self.floor.max(known.position().seq);
+        }
+        self.empty.remove(room);
     }
 
     /// Drops the rooms whose time has come.
     pub(crate) fn drop_empty(&mut self, now: Time) {
-        while let Some((at, _)) = self.empty.first()
-            && *at <= now
+        while self.empty.next().is_some_and(|at| at <= now)
+            && let Some(room) = self.empty.pop()
         {
-            let Some((_, room)) = self.empty.pop_first() else { return };
             self.drop_if_over(now, &room);
+        }
+    }
+
+    /// Drops the room that has been empty for longest: whoever comes back to it is told so.
+    pub(crate) fn give_up_empty(&mut self) {
+        if let Some(room) = self.empty.pop() {
+            self.remove(&room);
         }
     }
 

@@ -42,6 +42,7 @@
 
 mod dedup;
 mod duplicates;
+mod empty;
 mod group;
 pub mod members;
 pub mod message;

@@ -6,6 +6,7 @@ use model::{Incarnation, RoomId, Shard, Term, Time, UserName, limits};
 
 use crate::{
     duplicates::{Duplicates, ProbeOutcome},
+    empty,
     group::{Group, Phase},
     message::{Frame, ToOwner, ToRelay},
     relays::wake_at,
@@ -135,6 +136,9 @@ pub struct Owner {
     duplicates: Duplicates,
     links: BTreeMap<Incarnation, LinkId>,
     shards: BTreeMap<Shard, Group>,
+    /// The rooms of all shards that nobody is in and somebody may come back to.
+    empty: empty::Size,
+    given_up: u64,
     /// When a connector was last seen to go.
     departed: Option<Time>,
     /// No shard's deadline is before this; checked only when it comes.
@@ -162,6 +166,24 @@ impl Owner {
         rooms.map(|room| room.members().len()).sum()
     }
 
+    /// How many rooms are kept that nobody is in, for those who may come back.
+    #[must_use]
+    pub const fn empty_rooms(&self) -> usize {
+        self.empty.rooms
+    }
+
+    /// About how many bytes these rooms keep alive.
+    #[must_use]
+    pub const fn empty_rooms_bytes(&self) -> usize {
+        self.empty.bytes
+    }
+
+    /// How many of them were given up so far before their time, as there were too many.
+    #[must_use]
+    pub const fn empty_rooms_given_up(&self) -> u64 {
+        self.given_up
+    }
+
     /// The shards that serve, and the terms at which they do.
     pub fn open(&self) -> impl Iterator<Item = (Shard, Term)> {
         let open = self.shards.iter().filter(|(_, group)| matches!(group.phase, Phase::Open));
@@ -179,7 +201,9 @@ impl Owner {
         match event {
             Event::Won { shard, term, connectors } => self.won(now, shard, term, connectors, out),
             Event::Lost { shard } => {
-                self.shards.remove(&shard);
+                if let Some(group) = self.shards.remove(&shard) {
+                    self.empty -= group.empty.size();
+                }
             }
             Event::LinkUp { connector, link } => {
                 if self.links.get(&connector).is_none_or(|known| *known < link) {
@@ -199,7 +223,9 @@ impl Owner {
                 self.unlink(now, connector);
                 self.departed = Some(now);
                 for (shard, group) in &mut self.shards {
+                    self.empty -= group.empty.size();
                     group.connector_gone(now, *shard, connector, out);
+                    self.empty += group.empty.size();
                 }
                 self.wake_for_absent();
             }
@@ -225,7 +251,9 @@ impl Owner {
         let departed = self.departed.is_some_and(lately);
         let mut group = Group::new(term, self.duplicates, connectors, departed, deadline);
         group.open_if_complete(now, shard, out);
-        self.shards.insert(shard, group);
+        if let Some(former) = self.shards.insert(shard, group) {
+            self.empty -= former.empty.size();
+        }
         wake_at(&mut self.timeout, deadline);
     }
 
@@ -279,10 +307,13 @@ impl Owner {
             return;
         };
         let attaching = matches!(message, ToOwner::Attached { .. });
+        self.empty -= group.empty.size();
         group.hear(now, shard, from, message, out);
+        self.empty += group.empty.size();
         if let Some(at) = group.next_timeout() {
             wake_at(&mut self.timeout, at);
         }
+        self.give_up_empty();
         if attaching {
             self.wake_for_absent();
         }
@@ -290,6 +321,7 @@ impl Owner {
 
     fn timed_out(&mut self, now: Time, out: &mut Vec<Effect>) {
         for (shard, group) in &mut self.shards {
+            self.empty -= group.empty.size();
             if let Phase::Opening { deadline, .. } = group.phase
                 && deadline <= now
             {
@@ -307,7 +339,9 @@ impl Owner {
             }
             group.end_probes(now, *shard, out);
             group.drop_empty(now);
+            self.empty += group.empty.size();
         }
+        self.give_up_empty();
         self.timeout = None;
         self.wake_for_absent();
         self.wake_for_rooms();
@@ -322,6 +356,18 @@ impl Owner {
         let earliest = self.shards.values().filter_map(Group::next_timeout).min();
         if let Some(at) = earliest {
             wake_at(&mut self.timeout, at);
+        }
+    }
+
+    /// Keeps the empty rooms within their bounds: those go first that have been empty for longest.
+    fn give_up_empty(&mut self) {
+        while self.empty.is_too_much() {
+            let kept = self.shards.values_mut().filter(|group| group.empty.next().is_some());
+            let Some(group) = kept.min_by_key(|group| group.empty.next()) else { return };
+            self.empty -= group.empty.size();
+            group.give_up_empty();
+            self.empty += group.empty.size();
+            self.given_up += 1;
         }
     }
 

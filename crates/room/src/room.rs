@@ -160,6 +160,12 @@ impl Room {
         self.departed.back().map(|last| last.at + limits::RESUME_WINDOW)
     }
 
+    /// About how many bytes it keeps alive, beside its members.
+    pub(crate) fn weight(&self) -> usize {
+        let departed = self.departed.len() * size_of::<Departed>();
+        size_of::<Self>() + self.tail.bytes() + self.dedup.bytes() + departed
+    }
+
     /// Makes a session a member, unless its name is taken and the policy has it wait.
     ///
     /// # Errors

@@ -32,6 +32,11 @@ impl Tail {
         }
     }
 
+    /// How many bytes they keep alive.
+    pub(crate) const fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// Puts a whisper in the place of its placeholder, if that is here.
     pub(crate) fn disclose(&mut self, event: &Arc<Event>) {
         let stands = |known: &&mut Arc<Event>| known.position == event.position;

@@ -8,7 +8,7 @@ use model::{
 };
 use room::message::{Body, Event, Frame, Member, OwnMember, RoomState, Snapshot, ToOwner, ToRelay};
 
-use crate::{pb, resume};
+use crate::{pb, resume, shared::Shared};
 
 /// A message of a peer that does not say what it must.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -124,9 +124,9 @@ pub fn owner_frame_from(frame: pb::OwnerFrame) -> Result<Frame<ToOwner>> {
     Ok(Frame { shard: shard(frame.shard)?, term: Term(frame.term), message })
 }
 
-/// Writes a frame for a connector.
+/// Writes a frame for a connector, on a stream that has shared so much.
 #[must_use]
-pub fn connector_frame(frame: Frame<ToRelay>) -> pb::ConnectorFrame {
+pub(crate) fn connector_frame(frame: Frame<ToRelay>, shared: &mut Shared) -> pb::ConnectorFrame {
     use pb::connector_frame::Message;
     let message = match frame.message {
         ToRelay::Opened => Message::Opened(pb::Nothing {}),
@@ -142,7 +142,7 @@ pub fn connector_frame(frame: Frame<ToRelay>) -> pb::ConnectorFrame {
             Message::Event(pb::RoomEvent { room: room.to_string(), event: Some(event_to(&event)) })
         }
         ToRelay::Welcome { room, session, welcome } => {
-            Message::Welcome(resume::welcome_to(&room, session, &welcome))
+            Message::Welcome(resume::welcome_to(&room, session, &welcome, shared))
         }
         ToRelay::Repeated { room, session, number, position } => Message::Repeated(pb::Repeated {
             room: room.to_string(),
@@ -174,12 +174,15 @@ pub fn connector_frame(frame: Frame<ToRelay>) -> pb::ConnectorFrame {
     }
 }
 
-/// Reads a frame from the owner of a shard.
+/// Reads a frame from the owner of a shard, on a stream that has shared so much.
 ///
 /// # Errors
 ///
 /// If something in it is missing or out of bounds.
-pub fn connector_frame_from(frame: pb::ConnectorFrame) -> Result<Frame<ToRelay>> {
+pub(crate) fn connector_frame_from(
+    frame: pb::ConnectorFrame,
+    shared: &mut Shared,
+) -> Result<Frame<ToRelay>> {
     use pb::connector_frame::Message;
     let message = match required(frame.message, "frame")? {
         Message::Opened(pb::Nothing {}) => ToRelay::Opened,
@@ -195,11 +198,11 @@ pub fn connector_frame_from(frame: pb::ConnectorFrame) -> Result<Frame<ToRelay>>
             room: room(&event.room)?,
             event: Arc::new(event_from(required(event.event, "event")?)?),
         },
-        Message::Welcome(welcome) => ToRelay::Welcome {
-            room: room(&welcome.room)?,
-            session: SessionId(welcome.session),
-            welcome: resume::welcome_from(welcome)?,
-        },
+        Message::Welcome(welcome) => {
+            let (room, session) = (room(&welcome.room)?, SessionId(welcome.session));
+            let welcome = resume::welcome_from(&room, welcome, shared)?;
+            ToRelay::Welcome { room, session, welcome }
+        }
         Message::Repeated(repeated) => ToRelay::Repeated {
             room: room(&repeated.room)?,
             session: SessionId(repeated.session),
@@ -518,7 +521,8 @@ mod tests {
         messages.extend(events.map(|event| ToRelay::Event { room: room.clone(), event }));
         for message in messages {
             let frame = Frame { shard: Shard::new(0).unwrap(), term: Term(8), message };
-            assert_eq!(connector_frame_from(connector_frame(frame.clone())), Ok(frame));
+            let written = connector_frame(frame.clone(), &mut Shared::default());
+            assert_eq!(connector_frame_from(written, &mut Shared::default()), Ok(frame));
         }
     }
 
@@ -528,6 +532,7 @@ mod tests {
         assert_eq!(owner_frame_from(frame), Err(Invalid("frame")));
         let message = Some(pb::connector_frame::Message::Opened(pb::Nothing {}));
         let frame = pb::ConnectorFrame { shard: 1024, term: 1, message };
-        assert_eq!(connector_frame_from(frame), Err(Invalid("shard")));
+        let read = connector_frame_from(frame, &mut Shared::default());
+        assert_eq!(read, Err(Invalid("shard")));
     }
 }

@@ -9,4 +9,5 @@ pub mod link;
 pub mod pb;
 pub mod registry;
 mod resume;
+mod shared;
 pub mod token;

@@ -21,6 +21,7 @@ use tonic::{
 
 use crate::{
     convert, pb,
+    shared::Shared,
     token::{AttachToken, ClusterToken, RequireToken},
 };
 
@@ -104,7 +105,10 @@ impl<M> Sender<M> {
 
 /// What comes out of a link at the connector's end.
 #[derive(Debug)]
-pub struct FromOwner(Streaming<pb::ToConnector>);
+pub struct FromOwner {
+    stream: Streaming<pb::ToConnector>,
+    shared: Shared,
+}
 
 impl FromOwner {
     /// Receives the next batch; `None` when the peer ended the link.
@@ -117,10 +121,12 @@ impl FromOwner {
     ///
     /// Nothing is lost if the future is dropped.
     pub async fn receive(&mut self) -> Result<Option<Vec<Frame<ToRelay>>>, Error> {
-        let Some(batch) = self.0.message().await? else {
+        let Some(batch) = self.stream.message().await? else {
             return Ok(None);
         };
-        let frames = batch.frames.into_iter().map(convert::connector_frame_from);
+        let shared = &mut self.shared;
+        let frames = batch.frames.into_iter();
+        let frames = frames.map(|frame| convert::connector_frame_from(frame, shared));
         Ok(Some(frames.collect::<Result<_, _>>()?))
     }
 }
@@ -173,9 +179,8 @@ pub async fn dial(
             .max_decoding_message_size(limits::LINK_MESSAGE_BYTES_MAX)
             .max_encoding_message_size(limits::LINK_MESSAGE_BYTES_MAX);
     let (queue, frames) = mpsc::channel(limits::LINK_QUEUE_FRAMES_MAX);
-    let outgoing = Batches::new(frames, move |hello, frames: Vec<Frame<ToOwner>>| pb::ToOwner {
-        hello,
-        frames: frames.into_iter().map(convert::owner_frame).collect(),
+    let outgoing = Batches::new(frames, |hello, frames: Vec<Frame<ToOwner>>, _: &mut Shared| {
+        pb::ToOwner { hello, frames: frames.into_iter().map(convert::owner_frame).collect() }
     });
     let outgoing = outgoing.greet(me).weigh(weight_to_owner);
     let incoming = tokio::time::timeout(HELLO_TIMEOUT, async {
@@ -185,7 +190,7 @@ pub async fn dial(
         Ok::<_, Error>((incoming, hello))
     });
     let (incoming, peer) = incoming.await.map_err(|_| Error::NoHello)??;
-    Ok((Sender { queue }, FromOwner(incoming), peer))
+    Ok((Sender { queue }, FromOwner { stream: incoming, shared: Shared::default() }, peer))
 }
 
 /// A link that a connector has opened.
@@ -236,7 +241,8 @@ impl Service {
     }
 }
 
-type ToConnectors = Batches<ToRelay, fn(Option<pb::Hello>, Vec<Frame<ToRelay>>) -> pb::ToConnector>;
+type ToConnectors =
+    Batches<ToRelay, fn(Option<pb::Hello>, Vec<Frame<ToRelay>>, &mut Shared) -> pb::ToConnector>;
 
 /// What a chat sends, as the generated service wants it.
 #[derive(Debug)]
@@ -270,9 +276,10 @@ impl pb::link_server::Link for Service {
             .send(incoming)
             .await
             .map_err(|_| Status::unavailable("this chat is shutting down"))?;
-        let build: fn(_, _) -> _ = |hello, frames: Vec<Frame<ToRelay>>| pb::ToConnector {
-            hello,
-            frames: frames.into_iter().map(convert::connector_frame).collect(),
+        let build: fn(_, _, &mut _) -> _ = |hello, frames: Vec<Frame<ToRelay>>, shared| {
+            let frames = frames.into_iter();
+            let frames = frames.map(|frame| convert::connector_frame(frame, shared)).collect();
+            pb::ToConnector { hello, frames }
         };
         let batches = Batches::new(frames, build).greet(self.me.clone()).weigh(weight_to_relay);
         Ok(Response::new(Outgoing(batches)))
@@ -293,11 +300,13 @@ struct Batches<M, F> {
     frames: mpsc::Receiver<Frame<M>>,
     weigh: fn(&M) -> usize,
     build: F,
+    /// What the other end has heard so far, and need not hear again.
+    shared: Shared,
 }
 
 impl<M, F> Batches<M, F> {
     fn new(frames: mpsc::Receiver<Frame<M>>, build: F) -> Self {
-        Self { hello: None, frames, weigh: |_| 0, build }
+        Self { hello: None, frames, weigh: |_| 0, build, shared: Shared::default() }
     }
 
     fn greet(mut self, me: Hello) -> Self {
@@ -315,14 +324,14 @@ impl<M, F> Batches<M, F> {
 impl<M, F, B> Stream for Batches<M, F>
 where
     M: Unpin,
-    F: FnMut(Option<pb::Hello>, Vec<Frame<M>>) -> B + Unpin,
+    F: FnMut(Option<pb::Hello>, Vec<Frame<M>>, &mut Shared) -> B + Unpin,
 {
     type Item = B;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<B>> {
         let this = &mut *self;
         if let Some(hello) = this.hello.take() {
-            return Poll::Ready(Some((this.build)(Some(hello), Vec::new())));
+            return Poll::Ready(Some((this.build)(Some(hello), Vec::new(), &mut this.shared)));
         }
         let mut batch = Vec::new();
         let mut bytes = 0;
@@ -337,7 +346,7 @@ where
                 Poll::Ready(None) | Poll::Pending => break,
             }
         }
-        Poll::Ready(Some((this.build)(None, batch)))
+        Poll::Ready(Some((this.build)(None, batch, &mut this.shared)))
     }
 }
 

@@ -71,6 +71,7 @@ pub(crate) fn write_node(node: &Node) -> pb::Node {
         client: node.client.as_ref().map(|client| pb::ClientAddress {
             host: client.host.clone(),
             port: client.port.into(),
+            admissions: client.admissions,
         }),
         admin: node.admin.clone(),
         state: Some(write_state(node.state())),
@@ -82,7 +83,8 @@ pub(crate) fn read_node(node: pb::Node) -> Result<Node> {
     let state = required(node.state, "node state")?;
     let client = node.client.map(|client| {
         let port = u16::try_from(client.port).ok().filter(|port| *port > 0);
-        Ok(ClientAddress { host: client.host, port: required(port, "client port")? })
+        let port = required(port, "client port")?;
+        Ok(ClientAddress { host: client.host, port, admissions: client.admissions })
     });
     let node = Node {
         id: NodeId::new(&node.id).map_err(|_| Invalid("node id"))?,
@@ -396,7 +398,11 @@ mod tests {
             incarnation: Incarnation(12),
             role: Role::Connector,
             link: None,
-            client: Some(ClientAddress { host: Some("chat.example.org".to_owned()), port: 3050 }),
+            client: Some(ClientAddress {
+                host: Some("chat.example.org".to_owned()),
+                port: 3050,
+                admissions: 2000,
+            }),
             admin: None,
             load: 0,
             draining: false,
@@ -478,7 +484,7 @@ mod tests {
     #[test]
     fn what_is_out_of_bounds_is_refused() {
         let mut node = write_node(&connector());
-        node.client = Some(pb::ClientAddress { host: None, port: 0 });
+        node.client = Some(pb::ClientAddress { host: None, port: 0, admissions: 0 });
         assert_eq!(read_node(node), Err(Invalid("client port")));
         let mut node = write_node(&chat());
         node.admin = Some("x".repeat(limits::ADDRESS_BYTES_MAX + 1));

@@ -8,6 +8,7 @@ use room::message::{Stay, Ticket, Welcome};
 use crate::{
     convert::{Invalid, Result, all, event_from, event_to, position_from, position_to, required},
     pb,
+    shared::{Difference, Shared},
 };
 
 #[expect(clippy::cast_possible_truncation, reason = "the upper and the lower half")]
@@ -47,7 +48,13 @@ pub(crate) fn message_id_from(text: &str) -> Result<Option<MessageId>> {
     MessageId::new(text).map(Some).map_err(|_| Invalid("message id"))
 }
 
-pub(crate) fn welcome_to(room: &RoomId, session: SessionId, welcome: &Welcome) -> pb::RoomWelcome {
+pub(crate) fn welcome_to(
+    room: &RoomId,
+    session: SessionId,
+    welcome: &Welcome,
+    shared: &mut Shared,
+) -> pb::RoomWelcome {
+    let difference = shared.difference(room, &welcome.events);
     let outcome = match welcome.outcome {
         Outcome::Joined => pb::Outcome::Joined,
         Outcome::Resumed => pb::Outcome::Resumed,
@@ -58,20 +65,31 @@ pub(crate) fn welcome_to(room: &RoomId, session: SessionId, welcome: &Welcome) -
         session: session.0,
         outcome: outcome.into(),
         stay: Some(stay_to(welcome.stay)),
-        events: welcome.events.iter().map(|event| event_to(event)).collect(),
+        events: difference.more.iter().map(|event| event_to(event)).collect(),
+        as_before: difference.is_as_before,
+        without: difference.without,
     }
 }
 
-pub(crate) fn welcome_from(welcome: pb::RoomWelcome) -> Result<Welcome> {
+pub(crate) fn welcome_from(
+    room: &RoomId,
+    welcome: pb::RoomWelcome,
+    shared: &mut Shared,
+) -> Result<Welcome> {
     let outcome = match welcome.outcome() {
         pb::Outcome::Joined => Outcome::Joined,
         pb::Outcome::Resumed => Outcome::Resumed,
         pb::Outcome::Reset => Outcome::Reset,
         pb::Outcome::Unspecified => return Err(Invalid("outcome")),
     };
+    let difference = Difference {
+        is_as_before: welcome.as_before,
+        without: welcome.without,
+        more: all(welcome.events, |event| event_from(event).map(Arc::new))?,
+    };
     Ok(Welcome {
         outcome,
         stay: stay_from(required(welcome.stay, "stay")?)?,
-        events: all(welcome.events, |event| event_from(event).map(Arc::new))?,
+        events: shared.whole(room, difference)?,
     })
 }

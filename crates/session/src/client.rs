@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use model::{Content, Role, SendNumber, Time, limits};
+use model::{Bucket, Content, Role, SendNumber, Time, limits};
 use wire::{
     Dialect, Reply, RequestId, Route,
     pomelo::{
@@ -14,7 +14,7 @@ use wire::{
 };
 
 use crate::{
-    Bucket, Call, CloseReason, Config, Effect, Oddity, RequestKey, call,
+    Call, CloseReason, Config, Effect, Oddity, RequestKey, call,
     dialect::{Protocol, Stage, Step, Transport, step},
 };
 
@@ -330,10 +330,12 @@ impl Client {
         let RequestKey { id, route } = request;
         let reply = match (route, reply) {
             (Route::Enter, Reply::Refused { code, .. }) => {
-                self.entry = Entry::Out;
-                // It waited for us, so its time to try again starts anew.
-                self.deadline = now + self.config.limits.login_timeout;
+                self.stay_out(now);
                 Reply::Refused { code, error: true }
+            }
+            (Route::Enter, Reply::Busy { retry_after }) => {
+                self.stay_out(now + retry_after);
+                Reply::Busy { retry_after }
             }
             (Route::Enter, reply) => {
                 self.entry = Entry::In;
@@ -351,6 +353,12 @@ impl Client {
     /// So many calls of `send` have had their replies.
     pub(crate) const fn replied(&mut self, sends: usize) {
         self.unanswered = self.unanswered.saturating_sub(sends);
+    }
+
+    /// It waited for us, so its time to try again starts anew, `then`.
+    fn stay_out(&mut self, then: Time) {
+        self.entry = Entry::Out;
+        self.deadline = then + self.config.limits.login_timeout;
     }
 
     fn answer(&self, id: RequestId, route: Option<Route>, reply: &Reply, out: &mut Vec<Effect>) {

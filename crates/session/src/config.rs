@@ -2,10 +2,8 @@
 
 use std::{sync::Arc, time::Duration};
 
-use model::{NameRule, Role, limits};
+use model::{NameRule, Rate, Role, limits};
 use wire::pomelo::Options;
-
-use crate::Rate;
 
 /// What all sessions of a frontend share.
 #[derive(Debug)]

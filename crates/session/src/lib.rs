@@ -29,9 +29,9 @@ mod config;
 mod dialect;
 mod oddity;
 mod polls;
-mod rate;
 mod session;
 mod socketio;
+mod turnstile;
 
 pub use call::Call;
 pub use close::{CloseReason, Farewell};
@@ -39,5 +39,5 @@ pub use config::{Config, Limits, SocketIoBeats};
 pub use dialect::{Protocol, Transport};
 pub use oddity::Oddity;
 pub use polls::{Answer, Polls};
-pub use rate::{Bucket, Rate};
 pub use session::{Effect, Event, RequestKey, Session};
+pub use turnstile::{Report, Turnstile, share};

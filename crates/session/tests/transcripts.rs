@@ -227,6 +227,9 @@ fn reply(text: &str) -> Reply {
             let code = Code::from_number(code.parse().expect("code")).expect("a code");
             Reply::Refused { code, error: false }
         }
+        ["busy", millis] => {
+            Reply::Busy { retry_after: Duration::from_millis(millis.parse().expect("millis")) }
+        }
         _ => panic!("no such reply: {text}"),
     }
 }

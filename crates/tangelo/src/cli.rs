@@ -42,6 +42,13 @@ Examples:
   tangelo bench --up --dialect all --clients 500        a table of all dialects
   tangelo bench --gate 10.0.0.7:3014 --json             a cluster elsewhere, for a script";
 
+const STORM_EXAMPLES: &str = "\
+Examples:
+  tangelo up --connectors 3 --chats 3 --gates 2   a cluster, in another terminal
+  tangelo storm                                   20,000 clients as those of the original
+  tangelo storm --modern --clients 10000          clients that know Tangelo, and resume
+  tangelo storm --gate 10.0.0.7:3014              a cluster elsewhere";
+
 /// A chat cluster for Pomelo clients: starts one on this machine, and looks into one.
 #[derive(Debug, clap::Parser)]
 #[command(
@@ -68,7 +75,9 @@ impl Cli {
             Command::Gate(args) => args.common.threads,
             Command::Connector(args) => args.common.threads,
             Command::Chat(args) => args.common.threads,
-            Command::Up(_) | Command::Bench(_) | Command::Healthcheck(_) => None,
+            Command::Up(_) | Command::Bench(_) | Command::Storm(_) | Command::Healthcheck(_) => {
+                None
+            }
         }
     }
 }
@@ -83,6 +92,10 @@ pub enum Command {
     /// Measure a cluster: deliveries, latency, cost, and whether it keeps its promises
     #[command(after_help = BENCH_EXAMPLES)]
     Bench(Box<crate::bench::Args>),
+
+    /// Cut a crowd's connections in one moment, and measure its return and what others notice of it
+    #[command(after_help = STORM_EXAMPLES)]
+    Storm(Box<crate::storm::Args>),
 
     /// Ask a process whether it is well; exit 0 if so
     Healthcheck(HealthcheckArgs),

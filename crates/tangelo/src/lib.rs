@@ -7,6 +7,7 @@ pub mod bench;
 pub mod cli;
 mod healthcheck;
 mod http;
+pub mod storm;
 mod up;
 
 use cli::{Cli, Command};
@@ -21,6 +22,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
         None => up::run(cli.up).await,
         Some(Command::Up(args)) => up::run(*args).await,
         Some(Command::Bench(args)) => bench::run(*args).await,
+        Some(Command::Storm(args)) => storm::run(*args).await,
         Some(Command::Healthcheck(args)) => healthcheck::run(&args).await,
         Some(Command::Gate(args)) => gate::run(*args).await,
         Some(Command::Connector(args)) => connector::run(*args).await,

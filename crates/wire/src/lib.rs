@@ -20,7 +20,7 @@ pub mod pomelo;
 pub mod route;
 pub mod socketio;
 
-use std::fmt;
+use std::{fmt, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use model::{Code, Content, MessageId, Outcome, Position, ResumeKey, UserName};
@@ -109,6 +109,15 @@ pub enum Reply {
         /// TCP port.
         port: u16,
     },
+    /// The connector to use and when, for a client that knows Tangelo.
+    Slot {
+        /// Host name or address, as this client can reach it.
+        host: String,
+        /// TCP port.
+        port: u16,
+        /// How long to wait before.
+        after: Duration,
+    },
     /// Entered; everybody now in the room, the caller included, in the room's order.
     Users(Vec<UserName>),
     /// Entered, for a client that knows Tangelo.
@@ -117,6 +126,12 @@ pub enum Reply {
     Placed(Position),
     /// Sent.
     Done,
+    /// Not done, as too many want the same: a client that knows Tangelo hears when to try again, all
+    /// others what they hear of a refused `enter`.
+    Busy {
+        /// How long to wait before.
+        retry_after: Duration,
+    },
     /// Not done.
     Refused {
         /// Why. Clients of the original's time hear 500, whatever it is.
@@ -137,8 +152,8 @@ pub struct Entered {
     pub position: Position,
     /// What it may come back with.
     pub key: ResumeKey,
-    /// The pushes that it missed, or that were last: a JSON array.
-    pub events: String,
+    /// The pushes that it missed, or that were last: a JSON array. Others may be told the same.
+    pub events: Arc<str>,
 }
 
 /// Where a push stands, for clients that know Tangelo.

@@ -1,6 +1,6 @@
 //! The names of routes and the bodies that go with them, byte for byte.
 
-use model::UserName;
+use model::{Code, UserName};
 
 use crate::{
     Call, Push, Reply,
@@ -88,7 +88,7 @@ impl Reply {
     /// Writes the body as JSON, members in the original's order.
     pub fn write_json(&self, out: &mut impl Sink) {
         match self {
-            Self::Entry { host, port } => {
+            Self::Entry { host, port } | Self::Slot { host, port, .. } => {
                 out.text("{\"code\":200,\"host\":");
                 body::write_string(out, host);
                 out.text(",\"port\":");
@@ -107,11 +107,8 @@ impl Reply {
                 out.text("}");
             }
             Self::Done | Self::Placed(_) => out.text("{}"),
-            Self::Refused { code, error } => {
-                out.text("{\"code\":");
-                body::write_number(out, u64::from(code.for_old_clients()));
-                out.text(if *error { ",\"error\":true}" } else { "}" });
-            }
+            Self::Refused { code, error } => write_refusal(out, *code, *error),
+            Self::Busy { .. } => write_refusal(out, Code::NotApplied, true),
         }
     }
 
@@ -119,14 +116,20 @@ impl Reply {
     #[must_use]
     pub fn json_len_hint(&self) -> usize {
         match self {
-            Self::Entry { host, .. } => 40 + host.len(),
+            Self::Entry { host, .. } | Self::Slot { host, .. } => 60 + host.len(),
             Self::Users(users) => 14 + names_len(users),
             Self::Entered(entered) => 160 + names_len(&entered.users) + entered.events.len(),
             Self::Placed(_) => 48,
             Self::Done => 2,
-            Self::Refused { .. } => 27,
+            Self::Refused { .. } | Self::Busy { .. } => 27,
         }
     }
+}
+
+fn write_refusal(out: &mut impl Sink, code: Code, error: bool) {
+    out.text("{\"code\":");
+    body::write_number(out, u64::from(code.for_old_clients()));
+    out.text(if error { ",\"error\":true}" } else { "}" });
 }
 
 /// Writes names as a JSON array.
@@ -186,8 +189,10 @@ impl Push<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
-    use model::{Code, Content, NameRule, UserName};
+    use model::{Content, NameRule};
 
     fn json(write: impl FnOnce(&mut Vec<u8>)) -> String {
         let mut out = Vec::new();
@@ -207,6 +212,11 @@ mod tests {
         let users = Reply::Users(vec![user("alice"), user("张三")]);
         let written = json(|out| users.write_json(out));
         assert_eq!(written, r#"{"users":["alice","张三"]}"#);
+        let slot = Reply::Slot { host: "h".to_owned(), port: 1, after: Duration::from_secs(1) };
+        let entry = Reply::Entry { host: "h".to_owned(), port: 1 };
+        assert_eq!(json(|out| slot.write_json(out)), json(|out| entry.write_json(out)));
+        let busy = Reply::Busy { retry_after: Duration::from_secs(1) };
+        assert_eq!(json(|out| busy.write_json(out)), r#"{"code":500,"error":true}"#);
         for (error, expected) in
             [(false, r#"{"code":500}"#), (true, r#"{"code":500,"error":true}"#)]
         {

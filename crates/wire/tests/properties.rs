@@ -119,6 +119,7 @@ fn reply() -> impl Strategy<Value = Reply> {
         prop::collection::vec(user(), 0..20).prop_map(Reply::Users),
         Just(Reply::Done),
         any::<bool>().prop_map(|error| Reply::Refused { code: model::Code::Absent, error }),
+        Just(Reply::Busy { retry_after: std::time::Duration::ZERO }),
     ]
 }
 

@@ -132,7 +132,8 @@ fn resident(cluster: &Cluster) -> u64 {
 }
 
 /// A great crowd loses its connections and comes back, all in one moment. It is as great as one
-/// process can play, in a debug build, without missing its own heartbeats.
+/// process can play, in a debug build, without missing its own heartbeats; `tangelo storm` plays a
+/// greater one.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_crowd_comes_back_at_once() {
     let load = Load::chosen();

@@ -1,6 +1,6 @@
 //! Answers the requests of Socket.IO.
 
-use std::{convert::Infallible, net::SocketAddr, sync::Arc};
+use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::body::Body;
 use bytes::Bytes;
@@ -28,15 +28,13 @@ use crate::{
     context::Context,
     frontend::{Greeting, welcome_polling},
     meters::{Failure, Meters},
-    transport::Request,
-    upgrade,
+    transport::{Request, pieces},
+    turns, upgrade,
 };
 
 /// What a WebSocket whose session id is unknown gets, as a text frame of its own: the frame
 /// `7:::1+0` of generation 0.9.
 pub(crate) const UNKNOWN_SESSION_FRAME: &[u8] = b"\x81\x077:::1+0";
-/// Pieces of an endless response that may wait for its reader.
-const STREAM_PIECES_MAX: usize = 64;
 
 /// A request, and where it came from.
 pub(crate) struct Asked<'a, A> {
@@ -105,6 +103,9 @@ impl<A: Application> Asked<'_, A> {
             Target::NoTransport => text(StatusCode::BAD_REQUEST, "No such transport."),
             Target::Handshake => {
                 let shared = &self.context.shared;
+                if let Err(away) = turns::turn(shared.settings.turns.as_ref()).await {
+                    return later(away);
+                }
                 let id = shared.directory.give(Instant::now());
                 let patience = shared.settings.session.socketio.patience.as_secs();
                 let (kind, body) = v09::handshake(request.uri(), &id, patience);
@@ -154,7 +155,8 @@ impl<A: Application> Asked<'_, A> {
             return Response::new(Body::empty());
         }
         if carrier == Carrier::HtmlFile {
-            return html_file(&requests).await;
+            let bytes_max = self.context.shared.settings.queue_bytes_max;
+            return html_file(&requests, bytes_max).await;
         }
         match poll(&requests).await {
             Some(frames) => {
@@ -176,7 +178,7 @@ impl<A: Application> Asked<'_, A> {
             Some(_) | None => return refused(HttpError::UnknownTransport),
         }
         let Some(id) = query.id else {
-            return self.begin_v1(&query, &request);
+            return self.begin_v1(&query, &request).await;
         };
         let id = id.to_owned();
         let Found::Open(requests) = self.context.shared.directory.find(Instant::now(), &id) else {
@@ -216,9 +218,12 @@ impl<A: Application> Asked<'_, A> {
     }
 
     /// A first poll: opens a session, and is answered with how to go on.
-    fn begin_v1(&self, query: &Query<'_>, request: &HttpRequest<Incoming>) -> Response<Body> {
+    async fn begin_v1(&self, query: &Query<'_>, request: &HttpRequest<Incoming>) -> Response<Body> {
         if request.method() != Method::GET {
             return refused(HttpError::BadHandshakeMethod);
+        }
+        if let Err(away) = turns::turn(self.context.shared.settings.turns.as_ref()).await {
+            return later(away);
         }
         let headers = request.headers();
         let Some((registration, requests)) = self.context.shared.directory.open(None) else {
@@ -305,12 +310,12 @@ async fn post(requests: &mpsc::Sender<Request>, packets: Vec<Bytes>) {
 }
 
 /// An endless page, each frame a script in it.
-async fn html_file(requests: &mpsc::Sender<Request>) -> Response<Body> {
-    let (pieces, frames) = mpsc::channel::<Bytes>(STREAM_PIECES_MAX);
+async fn html_file(requests: &mpsc::Sender<Request>, bytes_max: usize) -> Response<Body> {
+    let (pieces, frames) = pieces(bytes_max);
     let _ = requests.send(Request::Stream(pieces)).await;
     let head = stream::iter([Bytes::from_static(wire_v09::HTML_FILE_HEAD.as_bytes())]);
     let scripts = stream::unfold(frames, |mut frames| async {
-        let frame = frames.recv().await?;
+        let frame = frames.next().await?;
         let script = wire_v09::encode_html_file(&String::from_utf8_lossy(&frame));
         Some((Bytes::from(script), frames))
     });
@@ -328,6 +333,17 @@ async fn body(request: HttpRequest<Incoming>) -> Result<Bytes, Response<Body>> {
         Ok(Err(_)) => Err(plain(StatusCode::PAYLOAD_TOO_LARGE, "text/plain", "too large")),
         Err(_) => Err(plain(StatusCode::REQUEST_TIMEOUT, "text/plain", "too slow")),
     }
+}
+
+/// Too many want a session at once. Browsers and libraries that know no Retry-After take it for any
+/// other failure.
+fn later(away: Duration) -> Response<Body> {
+    let words = "too many come at once; try again later";
+    let mut response = plain(StatusCode::SERVICE_UNAVAILABLE, "text/plain", words);
+    if let Ok(away) = HeaderValue::try_from(turns::retry_after(away)) {
+        response.headers_mut().insert(header::RETRY_AFTER, away);
+    }
+    response
 }
 
 fn refused(error: HttpError) -> Response<Body> {

@@ -19,7 +19,7 @@ use wire::socketio::{
     v09,
 };
 
-use super::{Arrival, Transport, WebSocket};
+use super::{Arrival, Pieces, Transport, WebSocket};
 use crate::{context::Shared, socketio::Registration};
 
 /// What a request has to do with its session.
@@ -28,7 +28,7 @@ pub(crate) enum Request {
     /// It polls.
     Poll(Responder),
     /// It opens a response without an end; each frame becomes a piece of it.
-    Stream(mpsc::Sender<Bytes>),
+    Stream(Pieces),
     /// It brings frames or packets. Dropping the sender says that they were taken.
     Post(Vec<Bytes>, oneshot::Sender<()>),
     /// It says that the client leaves.
@@ -60,7 +60,7 @@ pub(crate) struct Polling {
 #[derive(Debug)]
 enum Line {
     Polls,
-    Stream(mpsc::Sender<Bytes>),
+    Stream(Pieces),
     Socket(Box<WebSocket>),
 }
 
@@ -231,7 +231,7 @@ impl Polling {
         for waiting in self.polls.take() {
             match &mut self.line {
                 Line::Polls => {}
-                Line::Stream(stream) => pass_on(stream, waiting)?,
+                Line::Stream(stream) => stream.add(waiting)?,
                 Line::Socket(socket) => socket.feed(waiting).await?,
             }
         }
@@ -256,14 +256,6 @@ impl Polling {
             self.give_up_probe();
         }
     }
-}
-
-/// Adds a piece to an endless response.
-fn pass_on(stream: &mpsc::Sender<Bytes>, unit: Bytes) -> Result<(), CloseReason> {
-    stream.try_send(unit).map_err(|error| match error {
-        mpsc::error::TrySendError::Full(_) => CloseReason::SlowReader,
-        mpsc::error::TrySendError::Closed(_) => CloseReason::ConnectionLost,
-    })
 }
 
 /// Waits until then, or for ever.
@@ -349,7 +341,7 @@ impl Transport for Polling {
         self.move_over().await?;
         match &mut self.line {
             Line::Polls => self.polls.add(unit),
-            Line::Stream(stream) => pass_on(stream, unit),
+            Line::Stream(stream) => stream.add(unit),
             Line::Socket(socket) => socket.feed(unit).await,
         }
     }
@@ -382,7 +374,7 @@ impl Transport for Polling {
                 self.respond(released);
             }
             // One that takes no more does not live as far as anybody can tell.
-            Line::Stream(stream) => drop(pass_on(stream, v09::HEARTBEAT)),
+            Line::Stream(stream) => drop(stream.add(v09::HEARTBEAT)),
             Line::Socket(socket) => socket.probe(),
         }
     }

@@ -7,4 +7,5 @@ mod hostile;
 mod order;
 mod socketio;
 mod tcp;
+mod turns;
 mod websocket;

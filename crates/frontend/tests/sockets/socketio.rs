@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::common::{Server, expect, read_until, rest, send, soon, until};
 use frontend::Settings;
 use futures_util::{SinkExt as _, StreamExt as _};
+use model::limits;
 use session::{CloseReason, Config};
 use tokio::net::TcpStream;
 use tokio_tungstenite::{
@@ -280,6 +281,31 @@ async fn scripts_and_endless_pages_carry_the_same() {
     assert_eq!(server.handle.sessions(), before + 1);
     drop(stream);
     until(|| server.handle.sessions() == before).await;
+}
+
+/// Every message of a full post is acknowledged and answered, and heard by its sender.
+#[tokio::test]
+async fn an_endless_page_may_post_as_much_as_any_other() {
+    let mut config = Config::connector();
+    config.limits.calls.burst = 1000;
+    let server = Server::start(Settings::new(config));
+    let target = format!("/socket.io/1/htmlfile/{}", old_id(&server).await);
+    let mut stream = ask(&server, "GET", &target, "", "").await;
+    read_until(&mut stream, b"<script>_(\"1::\");</script>").await;
+    post(&server, &target, &old(&enter("alice"))).await;
+    read_until(&mut stream, b"users").await;
+    let frame = |id: usize| {
+        let message = old(&chat(3 + id as u64, "hi"));
+        message.replacen("3::", &format!("3:{}:", 1000 + id), 1)
+    };
+    let frames: Vec<String> = (0..limits::SOCKETIO_POST_PACKETS_MAX).map(frame).collect();
+    let frames: Vec<&str> = frames.iter().map(String::as_str).collect();
+    post(&server, &target, &v09::encode_payload(&frames)).await;
+    let last = format!("6:::{}", 999 + limits::SOCKETIO_POST_PACKETS_MAX);
+    read_until(&mut stream, last.as_bytes()).await;
+    let last = format!("\\\"id\\\":{}", 2 + limits::SOCKETIO_POST_PACKETS_MAX);
+    read_until(&mut stream, last.as_bytes()).await;
+    assert!(server.chat.closed.lock().unwrap().is_empty());
 }
 
 #[tokio::test]

@@ -29,6 +29,7 @@ impl Group {
         match known.join(now, &newcomer, self.duplicates) {
             Ok(Entry::Already) => {}
             Ok(Entry::Entered(Entered { event, welcome })) => {
+                self.empty.remove(&room);
                 if let Some(snapshot) = before {
                     out.push(self.to(shard, connector, ToRelay::Snapshot(snapshot)));
                 }

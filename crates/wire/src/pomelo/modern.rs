@@ -66,7 +66,9 @@ pub(crate) fn encode_reply(id: RequestId, reply: &Reply) -> Option<Bytes> {
             write_position(&mut package, *position);
             package.text("}");
         }
-        Reply::Refused { code, .. } => write_refusal(&mut package, *code),
+        Reply::Refused { code, .. } => write_refusal(&mut package, *code, limits::RETRY_AFTER),
+        Reply::Busy { retry_after } => write_refusal(&mut package, Code::NotApplied, *retry_after),
+        Reply::Slot { host, port, after } => write_slot(&mut package, host, *port, *after),
         Reply::Done => package.text("{\"code\":200}"),
         Reply::Entry { .. } | Reply::Users(_) => reply.write_json(&mut package),
     }
@@ -90,17 +92,31 @@ fn write_entered(out: &mut Vec<u8>, entered: &Entered) {
     out.text("}");
 }
 
-fn write_refusal(out: &mut Vec<u8>, code: Code) {
+fn write_slot(out: &mut Vec<u8>, host: &str, port: u16, after: Duration) {
+    out.text("{\"code\":200,\"host\":");
+    body::write_string(out, host);
+    out.text(",\"port\":");
+    body::write_number(out, port.into());
+    out.text(",\"after\":");
+    body::write_number(out, millis(after));
+    out.text("}");
+}
+
+fn write_refusal(out: &mut Vec<u8>, code: Code, retry_after: Duration) {
     out.text("{\"code\":");
     body::write_number(out, code.number().into());
     out.text(",\"error\":true,\"text\":");
     body::write_string(out, code.text());
     if code.retry_is_safe() {
         out.text(",\"retryAfter\":");
-        let millis = u64::try_from(limits::RETRY_AFTER.as_millis()).unwrap_or(u64::MAX);
-        body::write_number(out, millis);
+        body::write_number(out, millis(retry_after));
     }
     out.text("}");
+}
+
+/// Whole milliseconds, rounded up: who waits for so long does not come too early.
+fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
 }
 
 fn write_position(out: &mut impl Sink, position: Position) {
@@ -162,7 +178,7 @@ mod tests {
             users: vec![UserName::from_peer("a").unwrap()],
             position: at(9),
             key: ResumeKey(10),
-            events: "[]".to_owned(),
+            events: "[]".into(),
         };
         let expected = concat!(
             r#"{"code":200,"outcome":"resumed","users":["a"],"gen":7,"seq":9,"#,
@@ -174,6 +190,13 @@ mod tests {
         let taken = r#"{"code":409,"error":true,"text":"that name is taken in this room"}"#;
         assert_eq!(body(&refused(Code::NameTaken), 2), taken);
         assert!(body(&refused(Code::SlowDown), 2).ends_with(r#""retryAfter":500}"#));
+        let retry_after = Duration::from_micros(1_499_001);
+        assert!(body(&reply(Reply::Busy { retry_after }), 2).ends_with(r#""retryAfter":1500}"#));
+        let slot = |after| Reply::Slot { host: "h".to_owned(), port: 3050, after };
+        let expected = r#"{"code":200,"host":"h","port":3050,"after":0}"#;
+        assert_eq!(body(&reply(slot(Duration::ZERO)), 2), expected);
+        let expected = r#"{"code":200,"host":"h","port":3050,"after":250}"#;
+        assert_eq!(body(&reply(slot(Duration::from_millis(250))), 2), expected);
         assert_eq!(encode_reply(RequestId::NOTIFY, &Reply::Done), None);
     }
 

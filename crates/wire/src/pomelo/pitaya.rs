@@ -53,7 +53,12 @@ pub(crate) fn encode_reply(id: RequestId, reply: &Reply) -> Option<Bytes> {
             message::error_head(&mut package, id);
             write_error(&mut package, *code);
         }
+        Reply::Busy { .. } => {
+            message::error_head(&mut package, id);
+            write_error(&mut package, Code::NotApplied);
+        }
         Reply::Entry { .. }
+        | Reply::Slot { .. }
         | Reply::Users(_)
         | Reply::Entered(_)
         | Reply::Placed(_)
