@@ -3,12 +3,13 @@
 use std::{
     cell::RefCell,
     rc::Rc,
-    sync::{Arc, Mutex, PoisonError, atomic::Ordering},
+    sync::{Arc, Mutex, PoisonError},
     thread::{Builder, JoinHandle},
     time::Duration,
 };
 
 use anyhow::{Context as _, anyhow};
+use client::Connection;
 use hdrhistogram::Histogram;
 use tokio::{
     sync::{Semaphore, watch},
@@ -38,6 +39,8 @@ pub(super) struct Played {
     pub(super) late: Duration,
     pub(super) refused: u64,
     pub(super) closed: u64,
+    /// Open as long as this lives, so that nobody sees anybody leave.
+    pub(super) connections: Vec<Connection>,
     lefts: Vec<Left>,
 }
 
@@ -61,10 +64,6 @@ impl Fleet {
         Ok(Self { counts, phase, threads: started, failure })
     }
 
-    pub(super) fn joined(&self) -> u32 {
-        u32::try_from(self.counts.joined.load(Ordering::Relaxed)).unwrap_or(u32::MAX)
-    }
-
     pub(super) fn failure(&self) -> Option<String> {
         self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -74,7 +73,7 @@ impl Fleet {
         self.phase.send_replace(phase);
     }
 
-    /// Ends the game. Connections close only when everybody has stopped reading.
+    /// Ends the game.
     pub(super) fn stop(self) -> anyhow::Result<Played> {
         self.phase.send_replace(Phase::Stop);
         let mut all: Option<Played> = None;
@@ -93,7 +92,10 @@ impl Fleet {
         }
         let mut all = all.context("nobody played")?;
         all.lefts.sort_by_key(|left| left.index);
-        all.logs = all.lefts.drain(..).map(|left| left.log).collect();
+        for left in all.lefts.drain(..) {
+            all.logs.push(left.log);
+            all.connections.extend(left.connection);
+        }
         Ok(all)
     }
 }
@@ -134,6 +136,7 @@ fn play(
         late: notes.late,
         refused: notes.refused,
         closed: notes.closed,
+        connections: Vec::new(),
         lefts,
     })
 }

@@ -23,12 +23,14 @@ use tokio::{
 };
 use verify::history::{History, Log, Name, Names, Presence, Report, TextId, To};
 
-use super::Args;
+use super::{
+    Args,
+    crowd::Sums,
+    verdict::{LATENCY_MAX, histogram},
+};
 
-/// Longest latency that is told apart, in microseconds.
-const LATENCY_MAX: u64 = 60_000_000;
 /// Connections from one loopback address to one port; the kernel has about 28,000 ports.
-const CONNECTIONS_PER_SOURCE: u32 = 20_000;
+pub(super) const CONNECTIONS_PER_SOURCE: u32 = 20_000;
 /// How long a saturating client waits after a refusal.
 const REFUSAL_PAUSE: Duration = Duration::from_millis(100);
 /// A moment that does not come.
@@ -45,6 +47,9 @@ pub(super) struct Plan {
     text_bytes: usize,
     warmup: Duration,
     seconds: Duration,
+    part: Part,
+    /// When the first may come in.
+    begun: Instant,
     /// Tells this run's names from another's.
     run: String,
     names: Names,
@@ -52,8 +57,21 @@ pub(super) struct Plan {
     room_names: Vec<Name>,
 }
 
+/// What tells the clients of one process from those of another that play with it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Part {
+    /// Which process it is, from 0: it has loopback addresses of its own.
+    pub(super) number: u16,
+    /// Clients that come in per second; all at once if absent.
+    pub(super) enter_rate: Option<f64>,
+    /// How long after the others' first client this process's first comes in.
+    pub(super) enter_after: Duration,
+    /// How long after the others' first message this process's first is due.
+    pub(super) send_after: Duration,
+}
+
 impl Plan {
-    pub(super) fn new(args: &Args, gate: SocketAddr, transport: Transport) -> Self {
+    pub(super) fn new(args: &Args, part: Part, gate: SocketAddr, transport: Transport) -> Self {
         let run = format!("{:x}{:x}", std::process::id(), transport as u8);
         let rooms = args.rooms.min(args.clients);
         let mut names = Names::default();
@@ -69,6 +87,8 @@ impl Plan {
             text_bytes: args.bytes as usize,
             warmup: super::seconds(args.warmup),
             seconds: super::seconds(args.seconds),
+            part,
+            begun: Instant::now(),
             run,
             names,
             users,
@@ -82,6 +102,23 @@ impl Plan {
 
     pub(super) const fn transport(&self) -> Transport {
         self.transport
+    }
+
+    /// When a client may come in. One room after the other fills, as rooms do.
+    fn enters_at(&self, index: u32) -> Option<Instant> {
+        let rate = self.part.enter_rate?;
+        let place = index % self.rooms * (self.clients / self.rooms) + index / self.rooms;
+        Some(self.begun + self.part.enter_after + Duration::from_secs_f64(f64::from(place) / rate))
+    }
+
+    /// A loopback address of its own for every process and twenty thousand connections.
+    fn source(&self, index: u32) -> Option<IpAddr> {
+        let number =
+            u8::try_from(index * self.transport.sockets() / CONNECTIONS_PER_SOURCE).ok()?;
+        let loopback = self.gate.ip() == IpAddr::V4(Ipv4Addr::LOCALHOST);
+        let [high, low] = self.part.number.to_be_bytes();
+        let is_first = (high, low, number) == (0, 0, 0);
+        (loopback && !is_first).then(|| Ipv4Addr::new(127, 1 + high, low, 1 + number).into())
     }
 
     /// An empty log for a client.
@@ -151,9 +188,15 @@ pub(super) struct Counts {
 }
 
 impl Counts {
-    pub(super) fn unanswered(&self) -> u64 {
-        let answered = self.answered.load(Ordering::Relaxed);
-        self.sent.load(Ordering::Relaxed).saturating_sub(answered)
+    pub(super) fn sums(&self) -> Sums {
+        let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        Sums {
+            joined: read(&self.joined),
+            // Before those it is held against.
+            answered: read(&self.answered),
+            sent: read(&self.sent),
+            delivered: read(&self.delivered),
+        }
     }
 }
 
@@ -184,7 +227,7 @@ impl Notes {
     pub(super) fn new(transport: Transport) -> anyhow::Result<Self> {
         let options = Options { transport, ..Options::default() };
         Ok(Self {
-            latency: Histogram::new_with_max(LATENCY_MAX, 3)?,
+            latency: histogram()?,
             late: Duration::ZERO,
             refused: 0,
             closed: 0,
@@ -198,8 +241,8 @@ impl Notes {
 pub(super) struct Left {
     pub(super) index: u32,
     pub(super) log: Log,
-    /// Open until everybody is done, so that nobody sees anybody leave.
-    pub(super) _connection: Option<Connection>,
+    /// Still open, if it has not ended by itself.
+    pub(super) connection: Option<Connection>,
 }
 
 /// Plays one client from joining to the end.
@@ -209,10 +252,8 @@ pub(super) struct Left {
 /// If it cannot join.
 pub(super) async fn play(table: Rc<Table>, index: u32) -> anyhow::Result<Left> {
     let mut phase = table.phase.clone();
-    let (connection, codec, log) = {
-        let _door = table.doors.acquire().await?;
-        join(&table, index).await?
-    };
+    // Boxed, as it is large and soon over.
+    let (connection, codec, log) = Box::pin(come_in(&table, index)).await?;
     table.counts.joined.fetch_add(1, Ordering::Relaxed);
     let mut player = Player::new(&table, index, codec, log);
     let mut connection = connection;
@@ -246,10 +287,18 @@ pub(super) async fn play(table: Rc<Table>, index: u32) -> anyhow::Result<Left> {
     }
 }
 
+async fn come_in(table: &Table, index: u32) -> anyhow::Result<(Connection, Codec, Log)> {
+    if let Some(at) = table.plan.enters_at(index) {
+        sleep_until(at.into()).await;
+    }
+    let _door = table.doors.acquire().await?;
+    join(table, index).await
+}
+
 async fn join(table: &Table, index: u32) -> anyhow::Result<(Connection, Codec, Log)> {
     let plan = &table.plan;
     let (user, room) = (user_name(&plan.run, index), room_name(&plan.run, index % plan.rooms));
-    let source = source(index * plan.transport.sockets(), plan.gate);
+    let source = plan.source(index);
     let mut gate = table.notes.borrow().gate.clone();
     gate.source = source;
     let entry = Client::query_entry(plan.gate, &gate, &user, Some(&room)).await?;
@@ -269,13 +318,6 @@ async fn join(table: &Table, index: u32) -> anyhow::Result<(Connection, Codec, L
         }
     }
     Ok((connection, codec, log))
-}
-
-/// A loopback address of its own for every twenty thousand connections.
-fn source(connection: u32, gate: SocketAddr) -> Option<IpAddr> {
-    let number = u8::try_from(connection / CONNECTIONS_PER_SOURCE).ok()?;
-    let loopback = gate.ip() == IpAddr::V4(Ipv4Addr::LOCALHOST);
-    (loopback && number > 0).then(|| Ipv4Addr::new(127, 0, 1, number).into())
 }
 
 struct Player<'a> {
@@ -314,7 +356,7 @@ impl<'a> Player<'a> {
     }
 
     fn leave(self, connection: Option<Connection>) -> Left {
-        Left { index: self.index, log: self.log, _connection: connection }
+        Left { index: self.index, log: self.log, connection }
     }
 
     fn wake(&self) -> Instant {
@@ -327,7 +369,9 @@ impl<'a> Player<'a> {
         self.start = self.start.or(phase.start());
         self.due = match phase {
             Phase::Send { start } if self.table.plan.saturate.is_none() => {
-                Some(start + Duration::from_secs_f64(f64::from(self.index) / self.table.plan.rate))
+                let plan = &self.table.plan;
+                let wait = Duration::from_secs_f64(f64::from(self.index) / plan.rate);
+                Some(start + plan.part.send_after + wait)
             }
             Phase::Send { .. } | Phase::Join | Phase::Hush | Phase::Stop => None,
         };
