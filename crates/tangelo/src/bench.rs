@@ -44,6 +44,10 @@ const CLIENTS_MAX: i64 = 2_000_000;
 const PROCESSES_MAX: i64 = 256;
 /// How much more than its share a connector may be given.
 const CONNECTOR_SHARE_MAX: f64 = 1.25;
+/// Clients of one thread that may be on their way in at once.
+const DOORS: u16 = 64;
+/// Clients of a whole crowd that may be: more would wait longer than a server lets them.
+const DOORS_OF_ALL: u16 = 512;
 /// Above so many clients a cluster of one's own is not drained at the end.
 const DRAINED_CLIENTS_MAX: u32 = 20_000;
 /// Longest run, in seconds.
@@ -149,6 +153,11 @@ pub struct Args {
     #[arg(long, value_name = "NUMBER", hide = true)]
     pub part: Option<u16>,
 
+    /// Clients of one thread that may be on their way in at once
+    #[arg(long, value_name = "N", hide = true, default_value_t = DOORS,
+          value_parser = clap::value_parser!(u16).range(1..))]
+    pub doors: u16,
+
     /// How long the first client of this part waits
     #[arg(long, value_name = "SECONDS", hide = true, default_value_t = 0.0)]
     pub enter_after: f64,
@@ -156,6 +165,19 @@ pub struct Args {
     /// How long the first message of this part waits
     #[arg(long, value_name = "SECONDS", hide = true, default_value_t = 0.0)]
     pub send_after: f64,
+}
+
+impl Args {
+    /// What this process is to play of the crowd.
+    fn part(&self) -> Part {
+        Part {
+            number: self.part.unwrap_or_default(),
+            doors: self.doors,
+            enter_rate: self.enter_rate,
+            enter_after: Duration::from_secs_f64(self.enter_after),
+            send_after: Duration::from_secs_f64(self.send_after),
+        }
+    }
 }
 
 /// Runs the benchmark and prints what it measured.
@@ -166,8 +188,8 @@ pub struct Args {
 pub async fn run(args: Args) -> anyhow::Result<()> {
     machine::raise_file_limit()?;
     let transports = args.dialect.transports();
-    if let (Some(number), [transport]) = (args.part, transports.as_slice()) {
-        return play_part(&args, number, *transport).await;
+    if let (Some(_), [transport]) = (args.part, transports.as_slice()) {
+        return parts::play(&args, find(&args.gate).await?, *transport);
     }
     check_machine(&args, &transports)?;
     let mut broken = Vec::new();
@@ -188,17 +210,6 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     }
     ensure!(broken.is_empty(), "the cluster broke its promises to {}", broken.join(", "));
     Ok(())
-}
-
-/// Plays clients for another process until that has heard enough.
-async fn play_part(args: &Args, number: u16, transport: Transport) -> anyhow::Result<()> {
-    let part = Part {
-        number,
-        enter_rate: args.enter_rate,
-        enter_after: Duration::from_secs_f64(args.enter_after),
-        send_after: Duration::from_secs_f64(args.send_after),
-    };
-    parts::play(args, part, find(&args.gate).await?, transport)
 }
 
 /// Looks for limits that are in the way, before anything is started.

@@ -9,7 +9,7 @@ use super::{
     Args,
     fleet::{Fleet, Played},
     parts::Parts,
-    player::{Part, Phase, Plan},
+    player::{Phase, Plan},
     verdict::Judged,
 };
 
@@ -59,8 +59,7 @@ impl Crowd {
         if args.processes > 1 {
             return Parts::start(args, gate, transport).map(Self::Parts);
         }
-        let part = Part { enter_rate: args.enter_rate, ..Part::default() };
-        Ok(Self::Here(Box::new(Here::start(args, part, gate, transport)?)))
+        Ok(Self::Here(Box::new(Here::start(args, gate, transport)?)))
     }
 
     pub(super) fn sums(&self) -> Sums {
@@ -126,11 +125,10 @@ pub(super) struct Here {
 impl Here {
     pub(super) fn start(
         args: &Args,
-        part: Part,
         gate: SocketAddr,
         transport: Transport,
     ) -> anyhow::Result<Self> {
-        let plan = Arc::new(Plan::new(args, part, gate, transport));
+        let plan = Arc::new(Plan::new(args, args.part(), gate, transport));
         let fleet = Fleet::start(Arc::clone(&plan), args.threads)?;
         Ok(Self { plan, fleet: Some(fleet), played: None })
     }

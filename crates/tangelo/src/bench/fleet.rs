@@ -19,9 +19,6 @@ use verify::history::Log;
 
 use super::player::{self, Counts, Left, Notes, Phase, Plan, Table};
 
-/// Clients of one thread that may be on their way in at once.
-const DOORS: usize = 64;
-
 /// Everybody who plays.
 pub(super) struct Fleet {
     pub(super) counts: Arc<Counts>,
@@ -109,7 +106,7 @@ fn play(
 ) -> anyhow::Result<Played> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let notes = RefCell::new(Notes::new(plan.transport())?);
-    let doors = Semaphore::new(DOORS);
+    let doors = Semaphore::new(plan.doors());
     let table = Rc::new(Table { plan, counts, phase, doors, notes });
     let lefts = LocalSet::new().block_on(&runtime, async {
         let mut clients = JoinSet::new();

@@ -19,9 +19,8 @@ use client::Transport;
 use serde_json::{Value, json};
 
 use super::{
-    Args, LOOK,
+    Args, DOORS_OF_ALL, LOOK,
     crowd::{Here, Sums},
-    player::Part,
     verdict::Judged,
 };
 
@@ -225,6 +224,7 @@ fn flags(
         format!("--clients={clients}"),
         format!("--rooms={rooms}"),
         format!("--threads={}", args.threads),
+        format!("--doors={}", (DOORS_OF_ALL / args.processes).clamp(1, args.doors)),
         format!("--bytes={}", args.bytes),
         format!("--seconds={}", args.seconds),
         format!("--warmup={}", args.warmup),
@@ -283,13 +283,8 @@ fn hear(output: ChildStdout, said: &Mutex<Said>) {
 /// # Errors
 ///
 /// If it cannot play, or its history cannot be judged.
-pub(super) fn play(
-    args: &Args,
-    part: Part,
-    gate: SocketAddr,
-    transport: Transport,
-) -> anyhow::Result<()> {
-    let here = Arc::new(Mutex::new(Here::start(args, part, gate, transport)?));
+pub(super) fn play(args: &Args, gate: SocketAddr, transport: Transport) -> anyhow::Result<()> {
+    let here = Arc::new(Mutex::new(Here::start(args, gate, transport)?));
     let playing = Arc::clone(&here);
     // It ends with the process, when the orders do.
     let _teller = Builder::new().name("teller".to_owned()).spawn(move || tell(&playing))?;

@@ -2,7 +2,6 @@
 
 use std::{
     cell::RefCell,
-    fmt::Write as _,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     pin::Pin,
     rc::Rc,
@@ -58,10 +57,12 @@ pub(super) struct Plan {
 }
 
 /// What tells the clients of one process from those of another that play with it.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Part {
     /// Which process it is, from 0: it has loopback addresses of its own.
     pub(super) number: u16,
+    /// Clients of one thread that may be on their way in at once.
+    pub(super) doors: u16,
     /// Clients that come in per second; all at once if absent.
     pub(super) enter_rate: Option<f64>,
     /// How long after the others' first client this process's first comes in.
@@ -102,6 +103,11 @@ impl Plan {
 
     pub(super) const fn transport(&self) -> Transport {
         self.transport
+    }
+
+    /// How many clients of one thread may be on their way in at once.
+    pub(super) fn doors(&self) -> usize {
+        self.part.doors.into()
     }
 
     /// When a client may come in. One room after the other fills, as rooms do.
@@ -221,6 +227,8 @@ pub(super) struct Notes {
     /// Handed from client to client, so that each handshake is short.
     gate: Options,
     connector: Options,
+    /// What the first client has learned: every other learns the same.
+    codec: Option<Rc<Codec>>,
 }
 
 impl Notes {
@@ -233,6 +241,7 @@ impl Notes {
             closed: 0,
             gate: options.clone(),
             connector: options,
+            codec: None,
         })
     }
 }
@@ -287,7 +296,7 @@ pub(super) async fn play(table: Rc<Table>, index: u32) -> anyhow::Result<Left> {
     }
 }
 
-async fn come_in(table: &Table, index: u32) -> anyhow::Result<(Connection, Codec, Log)> {
+async fn come_in(table: &Table, index: u32) -> anyhow::Result<(Connection, Rc<Codec>, Log)> {
     if let Some(at) = table.plan.enters_at(index) {
         sleep_until(at.into()).await;
     }
@@ -295,7 +304,7 @@ async fn come_in(table: &Table, index: u32) -> anyhow::Result<(Connection, Codec
     join(table, index).await
 }
 
-async fn join(table: &Table, index: u32) -> anyhow::Result<(Connection, Codec, Log)> {
+async fn join(table: &Table, index: u32) -> anyhow::Result<(Connection, Rc<Codec>, Log)> {
     let plan = &table.plan;
     let (user, room) = (user_name(&plan.run, index), room_name(&plan.run, index % plan.rooms));
     let source = plan.source(index);
@@ -310,6 +319,7 @@ async fn join(table: &Table, index: u32) -> anyhow::Result<(Connection, Codec, L
     let mut log = plan.log(index);
     log.joined(members.iter().filter_map(|member| plan.user(member.as_bytes())));
     let (connection, codec, events) = client.into_parts();
+    let codec = Rc::clone(table.notes.borrow_mut().codec.get_or_insert_with(|| Rc::new(codec)));
     for event in events {
         if let client::Event::Push(client::Push::Add { user }) = event
             && let Some(user) = plan.user(user.as_bytes())
@@ -323,7 +333,7 @@ async fn join(table: &Table, index: u32) -> anyhow::Result<(Connection, Codec, L
 struct Player<'a> {
     table: &'a Table,
     index: u32,
-    codec: Codec,
+    codec: Rc<Codec>,
     log: Log,
     phase: Phase,
     /// When the crowd began to speak, once this client knows.
@@ -333,11 +343,10 @@ struct Player<'a> {
     /// When the next message is due.
     due: Option<Instant>,
     in_flight: u32,
-    text: String,
 }
 
 impl<'a> Player<'a> {
-    fn new(table: &'a Table, index: u32, codec: Codec, log: Log) -> Self {
+    fn new(table: &'a Table, index: u32, codec: Rc<Codec>, log: Log) -> Self {
         // Spread over an interval, or a crowd that came at once beats at once.
         let every = codec.heartbeat().unwrap_or(NEVER);
         let part = every / 2 + every / 128 * (index % 64);
@@ -351,7 +360,6 @@ impl<'a> Player<'a> {
             beat: Instant::now() + part,
             due: None,
             in_flight: 0,
-            text: String::new(),
         }
     }
 
@@ -418,14 +426,12 @@ impl<'a> Player<'a> {
         };
         let number = self.log.sent(To::Everyone);
         let micros = due.saturating_duration_since(start).as_micros();
-        self.text.clear();
-        // Writing into a string cannot fail.
-        let _ = write!(self.text, "m:{}:{number} {micros} ", self.index);
-        while self.text.len() < self.table.plan.text_bytes {
-            self.text.push('x');
+        let mut text = format!("m:{}:{number} {micros} ", self.index);
+        while text.len() < self.table.plan.text_bytes {
+            text.push('x');
         }
         let mut body = Map::new();
-        body.insert("content".to_owned(), Value::String(self.text.clone()));
+        body.insert("content".to_owned(), Value::String(text));
         body.insert("target".to_owned(), Value::String("*".to_owned()));
         let id = RequestId(number.into());
         let package = self.codec.encode_request(id, Route::Send.name(), &body);
