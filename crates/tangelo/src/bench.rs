@@ -47,7 +47,7 @@ const CONNECTOR_SHARE_MAX: f64 = 1.25;
 /// Clients of one thread that may be on their way in at once.
 const DOORS: u16 = 64;
 /// Clients of a whole crowd that may be: more would wait longer than a server lets them.
-const DOORS_OF_ALL: u16 = 512;
+const DOORS_OF_ALL: u16 = 1024;
 /// Above so many clients a cluster of one's own is not drained at the end.
 const DRAINED_CLIENTS_MAX: u32 = 20_000;
 /// Longest run, in seconds.

@@ -71,7 +71,9 @@ impl Cli {
             Command::Gate(args) => args.common.threads,
             Command::Connector(args) => args.common.threads,
             Command::Chat(args) => args.common.threads,
-            Command::Up(_) | Command::Bench(_) | Command::Healthcheck(_) => None,
+            Command::Up(_) | Command::Bench(_) | Command::Doctor(_) | Command::Healthcheck(_) => {
+                None
+            }
         }
     }
 }

@@ -160,7 +160,7 @@ impl Here {
         let played = self.played.insert(fleet.stop()?);
         let verdict = (&self.plan.judge(std::mem::take(&mut played.logs))).into();
         let latency = played.latency.clone();
-        let (late, refused, closed) = (played.late, played.refused, played.closed);
-        Ok(Judged { latency, late, refused, closed, verdict })
+        let Played { late, retried, refused, closed, .. } = *played;
+        Ok(Judged { latency, late, retried, refused, closed, verdict })
     }
 }

@@ -34,6 +34,7 @@ pub(super) struct Played {
     pub(super) logs: Vec<Log>,
     pub(super) latency: Histogram<u64>,
     pub(super) late: Duration,
+    pub(super) retried: u64,
     pub(super) refused: u64,
     pub(super) closed: u64,
     /// Open as long as this lives, so that nobody sees anybody leave.
@@ -81,6 +82,7 @@ impl Fleet {
                 Some(all) => {
                     all.latency.add(&played.latency)?;
                     all.late = all.late.max(played.late);
+                    all.retried += played.retried;
                     all.refused += played.refused;
                     all.closed += played.closed;
                     all.lefts.extend(played.lefts);
@@ -131,6 +133,7 @@ fn play(
         logs: Vec::new(),
         latency: notes.latency,
         late: notes.late,
+        retried: notes.retried,
         refused: notes.refused,
         closed: notes.closed,
         connections: Vec::new(),

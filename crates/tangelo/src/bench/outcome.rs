@@ -98,6 +98,7 @@ impl Outcome {
             "text_bytes": self.args.bytes,
             "dialect": self.transport.name(),
             "sends": sends,
+            "entries_tried_again": self.speaking.judged.retried,
             "entries_per_second": self.entries_per_second(),
             "server_cpu_us_per_entry": self.micros_per_entry(),
             "seconds": self.speaking.window.as_secs_f64(),
@@ -185,7 +186,8 @@ impl fmt::Display for Outcome {
         let joined = self.entering.joined;
         row("clients", format!("{joined} in {rooms} rooms, {}", self.transport))?;
         let (took, per_second) = (self.entering.took.as_secs_f64(), self.entries_per_second());
-        row("entries", format!("{per_second:.0}/s, for {took:.1} s"))?;
+        let retried = self.speaking.judged.retried;
+        row("entries", format!("{per_second:.0}/s, for {took:.1} s, {retried} tried again"))?;
         let cost = self.micros_per_entry().map(|micros| format!("{micros:.0} µs"));
         row("server CPU per entry", cost.unwrap_or_else(unknown))?;
         let sends = match self.args.saturate {

@@ -18,7 +18,7 @@ use model::limits::PRESENCE_MEMBERS_MAX;
 use serde_json::{Map, Value};
 use tokio::{
     sync::{Semaphore, watch},
-    time::{Sleep, sleep_until},
+    time::{Sleep, sleep, sleep_until},
 };
 use verify::history::{History, Log, Name, Names, Presence, Report, TextId, To};
 
@@ -32,6 +32,11 @@ use super::{
 pub(super) const CONNECTIONS_PER_SOURCE: u32 = 20_000;
 /// How long a saturating client waits after a refusal.
 const REFUSAL_PAUSE: Duration = Duration::from_millis(100);
+/// How often a client tries to come in: a server that is started beside a thousand other things may
+/// let some wait for too long.
+const TRIES_MAX: u32 = 5;
+/// How long a client waits before it tries again.
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
 /// A moment that does not come.
 const NEVER: Duration = Duration::from_secs(86_400);
 
@@ -110,10 +115,10 @@ impl Plan {
         self.part.doors.into()
     }
 
-    /// When a client may come in. One room after the other fills, as rooms do.
+    /// When a client may come in. One room after the other fills, as after the loss of a connector.
     fn enters_at(&self, index: u32) -> Option<Instant> {
         let rate = self.part.enter_rate?;
-        let place = index % self.rooms * (self.clients / self.rooms) + index / self.rooms;
+        let place = index % self.rooms * (self.clients / self.rooms);
         Some(self.begun + self.part.enter_after + Duration::from_secs_f64(f64::from(place) / rate))
     }
 
@@ -222,6 +227,8 @@ pub(super) struct Notes {
     pub(super) latency: Histogram<u64>,
     /// How late the generator itself was at worst.
     pub(super) late: Duration,
+    /// How often somebody had to try again to come in.
+    pub(super) retried: u64,
     pub(super) refused: u64,
     pub(super) closed: u64,
     /// Handed from client to client, so that each handshake is short.
@@ -237,6 +244,7 @@ impl Notes {
         Ok(Self {
             latency: histogram()?,
             late: Duration::ZERO,
+            retried: 0,
             refused: 0,
             closed: 0,
             gate: options.clone(),
@@ -261,8 +269,10 @@ pub(super) struct Left {
 /// If it cannot join.
 pub(super) async fn play(table: Rc<Table>, index: u32) -> anyhow::Result<Left> {
     let mut phase = table.phase.clone();
-    // Boxed, as it is large and soon over.
-    let (connection, codec, log) = Box::pin(come_in(&table, index)).await?;
+    if let Some(at) = table.plan.enters_at(index) {
+        Box::pin(sleep_until(at.into())).await;
+    }
+    let (connection, codec, log) = come_in(&table, index).await?;
     table.counts.joined.fetch_add(1, Ordering::Relaxed);
     let mut player = Player::new(&table, index, codec, log);
     let mut connection = connection;
@@ -297,11 +307,19 @@ pub(super) async fn play(table: Rc<Table>, index: u32) -> anyhow::Result<Left> {
 }
 
 async fn come_in(table: &Table, index: u32) -> anyhow::Result<(Connection, Rc<Codec>, Log)> {
-    if let Some(at) = table.plan.enters_at(index) {
-        sleep_until(at.into()).await;
+    let mut tries = 1;
+    loop {
+        let door = table.doors.acquire().await?;
+        // Boxed, as it is large and soon over.
+        let joined = Box::pin(join(table, index)).await;
+        drop(door);
+        if joined.is_ok() || tries == TRIES_MAX {
+            return joined;
+        }
+        tries += 1;
+        table.notes.borrow_mut().retried += 1;
+        sleep(RETRY_PAUSE).await;
     }
-    let _door = table.doors.acquire().await?;
-    join(table, index).await
 }
 
 async fn join(table: &Table, index: u32) -> anyhow::Result<(Connection, Rc<Codec>, Log)> {

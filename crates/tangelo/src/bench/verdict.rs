@@ -83,6 +83,8 @@ pub(super) struct Judged {
     pub(super) latency: Histogram<u64>,
     /// How late the generator itself was at worst.
     pub(super) late: Duration,
+    /// How often somebody had to try again to come in.
+    pub(super) retried: u64,
     pub(super) refused: u64,
     pub(super) closed: u64,
     pub(super) verdict: Verdict,
@@ -98,6 +100,7 @@ impl Judged {
         Ok(Self {
             latency: histogram()?,
             late: Duration::ZERO,
+            retried: 0,
             refused: 0,
             closed: 0,
             verdict: Verdict::default(),
@@ -108,6 +111,7 @@ impl Judged {
     pub(super) fn add(&mut self, other: Self) -> anyhow::Result<()> {
         self.latency.add(&other.latency)?;
         self.late = self.late.max(other.late);
+        self.retried += other.retried;
         self.refused += other.refused;
         self.closed += other.closed;
         self.verdict.add(other.verdict);
@@ -123,6 +127,7 @@ impl Judged {
         json!({
             "latency": buckets.collect::<Vec<_>>(),
             "late_us": u64::try_from(self.late.as_micros()).unwrap_or(u64::MAX),
+            "retried": self.retried,
             "refused": self.refused,
             "closed": self.closed,
             "sessions": verdict.sessions,
@@ -152,6 +157,7 @@ impl Judged {
         Ok(Self {
             latency,
             late: Duration::from_micros(number("late_us")?),
+            retried: number("retried")?,
             refused: number("refused")?,
             closed: number("closed")?,
             verdict: Verdict {
