@@ -26,7 +26,8 @@ export tangelo sessions rooms processes connectors
 exec timeout --kill-after=20 "${TIME_LIMIT:-3000}" \
     unshare --net --pid --fork --kill-child --mount-proc sh -eu -c '
     ip link set lo up
-    echo "1024 65535" > /proc/sys/net/ipv4/ip_local_port_range
+    # Above those of gate and connectors. Players choose their own.
+    echo "30001 65535" > /proc/sys/net/ipv4/ip_local_port_range
     echo 65535 > /proc/sys/net/core/somaxconn
     echo 65535 > /proc/sys/net/ipv4/tcp_max_syn_backlog
     ulimit -n "$(ulimit -Hn)"

@@ -32,6 +32,9 @@ use super::{
 pub(super) const CONNECTIONS_PER_SOURCE: u32 = 20_000;
 /// How long a saturating client waits after a refusal.
 const REFUSAL_PAUSE: Duration = Duration::from_millis(100);
+/// Where the ports begin by which players come to gates and connectors.
+const GATE_PORTS: u16 = 2_000;
+const CONNECTOR_PORTS: u16 = 40_000;
 /// How often a client tries to come in: a server that is started beside a thousand other things may
 /// let some wait for too long.
 const TRIES_MAX: u32 = 5;
@@ -130,6 +133,17 @@ impl Plan {
         let [high, low] = self.part.number.to_be_bytes();
         let is_first = (high, low, number) == (0, 0, 0);
         (loopback && !is_first).then(|| Ipv4Addr::new(127, 1 + high, low, 1 + number).into())
+    }
+
+    /// The ports by which a client comes to the gate and then to a connector, the first time. The
+    /// system would look for a free one among thousands that are taken, and several players of one
+    /// machine keep it busy with that.
+    fn ports(&self, index: u32) -> (u16, u16) {
+        let place = u16::try_from(index % CONNECTIONS_PER_SOURCE).unwrap_or(0);
+        match (self.transport.sockets(), self.source(index)) {
+            (1, Some(_)) => (GATE_PORTS + place, CONNECTOR_PORTS + place),
+            _ => (0, 0),
+        }
     }
 
     /// An empty log for a client.
@@ -311,7 +325,8 @@ async fn come_in(table: &Table, index: u32) -> anyhow::Result<(Connection, Rc<Co
     loop {
         let door = table.doors.acquire().await?;
         // Boxed, as it is large and soon over.
-        let joined = Box::pin(join(table, index)).await;
+        let ports = if tries == 1 { table.plan.ports(index) } else { (0, 0) };
+        let joined = Box::pin(join(table, index, ports)).await;
         drop(door);
         if joined.is_ok() || tries == TRIES_MAX {
             return joined;
@@ -322,15 +337,19 @@ async fn come_in(table: &Table, index: u32) -> anyhow::Result<(Connection, Rc<Co
     }
 }
 
-async fn join(table: &Table, index: u32) -> anyhow::Result<(Connection, Rc<Codec>, Log)> {
+async fn join(
+    table: &Table,
+    index: u32,
+    (gate_port, connector_port): (u16, u16),
+) -> anyhow::Result<(Connection, Rc<Codec>, Log)> {
     let plan = &table.plan;
     let (user, room) = (user_name(&plan.run, index), room_name(&plan.run, index % plan.rooms));
     let source = plan.source(index);
     let mut gate = table.notes.borrow().gate.clone();
-    gate.source = source;
+    (gate.source, gate.source_port) = (source, gate_port);
     let entry = Client::query_entry(plan.gate, &gate, &user, Some(&room)).await?;
     let mut options = table.notes.borrow().connector.clone();
-    options.source = source;
+    (options.source, options.source_port) = (source, connector_port);
     let mut client = Client::connect((entry.host.as_str(), entry.port), &options).await?;
     table.notes.borrow_mut().connector.kept = client.kept();
     let members = client.enter(&user, &room).await?;

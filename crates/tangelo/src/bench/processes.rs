@@ -22,6 +22,8 @@ const DOWN_PATIENCE: Duration = Duration::from_secs(20);
 /// After what time a cluster with many clients is told that it need not drain.
 const HURRY_AFTER: Duration = Duration::from_millis(500);
 const LOOK: Duration = Duration::from_millis(50);
+/// What `tangelo up` says when every process is ready.
+const READY: &str = "Tangelo is up";
 /// Below the ports that the kernel hands out.
 const PORTS: std::ops::Range<u16> = 10_000..30_000;
 
@@ -208,17 +210,25 @@ impl Up {
         let deadline = Instant::now() + UP_PATIENCE;
         loop {
             let asked = Client::query_entry(gate, &Options::default(), "bench", None).await;
-            let Err(error) = asked else {
-                return Ok(up);
+            let error = match asked {
+                // The gate answers as soon as one connector is there.
+                Ok(_) if up.log().contains(READY) => return Ok(up),
+                Ok(_) => "some processes are not ready".to_owned(),
+                Err(error) => error.to_string(),
             };
             let ended = up.child.try_wait()?;
             if ended.is_some() || Instant::now() > deadline {
-                let log = fs::read_to_string(up.logs.join("up.log")).unwrap_or_default();
+                let log = up.log();
                 up.end(false).await;
                 bail!("no cluster comes up: {error}\n{log}");
             }
             tokio::time::sleep(LOOK).await;
         }
+    }
+
+    /// What it has said.
+    fn log(&self) -> String {
+        fs::read_to_string(self.logs.join("up.log")).unwrap_or_default()
     }
 
     pub(super) const fn gate(&self) -> SocketAddr {
