@@ -55,7 +55,7 @@ const SECONDS_MAX: i64 = 3_600;
 /// How often progress is looked at.
 const LOOK: Duration = Duration::from_millis(50);
 /// How long joining may make no progress.
-const JOIN_PATIENCE: Duration = Duration::from_secs(20);
+const JOIN_PATIENCE: Duration = Duration::from_secs(60);
 /// How long to wait for further deliveries when nothing comes any more.
 const HUSH: Duration = Duration::from_secs(3);
 /// How long everybody is in before sessions count as idle.
@@ -249,7 +249,7 @@ async fn run_one(args: &Args, transport: Transport) -> anyhow::Result<Outcome> {
         Err(error) => (Err(error), None),
     };
     if let Some(up) = up {
-        up.end(args.clients > DRAINED_CLIENTS_MAX).await;
+        up.end(args.clients > DRAINED_CLIENTS_MAX, outcome.is_err()).await;
     }
     // The cluster has gone first, and need not tell everybody of everybody's leave.
     drop(crowd);

@@ -26,6 +26,8 @@ use super::{
 
 /// How often a process says what it has done.
 const TELL: Duration = Duration::from_millis(50);
+/// By how much those who play step back.
+const NICE: i32 = 5;
 /// How long a process may take to judge its history.
 const JUDGE_PATIENCE: Duration = Duration::from_secs(120);
 
@@ -284,6 +286,8 @@ fn hear(output: ChildStdout, said: &Mutex<Said>) {
 ///
 /// If it cannot play, or its history cannot be judged.
 pub(super) fn play(args: &Args, gate: SocketAddr, transport: Transport) -> anyhow::Result<()> {
+    // What is measured goes first, and must not be taken for dead because we are busy.
+    let _ = rustix::process::nice(NICE);
     let here = Arc::new(Mutex::new(Here::start(args, gate, transport)?));
     let playing = Arc::clone(&here);
     // It ends with the process, when the orders do.

@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     fs,
+    io::{self, Write as _},
     net::{Ipv4Addr, SocketAddr, TcpListener},
     path::PathBuf,
     process::{Child, Command, Stdio},
@@ -219,7 +220,7 @@ impl Up {
             let ended = up.child.try_wait()?;
             if ended.is_some() || Instant::now() > deadline {
                 let log = up.log();
-                up.end(false).await;
+                up.end(false, false).await;
                 bail!("no cluster comes up: {error}\n{log}");
             }
             tokio::time::sleep(LOOK).await;
@@ -239,9 +240,9 @@ impl Up {
         Processes::children(self.child.id())
     }
 
-    /// Lets it drain; with many clients, ends it at once: nobody is interested in how each of them
+    /// Lets it drain, and removes its logs unless something has failed; with many clients, ends it at once: nobody is interested in how each of them
     /// hears of the others' leaves.
-    pub(super) async fn end(mut self, has_many_clients: bool) {
+    pub(super) async fn end(mut self, has_many_clients: bool, has_failed: bool) {
         self.ask_to_end();
         let mut deadline = Instant::now() + DOWN_PATIENCE;
         let mut hurry = has_many_clients.then(|| Instant::now() + HURRY_AFTER);
@@ -257,6 +258,10 @@ impl Up {
                 let _ = self.child.kill();
             }
             tokio::time::sleep(LOOK).await;
+        }
+        if has_failed {
+            let _ = writeln!(io::stderr(), "the cluster's logs are in {}", self.logs.display());
+            return;
         }
         let _ = fs::remove_dir_all(&self.logs);
     }
