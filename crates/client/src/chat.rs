@@ -1,6 +1,11 @@
 //! The chat application's client.
 
-use std::{collections::VecDeque, fmt, net::IpAddr, time::Duration};
+use std::{
+    collections::VecDeque,
+    fmt,
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 use serde_json::{Map, Value};
 use tokio::{
@@ -35,6 +40,9 @@ pub struct Options {
     pub transport: Transport,
     /// The address to connect from, if that matters.
     pub source: Option<IpAddr>,
+    /// The port to connect from at that address; 0 is any. One that is named must be free, and
+    /// serves a transport of one connection only.
+    pub source_port: u16,
     /// What to say in the handshake of the binary protocol: the kind of client, and whatever the
     /// application wants.
     pub hello: Hello,
@@ -52,6 +60,7 @@ impl Default for Options {
         Self {
             transport: Transport::default(),
             source: None,
+            source_port: 0,
             hello: Hello {
                 client_type: Some("tangelo".to_owned()),
                 version: Some(env!("CARGO_PKG_VERSION").to_owned()),
@@ -151,7 +160,8 @@ impl Client {
     pub async fn connect(address: impl ToSocketAddrs, options: &Options) -> Result<Self> {
         let mut last = None;
         for address in lookup_host(address).await.map_err(Error::Connect)? {
-            match Connection::connect(address, options.transport, options.source).await {
+            let source = options.source.map(|ip| SocketAddr::new(ip, options.source_port));
+            match Connection::connect(address, options.transport, source).await {
                 Ok(connection) => return Self::shake_hands(connection, options).await,
                 Err(error) => last = Some(error),
             }

@@ -1,9 +1,6 @@
 //! What carries a session, whichever way: units in, units out.
 
-use std::{
-    net::{IpAddr, SocketAddr},
-    time::Duration,
-};
+use std::{net::SocketAddr, time::Duration};
 
 use wire::{
     pomelo::Packet,
@@ -52,7 +49,7 @@ impl Connection {
     pub async fn connect(
         address: SocketAddr,
         transport: Transport,
-        source: Option<IpAddr>,
+        source: Option<SocketAddr>,
     ) -> Result<Self> {
         let kind = match transport {
             Transport::Tcp => {
@@ -161,7 +158,7 @@ impl Connection {
 }
 
 /// Gets a session id of Socket.IO 0.9.
-async fn shake_hands(address: SocketAddr, source: Option<IpAddr>) -> Result<Opening> {
+async fn shake_hands(address: SocketAddr, source: Option<SocketAddr>) -> Result<Opening> {
     let ask = Ask { target: "/socket.io/1/?t=0".to_owned(), post: None };
     let answer = Http::new(address, source).ask(ask).await?;
     let body = String::from_utf8_lossy(&answer.body);

@@ -6,7 +6,7 @@
 use std::{
     future::poll_fn,
     io,
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     pin::{Pin, pin},
     task::{Context, Poll},
     time::Duration,
@@ -51,7 +51,7 @@ pub(crate) struct Answer {
 /// Requests to one server, at most one under way.
 pub(crate) struct Http {
     address: SocketAddr,
-    source: Option<IpAddr>,
+    source: Option<SocketAddr>,
     state: State,
 }
 
@@ -83,7 +83,7 @@ struct Kept {
 }
 
 impl Http {
-    pub(crate) const fn new(address: SocketAddr, source: Option<IpAddr>) -> Self {
+    pub(crate) const fn new(address: SocketAddr, source: Option<SocketAddr>) -> Self {
         Self { address, source, state: State::Idle(None) }
     }
 
@@ -197,7 +197,7 @@ impl Http {
 }
 
 impl Open {
-    async fn new(address: SocketAddr, source: Option<IpAddr>) -> Result<Self> {
+    async fn new(address: SocketAddr, source: Option<SocketAddr>) -> Result<Self> {
         let stream = dial(address, source).await?;
         let (sender, connection) = http1::handshake(TokioIo::new(stream))
             .await

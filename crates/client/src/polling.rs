@@ -3,10 +3,7 @@
 
 mod form;
 
-use std::{
-    net::{IpAddr, SocketAddr},
-    pin::Pin,
-};
+use std::{net::SocketAddr, pin::Pin};
 
 use bytes::Bytes;
 use tokio::select;
@@ -36,7 +33,7 @@ const LAST_WORDS: [Bytes; 4] = [v09::DISCONNECT, v09::UNKNOWN_SESSION, v1::DISCO
 pub(crate) struct Polling {
     form: Form,
     address: SocketAddr,
-    source: Option<IpAddr>,
+    source: Option<SocketAddr>,
     polls: Http,
     posts: Http,
     /// What waits to be brought.
@@ -81,7 +78,7 @@ impl Polling {
     pub(crate) async fn open(
         address: SocketAddr,
         kind: Kind,
-        source: Option<IpAddr>,
+        source: Option<SocketAddr>,
     ) -> Result<(Self, Opening)> {
         let mut form = Form::new(kind);
         let mut polls = Http::new(address, source);

@@ -1,10 +1,6 @@
 //! One TCP connection that carries a session, as a WebSocket or bare.
 
-use std::{
-    cell::RefCell,
-    io,
-    net::{IpAddr, SocketAddr},
-};
+use std::{cell::RefCell, io, net::SocketAddr};
 
 use tokio::net::{TcpSocket, TcpStream};
 use wire::pomelo::packet::{self, Decoder};
@@ -64,14 +60,14 @@ pub(crate) struct Socket {
 /// # Errors
 ///
 /// [`Error::Connect`].
-pub(crate) async fn dial(address: SocketAddr, source: Option<IpAddr>) -> Result<TcpStream> {
+pub(crate) async fn dial(address: SocketAddr, source: Option<SocketAddr>) -> Result<TcpStream> {
     let socket = match address {
         SocketAddr::V4(_) => TcpSocket::new_v4(),
         SocketAddr::V6(_) => TcpSocket::new_v6(),
     };
     let socket = socket.map_err(Error::Connect)?;
     if let Some(source) = source {
-        socket.bind(SocketAddr::new(source, 0)).map_err(Error::Connect)?;
+        socket.bind(source).map_err(Error::Connect)?;
     }
     let stream = socket.connect(address).await.map_err(Error::Connect)?;
     stream.set_nodelay(true).map_err(Error::Connect)?;
@@ -84,7 +80,7 @@ impl Socket {
     /// # Errors
     ///
     /// [`Error::Connect`].
-    pub(crate) async fn tcp(address: SocketAddr, source: Option<IpAddr>) -> Result<Self> {
+    pub(crate) async fn tcp(address: SocketAddr, source: Option<SocketAddr>) -> Result<Self> {
         let stream = dial(address, source).await?;
         Ok(Self::new(stream, Framing::Stream(Decoder::new(PACKAGE_BYTES_MAX))))
     }
@@ -96,7 +92,7 @@ impl Socket {
     /// [`Error::Connect`], [`Error::Upgrade`], [`Error::Busy`].
     pub(crate) async fn websocket(
         address: SocketAddr,
-        source: Option<IpAddr>,
+        source: Option<SocketAddr>,
         path: &str,
         messages: Messages,
     ) -> Result<Self> {

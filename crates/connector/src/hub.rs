@@ -53,8 +53,10 @@ struct ToldLast {
 /// What one room is yet to be told.
 #[derive(Debug)]
 struct Gathered {
+    /// Who hears the last of it: as long as something is gathered, a room only grows.
     audience: Arc<[SessionId]>,
-    except: Option<SessionId>,
+    /// Who does not hear all of it, and the number of the first push that it hears.
+    newcomers: Vec<(SessionId, usize)>,
     pushes: Vec<Placed>,
     bytes: usize,
 }
@@ -95,7 +97,6 @@ impl Hub {
         dialect: Dialect,
         key: RequestKey,
     ) {
-        self.tell_all();
         let (saying, answers) = (VecDeque::new(), Vec::new());
         let client = Client { outbound, dialect, entering: Some(key), saying, answers };
         self.sessions.insert(session, client);
@@ -122,7 +123,7 @@ impl Hub {
         position: Position,
         welcome: Option<Welcome>,
     ) {
-        self.tell_all();
+        // Nothing that is gathered is for this session: it is in no audience yet.
         if let Some(client) = self.sessions.get_mut(&session)
             && let Some(key) = client.entering.take()
         {
@@ -189,25 +190,38 @@ impl Hub {
         (push, position): (&Push, Position),
         answered: Option<(SessionId, SendNumber)>,
     ) {
-        // A room has one audience at a time, and a session is in one room: another audience with
-        // the same session in it comes only after something that has ended the gathering.
-        let is_same = |it: &Gathered| Arc::ptr_eq(&it.audience, sessions) && it.except == except;
-        let at = self.gathered.iter().position(is_same).unwrap_or_else(|| {
-            if except.is_some() || sessions.len() <= 1 {
-                self.tell_all();
-            }
-            let audience = Arc::clone(sessions);
-            self.gathered.push(Gathered { audience, except, pushes: Vec::new(), bytes: 0 });
-            self.gathered.len() - 1
-        });
+        let at = self.gathering(sessions, except);
         let room = &mut self.gathered[at];
         room.bytes += weight(push);
         room.pushes.push((push.clone(), position, answered));
-        // What not everybody hears is told at once: nothing that comes later may join it.
-        let is_full = room.pushes.len() >= GATHERED_MAX || room.bytes >= GATHERED_BYTES_MAX;
-        if is_full || except.is_some() {
+        if let Some(session) = except {
+            room.newcomers.push((session, room.pushes.len()));
+        }
+        if room.pushes.len() >= GATHERED_MAX || room.bytes >= GATHERED_BYTES_MAX {
             self.tell_all();
         }
+    }
+
+    /// Where to gather what these sessions hear, but for one that is new among them.
+    ///
+    /// A session is in one room, so audiences that share one are of one room, and nobody leaves it
+    /// while something is gathered.
+    fn gathering(&mut self, sessions: &Arc<[SessionId]>, except: Option<SessionId>) -> usize {
+        let is_same = |it: &Gathered| except.is_none() && Arc::ptr_eq(&it.audience, sessions);
+        if let Some(at) = self.gathered.iter().position(is_same) {
+            return at;
+        }
+        if let Some(at) = self.gathered.iter().position(|it| it.is_of_room(sessions)) {
+            if except.is_some_and(|newcomer| self.gathered[at].grows(sessions, newcomer)) {
+                self.gathered[at].audience = Arc::clone(sessions);
+                return at;
+            }
+            self.tell_all();
+        }
+        let (newcomers, pushes) = (Vec::new(), Vec::new());
+        let audience = Arc::clone(sessions);
+        self.gathered.push(Gathered { audience, newcomers, pushes, bytes: 0 });
+        self.gathered.len() - 1
     }
 
     /// Tells everybody what was gathered. Returns how often a member was told something since the
@@ -244,12 +258,17 @@ impl Hub {
         }
         let mut encoded = Encoded::new(room);
         let mut members = 0;
-        for session in room.audience.iter().filter(|session| Some(**session) != room.except) {
+        for session in room.audience.iter() {
+            let from = room.begins(*session);
+            if from == room.pushes.len() {
+                continue;
+            }
             let Some(client) = self.sessions.get_mut(session) else { continue };
             let run = encoded.of(client.dialect, client.outbound.form(), &self.options);
-            client.outbound.deliver(run, &client.answers, client.dialect.reply_before_push());
+            let reply_first = client.dialect.reply_before_push();
+            client.outbound.deliver(run, from, &client.answers, reply_first);
             client.answers = Vec::new();
-            self.told += run.frames();
+            self.told += run.frames(from);
             members += 1;
         }
         for (session, key, position) in astray {
@@ -276,6 +295,26 @@ impl ToldLast {
 }
 
 impl Gathered {
+    /// Whether these sessions are in the same room. Neither is empty.
+    fn is_of_room(&self, sessions: &[SessionId]) -> bool {
+        let has = |audience: &[SessionId], other: &[SessionId]| {
+            other.first().is_some_and(|session| audience.binary_search(session).is_ok())
+        };
+        has(sessions, &self.audience) || has(&self.audience, sessions)
+    }
+
+    /// Whether these sessions are the audience and a newcomer.
+    fn grows(&self, sessions: &[SessionId], newcomer: SessionId) -> bool {
+        let others = sessions.iter().filter(|session| **session != newcomer);
+        sessions.len() == self.audience.len() + 1 && others.eq(self.audience.iter())
+    }
+
+    /// The number of the first push that a session hears.
+    fn begins(&self, session: SessionId) -> usize {
+        let newcomer = self.newcomers.iter().find(|(newcomer, _)| *newcomer == session);
+        newcomer.map_or(0, |(_, from)| *from)
+    }
+
     fn log(&self, members: usize) {
         if !tracing::enabled!(tracing::Level::DEBUG) {
             return;
@@ -404,7 +443,7 @@ fn in_json(events: &[Arc<Event>]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use model::{Content, Incarnation, MemberId, Term};
+    use model::{Content, Incarnation, MemberId, NameRule, Term};
 
     use super::*;
 
@@ -429,5 +468,46 @@ mod tests {
             assert_eq!(&*json, in_json(&events));
             assert!(!Arc::ptr_eq(&first, &json), "written for other events");
         }
+    }
+
+    fn audience(sessions: &[u64]) -> Arc<[SessionId]> {
+        sessions.iter().copied().map(SessionId).collect()
+    }
+
+    fn add(hub: &mut Hub, sessions: &Arc<[SessionId]>, newcomer: Option<u64>) {
+        let user = UserName::parse("alice", &NameRule::default()).unwrap();
+        let position = Position { generation: Term(1), seq: 1 };
+        hub.push(sessions, newcomer.map(SessionId), (&Push::Add(user), position), None);
+    }
+
+    fn begins(room: &Gathered) -> Vec<usize> {
+        room.audience.iter().map(|session| room.begins(*session)).collect()
+    }
+
+    #[test]
+    fn who_enters_meanwhile_hears_the_rest() {
+        let mut hub = Hub::new(Arc::new(Options::chat_connector()));
+        add(&mut hub, &audience(&[4]), Some(4));
+        add(&mut hub, &audience(&[2, 4]), Some(2));
+        // Another room.
+        add(&mut hub, &audience(&[1, 3]), Some(3));
+        let all = audience(&[2, 4, 9]);
+        add(&mut hub, &all, Some(9));
+        add(&mut hub, &all, None);
+        assert_eq!(hub.gathered.len(), 2);
+        assert_eq!(hub.gathered[0].pushes.len(), 4);
+        assert_eq!(begins(&hub.gathered[0]), [2, 1, 3]);
+        assert_eq!(begins(&hub.gathered[1]), [0, 1]);
+    }
+
+    #[test]
+    fn another_audience_of_a_room_ends_the_gathering() {
+        let mut hub = Hub::new(Arc::new(Options::chat_connector()));
+        add(&mut hub, &audience(&[2, 4]), None);
+        add(&mut hub, &audience(&[4]), None);
+        assert_eq!(hub.gathered.len(), 1);
+        assert_eq!(begins(&hub.gathered[0]), [0]);
+        add(&mut hub, &audience(&[2, 4, 6]), None);
+        assert_eq!(hub.gathered[0].pushes.len(), 1, "who is new is not known");
     }
 }

@@ -106,6 +106,12 @@ pub struct Args {
           value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub admissions_per_second: u32,
 
+    /// How often clients of the binary protocol give a sign of life; each is answered, and who is
+    /// silent for twice as long is closed. Whole seconds, of which many sessions want many
+    #[arg(long, env = "TANGELO_HEARTBEAT", value_name = "TIME", value_parser = heartbeat,
+          default_value = "3s")]
+    pub heartbeat: Duration,
+
     /// How long a client may take from its handshake to a room
     #[arg(long, env = "TANGELO_LOGIN_TIMEOUT", value_name = "TIME", value_parser = login_timeout,
           default_value = "10s")]
@@ -122,6 +128,12 @@ pub struct Args {
     /// Arguments that every process takes.
     #[command(flatten)]
     pub common: CommonArgs,
+}
+
+fn heartbeat(text: &str) -> Result<Duration, String> {
+    let time = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    let fits = (1..=3600).contains(&time.as_secs()) && time.subsec_nanos() == 0;
+    if fits { Ok(time) } else { Err("whole seconds, between 1s and 1h, please".to_owned()) }
 }
 
 fn login_timeout(text: &str) -> Result<Duration, String> {
@@ -217,7 +229,8 @@ async fn drained(clients: &Clients) {
 
 fn settings(args: &Args) -> Result<Settings, UsageError> {
     let mut config = session::Config::connector();
-    config.pomelo = Arc::new(args.pomelo.connector()?);
+    config.pomelo = Arc::new(args.pomelo.connector(args.heartbeat)?);
+    config.heartbeat = Some(args.heartbeat);
     config.names.anything = args.any_names;
     config.limits.login_timeout = args.login_timeout;
     config.limits.calls.per_second = args.sends_per_second;

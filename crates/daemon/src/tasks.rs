@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::FutureExt as _;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// Spawns tasks and ends them. Clones share one set of tasks.
@@ -39,10 +40,8 @@ impl Tasks {
         future: impl Future<Output = ()> + Send + 'static,
     ) {
         let registration = Registration::new(self, name.into());
-        self.tracker.spawn(async move {
-            let _registration = registration;
-            future.await;
-        });
+        // An async block would keep the future twice: where it was captured, and where it waits.
+        self.tracker.spawn(future.map(move |()| drop(registration)));
     }
 
     /// Runs `work`, which may block, on a thread made for that.

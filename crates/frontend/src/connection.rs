@@ -1,6 +1,6 @@
 //! One client's task: drives its session between the socket, the role and the queue.
 
-use std::{collections::VecDeque, future::poll_fn, mem, sync::Arc, time::Duration};
+use std::{collections::VecDeque, future::poll_fn, mem, pin::Pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
@@ -51,18 +51,20 @@ pub(crate) enum Output {
 }
 
 impl<T: Transport, H: Handler> Connection<T, H> {
-    /// Runs until the session is over, all is said and the connection closed. `first` was read
-    /// before it was clear who would want it.
-    ///
-    /// Borrows itself, here and below, so that the task holds it once: futures that own what they
-    /// are given keep a copy's room for each.
-    pub(crate) async fn run(&mut self, first: Vec<u8>, end: &CancellationToken) {
+    /// Lets the session begin. `first` was read before it was clear who would want it.
+    pub(crate) fn begin(&mut self, first: &[u8]) {
         self.event(Event::Connected);
         if !first.is_empty() {
             self.received(first.len());
-            self.event(Event::Received(&first));
+            self.event(Event::Received(first));
         }
-        drop(first);
+    }
+
+    /// Runs until the session is over, all is said and the connection closed.
+    ///
+    /// Borrows itself, here and below, so that the task holds it once: futures that own what they
+    /// are given keep a copy's room for each.
+    pub(crate) async fn run(&mut self, end: &CancellationToken) {
         let reason = self.serve(end).await;
         tracing::debug!(session = self.id.0, %reason, "closed");
         Box::pin(self.finish(reason)).await;
@@ -170,26 +172,40 @@ impl<T: Transport, H: Handler> Connection<T, H> {
         }
         let mut over = None;
         // What is left of it is freed: an idle session keeps no room.
-        for effect in mem::take(&mut self.effects) {
-            match effect {
-                Effect::Transmit(package) => self.output.push_back(Output::Unit(package)),
-                Effect::Call { key, call } => {
-                    Box::pin(self.handler.call(key, call, self.session.dialect())).await;
-                }
-                Effect::Probe => self.transport.probe(),
-                Effect::Alive => Box::pin(self.handler.alive()).await,
-                Effect::Count(oddity) => {
-                    tracing::debug!(session = self.id.0, %oddity, "odd");
-                    Meters::odd(oddity);
-                }
-                Effect::Close(reason) => over = Some(reason),
-            }
+        let mut effects = mem::take(&mut self.effects).into_iter();
+        while let Some(waiting) = self.apply(&mut effects, &mut over) {
+            waiting.await;
         }
         if !self.output.is_empty() || self.transport.is_unflushed() {
             let written = Box::pin(self.write()).await;
             return over.or(written.err());
         }
         over
+    }
+
+    /// Applies effects up to the next that is to be waited for.
+    fn apply(
+        &mut self,
+        effects: &mut impl Iterator<Item = Effect>,
+        over: &mut Option<CloseReason>,
+    ) -> Option<Pin<Box<dyn Future<Output = ()> + Send + '_>>> {
+        for effect in effects {
+            match effect {
+                Effect::Transmit(package) => self.output.push_back(Output::Unit(package)),
+                Effect::Call { key, call } => {
+                    let dialect = self.session.dialect();
+                    return Some(Box::pin(self.handler.call(key, call, dialect)));
+                }
+                Effect::Probe => self.transport.probe(),
+                Effect::Alive => return Some(Box::pin(self.handler.alive())),
+                Effect::Count(oddity) => {
+                    tracing::debug!(session = self.id.0, %oddity, "odd");
+                    Meters::odd(oddity);
+                }
+                Effect::Close(reason) => *over = Some(reason),
+            }
+        }
+        None
     }
 
     async fn write(&mut self) -> Result<(), CloseReason> {

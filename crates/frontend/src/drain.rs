@@ -34,13 +34,15 @@ impl Drain {
         self.token.cancelled().await;
     }
 
-    /// Waits for the moment at which this session is to end: its share of the time, or at once
-    /// when `end` is cancelled.
+    /// Waits for the beginning, and then for the moment at which this session is to end: its share
+    /// of the time, or at once when `end` is cancelled.
     pub(crate) async fn reaches(&self, session: SessionId, end: &CancellationToken) {
-        tokio::select! {
-            () = end.cancelled() => return,
-            () = self.begun() => {}
-        }
+        self.begun().await;
+        // Boxed, as every session waits for the beginning and few for more.
+        Box::pin(self.reaches_moment(session, end)).await;
+    }
+
+    async fn reaches_moment(&self, session: SessionId, end: &CancellationToken) {
         if let Some(Window { begun, over }) = self.window.get() {
             let moment = *begun + over.mul_f64(share(session.0));
             tokio::select! {
@@ -86,8 +88,9 @@ mod tests {
         let drain = Drain::default();
         let end = CancellationToken::new();
         end.cancel();
-        drain.reaches(SessionId(1), &end).await;
         drain.begin(Duration::from_secs(10));
+        let begun = Instant::now();
         drain.reaches(SessionId(1), &end).await;
+        assert_eq!(begun.elapsed(), Duration::ZERO);
     }
 }

@@ -14,6 +14,7 @@ use tokio::{
 
 use crate::{
     Application, Client, Outbound, Settings,
+    admission::Permit,
     connection::{Connection, Output},
     context::{Context, Shared},
     http::{Handshaken, Opened, open},
@@ -81,7 +82,11 @@ impl Frontend {
         loop {
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
-                () = context.end.cancelled() => break,
+                () = context.end.cancelled() => {
+                    // Sessions wait for nothing else.
+                    shared.drain.begin(Duration::ZERO);
+                    break;
+                }
                 () = shared.drain.begun() => break,
             };
             match accepted {
@@ -142,14 +147,17 @@ fn admit<A: Application>(
             return Meters::refused(refusal);
         }
     };
-    let context = context.clone();
-    tasks.spawn("client", async move {
-        let _permit = permit;
-        welcome(stream, peer, &context).await;
-    });
+    tasks.spawn("client", welcome(stream, peer, context.clone(), permit));
 }
 
-async fn welcome<A: Application>(stream: TcpStream, peer: SocketAddr, context: &Arc<Context<A>>) {
+/// Finds out what a client speaks. Its session is a task of its own, since a task keeps to its end
+/// the room of all that it ever was.
+async fn welcome<A: Application>(
+    stream: TcpStream,
+    peer: SocketAddr,
+    context: Arc<Context<A>>,
+    permit: Permit,
+) {
     let Ok(local) = stream.local_addr() else {
         return;
     };
@@ -157,24 +165,22 @@ async fn welcome<A: Application>(stream: TcpStream, peer: SocketAddr, context: &
     if stream.set_nodelay(true).is_err() {
         return;
     }
-    // Boxed, since what comes before the session is large and soon over.
-    let Some(opened) = Box::pin(open(stream, peer, local, context)).await else {
+    let Some(opened) = open(stream, peer, local, &context).await else {
         return;
     };
     let protocol = opened.protocol();
-    // Boxed, too: a session is long, and should not keep the room of what came before it.
     let greet = |kind, host, opening| Greeting { protocol, kind, peer, local, host, opening };
     match opened {
         Opened::Tcp(stream, first) => {
             let greeting = greet(Kind::Tcp, None, None);
-            Box::pin(drive(context, greeting, Tcp::new(stream), first)).await;
+            start(&context, greeting, Tcp::new(stream), &first, permit);
         }
         Opened::WebSocket(handshaken) => {
             let Handshaken { stream, rest, host, opening, .. } = handshaken;
             let greeting = greet(Kind::WebSocket, host, opening);
             let bytes_max = context.shared.settings.session.limits.message_bytes_max;
             let transport = WebSocket::new(stream, rest, protocol, bytes_max);
-            Box::pin(drive(context, greeting, transport, Vec::new())).await;
+            start(&context, greeting, transport, &[], permit);
         }
     }
 }
@@ -206,21 +212,18 @@ pub(crate) fn welcome_polling<A: Application>(
         }
     };
     let transport = Polling::new(&context.shared, greeting.protocol, requests, registration);
-    let owned = context.clone();
-    context.tasks.spawn("client", async move {
-        let _permit = permit;
-        drive(&owned, greeting, transport, Vec::new()).await;
-    });
+    start(context, greeting, transport, &[], permit);
     true
 }
 
-/// Opens a session and runs it.
-fn drive<'a, A: Application, T: Transport + 'a>(
-    context: &'a Context<A>,
+/// Opens a session and has it run. `first` was read before it was clear who would want it.
+fn start<A: Application, T: Transport + 'static>(
+    context: &Arc<Context<A>>,
     greeting: Greeting,
     transport: T,
-    first: Vec<u8>,
-) -> impl Future<Output = ()> + Send + 'a {
+    first: &[u8],
+    permit: Permit,
+) {
     let shared = &context.shared;
     let Greeting { protocol, kind, peer, local, host, opening } = greeting;
     let id = shared.opened();
@@ -244,7 +247,12 @@ fn drive<'a, A: Application, T: Transport + 'a>(
         effects: Vec::new(),
         output: opening.into_iter().map(Output::Unit).collect(),
     };
-    async move { connection.run(first, &context.end).await }
+    connection.begin(first);
+    let end = context.end.clone();
+    context.tasks.spawn("client", async move {
+        connection.run(&end).await;
+        drop(permit);
+    });
 }
 
 /// How others may write to a client of this kind. The oldest dialect joins what leaves together,

@@ -156,23 +156,28 @@ impl Outbound {
         }
     }
 
-    /// Sends pushes in order, and the answers to those sends of this client that they carry out,
-    /// each right before its push or right after it. The run must be in this client's form and
-    /// dialect, the answers in the order of the pushes. Returns whether all was taken.
-    pub fn deliver(&self, run: &Run, answers: &[Answer], reply_first: bool) -> bool {
+    /// Sends pushes in order, from one of them on, and the answers to those sends of this client
+    /// that they carry out, each right before its push or right after it. The run must be in this
+    /// client's form and dialect, the answers in the order of the pushes. Returns whether all was
+    /// taken.
+    pub fn deliver(&self, run: &Run, from: usize, answers: &[Answer], reply_first: bool) -> bool {
         debug_assert_eq!(run.form(), self.queue.form, "a run of another form");
         let replied = saturated(answers.len());
         match (run.form(), answers) {
             (Form::Units, _) => {
                 let mut state = self.queue.lock();
                 state.replied += replied;
-                let taken = self.queue.add_units(&mut state, run.units(), answers, reply_first);
+                let units = (from..).zip(run.units().iter().skip(from));
+                let taken = self.queue.add_units(&mut state, units, answers, reply_first);
                 wake(state);
                 taken
             }
-            (_, []) => self.write(run.bytes(), run.frames(), 0),
+            (_, []) => {
+                let (bytes, frames) = run.part(from);
+                self.write(&bytes, frames, 0)
+            }
             (_, answers) => {
-                let (bytes, frames) = run.with(answers, reply_first);
+                let (bytes, frames) = run.with(from, answers, reply_first);
                 self.write(&bytes, frames, replied)
             }
         }
@@ -370,15 +375,16 @@ impl Queue {
         fits
     }
 
-    fn add_units(
+    /// Adds units that have these numbers, with the answers among them.
+    fn add_units<'a>(
         &self,
         state: &mut State,
-        units: &[Option<Bytes>],
+        units: impl Iterator<Item = (usize, &'a Option<Bytes>)>,
         answers: &[Answer],
         reply_first: bool,
     ) -> bool {
         let mut answers = answers.iter().peekable();
-        for (number, unit) in units.iter().enumerate() {
+        for (number, unit) in units {
             let answer = answers.next_if(|answer| answer.push == number);
             let answer = answer.and_then(|answer| answer.unit.clone());
             let unit = unit.clone();

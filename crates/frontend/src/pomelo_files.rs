@@ -5,6 +5,7 @@ use std::{
     fs::File,
     io::Read as _,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use clap::builder::{OsStringValueParser, TypedValueParser};
@@ -54,13 +55,12 @@ impl PomeloFiles {
         checked(Options::gate(dictionary, self.protos()?))
     }
 
-    /// How a connector of the application speaks.
+    /// How a connector of the application speaks, with this heartbeat in whole seconds.
     ///
     /// # Errors
     ///
     /// As [`gate`](Self::gate).
-    pub fn connector(&self) -> Result<Options, UsageError> {
-        let heartbeat = limits::POMELO_HEARTBEAT;
+    pub fn connector(&self, heartbeat: Duration) -> Result<Options, UsageError> {
         checked(Options::connector(heartbeat, self.dictionary()?, self.protos()?))
     }
 
@@ -167,7 +167,8 @@ mod tests {
     fn without_files_all_is_as_in_the_original() {
         let files = PomeloFiles { dictionary: Some(PathBuf::new()), ..PomeloFiles::default() };
         let hello = Hello::default();
-        let (gate, connector) = (files.gate().unwrap(), files.connector().unwrap());
+        let (gate, connector) =
+            (files.gate().unwrap(), files.connector(limits::POMELO_HEARTBEAT).unwrap());
         assert_eq!(gate.answer(&hello), Options::chat_gate().answer(&hello));
         assert_eq!(connector.answer(&hello), Options::chat_connector().answer(&hello));
         assert_eq!(files.flags().count(), 0);
@@ -185,7 +186,7 @@ mod tests {
             client_protos: client.path(),
             server_protos: None,
         };
-        let connector = files.connector().unwrap();
+        let connector = files.connector(limits::POMELO_HEARTBEAT).unwrap();
         let sys = answer(&connector, &Hello::default())["sys"].take();
         assert_eq!(sys["dict"]["onChat"], 4);
         assert_eq!(sys["protos"]["client"]["chat.chatHandler.send"]["content"]["tag"], 1);
@@ -219,7 +220,7 @@ mod tests {
         ] {
             let written = Written::new(name, bytes);
             let files = PomeloFiles { dictionary: written.path(), ..PomeloFiles::default() };
-            let error = files.connector().unwrap_err().to_string();
+            let error = files.connector(limits::POMELO_HEARTBEAT).unwrap_err().to_string();
             assert!(error.starts_with("--dictionary "), "{error}");
             assert!(error.contains(name) && error.contains(words), "{error}");
             assert!(error.ends_with("mend the file, or leave --dictionary out"), "{error}");
@@ -238,12 +239,12 @@ mod tests {
     fn what_no_handshake_can_carry_is_refused() {
         let large = Written::new("large.json", format!("[\"{}\"]", "x".repeat(1024 * 1024)));
         let files = PomeloFiles { dictionary: large.path(), ..PomeloFiles::default() };
-        let error = files.connector().unwrap_err().to_string();
+        let error = files.connector(limits::POMELO_HEARTBEAT).unwrap_err().to_string();
         assert!(error.contains("more than 1048576 bytes"), "{error}");
         let routes: Vec<String> = (0..20_000).map(|at| format!("on{at}")).collect();
         let many = Written::new("many.json", serde_json::to_string(&routes).unwrap());
         let files = PomeloFiles { dictionary: many.path(), ..PomeloFiles::default() };
-        let error = files.connector().unwrap_err().to_string();
+        let error = files.connector(limits::POMELO_HEARTBEAT).unwrap_err().to_string();
         assert!(error.contains("that one handshake may have"), "{error}");
     }
 }

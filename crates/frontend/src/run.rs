@@ -65,10 +65,17 @@ impl Run {
         Self { form, bytes: bytes.into(), ends, units, frames }
     }
 
-    /// How many frames a client hears.
+    /// How many frames a client hears that hears all from this push on.
     #[must_use]
-    pub const fn frames(&self) -> usize {
-        self.frames
+    pub fn frames(&self, from: usize) -> usize {
+        if from == 0 {
+            return self.frames;
+        }
+        let said = |number: usize| match self.form {
+            Form::Units => self.units.get(number).is_some_and(Option::is_some),
+            Form::Stream | Form::Binary | Form::Text => self.begin(number + 1) > self.begin(number),
+        };
+        (from..self.ends.len()).filter(|number| said(*number)).count()
     }
 
     /// What it is for.
@@ -81,15 +88,22 @@ impl Run {
         &self.units
     }
 
-    pub(crate) const fn bytes(&self) -> &Bytes {
-        &self.bytes
+    /// The bytes from a push on, and how many frames that is.
+    pub(crate) fn part(&self, from: usize) -> (Bytes, usize) {
+        (self.bytes.slice(self.begin(from)..), self.frames(from))
     }
 
-    /// All bytes with those of answers among them, each right before its push or right after it,
-    /// and how many frames that is. The answers are in the order of the pushes.
-    pub(crate) fn with(&self, answers: &[Answer], reply_first: bool) -> (Bytes, usize) {
+    /// The bytes from a push on with those of answers among them, each right before its push or
+    /// right after it, and how many frames that is. The answers are in the order of the pushes.
+    pub(crate) fn with(
+        &self,
+        from: usize,
+        answers: &[Answer],
+        reply_first: bool,
+    ) -> (Bytes, usize) {
         let units = answers.iter().filter_map(|answer| Some((answer.push, answer.unit.as_ref()?)));
-        let (mut bytes, mut frames, mut done) = (Vec::new(), self.frames, 0);
+        let (mut bytes, mut frames) = (Vec::new(), self.frames(from));
+        let mut done = self.begin(from);
         for (push, unit) in units {
             let end = self.begin(push + usize::from(!reply_first));
             bytes.extend_from_slice(&self.bytes[done..end]);
@@ -146,16 +160,19 @@ mod tests {
     fn answers_stand_beside_their_pushes() {
         let unit = |text: &'static str| Some(Bytes::from_static(text.as_bytes()));
         let run = Run::new(Form::Text, [unit("a"), None, unit("bc"), unit("")].into_iter());
-        assert_eq!(&run.bytes()[..], b"\x81\x01a\x81\x02bc\x81\x00");
+        assert_eq!(&run.part(0).0[..], b"\x81\x01a\x81\x02bc\x81\x00");
         assert_eq!((0..4).map(|push| run.begin(push)).collect::<Vec<_>>(), [0, 3, 3, 7]);
-        assert_eq!(run.frames(), 3);
+        assert_eq!(run.frames(0), 3);
+        assert_eq!(run.part(1), (Bytes::from_static(b"\x81\x02bc\x81\x00"), 2));
+        assert_eq!(run.part(3), (Bytes::from_static(b"\x81\x00"), 1));
+        assert_eq!(run.part(4), (Bytes::new(), 0));
         let answers =
             [(0, "r"), (1, "s"), (3, "t")].map(|(push, text)| Answer { push, unit: unit(text) });
         let first = b"\x81\x01r\x81\x01a\x81\x01s\x81\x02bc\x81\x01t\x81\x00";
-        assert_eq!(run.with(&answers, true), (Bytes::from_static(first), 6));
+        assert_eq!(run.with(0, &answers, true), (Bytes::from_static(first), 6));
         let last = b"\x81\x01a\x81\x01r\x81\x01s\x81\x02bc\x81\x00\x81\x01t";
-        assert_eq!(run.with(&answers, false), (Bytes::from_static(last), 6));
-        let (bytes, frames) = run.with(&[Answer { push: 2, unit: None }], true);
-        assert_eq!((bytes, frames), (run.bytes().clone(), 3));
+        assert_eq!(run.with(0, &answers, false), (Bytes::from_static(last), 6));
+        let (bytes, frames) = run.with(0, &[Answer { push: 2, unit: None }], true);
+        assert_eq!((bytes, frames), run.part(0));
     }
 }

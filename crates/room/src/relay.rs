@@ -13,7 +13,7 @@ use model::{
     limits,
 };
 
-use self::own::Own;
+use self::own::{Back, Own};
 use crate::{
     members::Members,
     message::{
@@ -116,9 +116,7 @@ impl Relay {
         let own = Own {
             user: user.clone(),
             joined: false,
-            ticket,
-            welcome: None,
-            stay: None,
+            back: ticket.map(|ticket| Box::new(Back { ticket, welcome: None, stay: None })),
             until: None,
             applied: SendNumber::default(),
             unanswered: VecDeque::new(),
@@ -130,7 +128,7 @@ impl Relay {
     /// Notes that a session's connection is lost. If its client can come back, it stays for the
     /// grace; returns when that ends.
     pub(crate) fn lose(&mut self, now: Time, session: SessionId) -> Option<Time> {
-        let own = self.own.get_mut(&session).filter(|own| own.joined && own.stay.is_some())?;
+        let own = self.own.get_mut(&session).filter(|own| own.joined && own.stay().is_some())?;
         let until = now + limits::RETURN_GRACE;
         own.until = Some(until);
         self.refresh_audience();
@@ -177,7 +175,7 @@ impl Relay {
                 .map(|(session, own)| OwnMember {
                     session: *session,
                     applied: own.applied,
-                    stay: own.stay,
+                    stay: own.stay(),
                 })
                 .collect(),
             entering: self
@@ -211,7 +209,7 @@ impl Relay {
                 room: self.room.clone(),
                 session: *session,
                 user: own.user.clone(),
-                ticket: own.ticket,
+                ticket: own.ticket(),
             });
             let says = own.unanswered.iter().map(|say| say.message(&self.room, *session));
             join.into_iter().chain(says)
@@ -312,14 +310,16 @@ impl Relay {
         own.until = None;
         // Without a welcome that got lost on the way nothing can be said of what it missed.
         let since = position.seq;
-        let welcome = own.ticket.map(|Ticket { key, .. }| {
-            own.welcome.take().unwrap_or(Welcome {
+        let welcome = own.back.as_mut().map(|back| {
+            let key = back.ticket.key;
+            let welcome = back.welcome.take().unwrap_or(Welcome {
                 outcome: Outcome::Reset,
                 stay: Stay { key, since },
                 events: Vec::new(),
-            })
+            });
+            back.stay = Some(welcome.stay);
+            welcome
         });
-        own.stay = welcome.as_ref().map(|welcome| welcome.stay);
         out.push(Effect::Entered { session, users: self.members.users(), position, welcome });
     }
 

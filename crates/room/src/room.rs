@@ -37,8 +37,8 @@ struct Sender {
     /// The highest number of its sends that has a position. Numbers arrive in order, so this one
     /// number recognises every repeated send.
     applied: SendNumber,
-    /// For clients that can come back.
-    stay: Option<Stay>,
+    /// For clients that can come back. Boxed, as a crowd of others should not pay for it.
+    stay: Option<Box<Stay>>,
 }
 
 /// A member that left and may come back.
@@ -123,7 +123,7 @@ impl Room {
             .iter()
             .map(|member| {
                 let Known { applied, stay } = known.get(&member.id).copied().unwrap_or_default();
-                (member.id, Sender { user: member.user, applied, stay })
+                (member.id, Sender { user: member.user, applied, stay: stay.map(Box::new) })
             })
             .collect();
         let mut dedup = Dedup::default();
@@ -203,7 +203,7 @@ impl Room {
             (None, _) => {}
         }
         let welcome = ticket.map(|ticket| self.welcome_joining(now, &member.user, ticket));
-        let stay = welcome.as_ref().map(|welcome| welcome.stay);
+        let stay = welcome.as_ref().map(|welcome| Box::new(welcome.stay));
         self.members.insert(member.clone());
         let (user, applied) = (member.user.clone(), SendNumber::default());
         self.senders.insert(member.id, Sender { user, applied, stay });
@@ -215,8 +215,8 @@ impl Room {
     /// The session of this name whose stay has this key, and the stay.
     fn stay_of(&self, user: &UserName, key: ResumeKey) -> Option<(MemberId, Stay)> {
         self.members.all_named(user).find_map(|id| {
-            let stay = self.senders.get(&id)?.stay.filter(|stay| stay.key == key)?;
-            Some((id, stay))
+            let stay = self.senders.get(&id)?.stay.as_deref().filter(|stay| stay.key == key)?;
+            Some((id, *stay))
         })
     }
 
@@ -228,7 +228,7 @@ impl Room {
         self.members.remove(old);
         self.members.insert(member.clone());
         let (user, applied) = (member.user.clone(), SendNumber::default());
-        self.senders.insert(member.id, Sender { user, applied, stay: Some(stay) });
+        self.senders.insert(member.id, Sender { user, applied, stay: Some(Box::new(stay)) });
         let event = self.append(Body::Moved { from: old, to: member });
         Entered { event, welcome: Some(welcome) }
     }
@@ -296,7 +296,7 @@ impl Room {
         if let Some(until) = until {
             self.name_went(&sender.user, until);
         }
-        if let Some(stay) = sender.stay {
+        if let Some(stay) = sender.stay.as_deref().copied() {
             if self.departed.len() >= limits::DEPARTED_MAX {
                 self.departed.pop_front();
             }

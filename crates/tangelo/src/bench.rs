@@ -7,39 +7,55 @@
 //!
 //! One thread plays thousands of clients (`--threads` for more): the server is measured, so the
 //! generator must cost less than it. Clients that are carried by requests cost it several times
-//! more than those that have a socket of their own: play fewer of them.
+//! more than those that have a socket of their own: play fewer of them. More clients than a process
+//! may have open files want several processes (`--processes`), each with whole rooms.
 
+mod crowd;
 mod dialect;
 mod fleet;
+mod guard;
 mod outcome;
+mod parts;
 mod player;
 mod processes;
+mod verdict;
 
 use std::{
     io::Write as _,
     net::SocketAddr,
-    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
 use anyhow::{anyhow, bail, ensure};
 use client::{Client, Options, Transport};
+use crowd::Crowd;
 pub use dialect::Choice;
-use fleet::Fleet;
-use outcome::Outcome;
-use player::{Phase, Plan};
+use guard::Guard;
+use outcome::{Entering, Outcome, Speaking};
+use player::Part;
 use processes::{Processes, Up};
 use tokio::net::lookup_host;
 
-/// Most clients of one run. A process holds no more sockets than its file limit, so a larger
-/// crowd needs several runs at once.
-const CLIENTS_MAX: i64 = 100_000;
+use crate::machine::{self, Demand, Machine};
+
+/// Most clients of one run: the kernel's memory for both ends of more would not fit.
+const CLIENTS_MAX: i64 = 2_000_000;
+/// Most processes that play clients.
+const PROCESSES_MAX: i64 = 256;
+/// How much more than its share a connector may be given.
+const CONNECTOR_SHARE_MAX: f64 = 1.25;
+/// Clients of one thread that may be on their way in at once.
+const DOORS: u16 = 64;
+/// Clients of a whole crowd that may be: more would wait longer than a server lets them.
+const DOORS_OF_ALL: u16 = 1024;
+/// Above so many clients a cluster of one's own is not drained at the end.
+const DRAINED_CLIENTS_MAX: u32 = 20_000;
 /// Longest run, in seconds.
 const SECONDS_MAX: i64 = 3_600;
 /// How often progress is looked at.
 const LOOK: Duration = Duration::from_millis(50);
 /// How long joining may make no progress.
-const JOIN_PATIENCE: Duration = Duration::from_secs(20);
+const JOIN_PATIENCE: Duration = Duration::from_secs(60);
 /// How long to wait for further deliveries when nothing comes any more.
 const HUSH: Duration = Duration::from_secs(3);
 /// How long everybody is in before sessions count as idle.
@@ -115,9 +131,53 @@ pub struct Args {
     #[arg(long, value_name = "PID,…", value_delimiter = ',')]
     pub pids: Vec<u32>,
 
+    /// Processes that play clients; rooms are shared out among them, each whole in one
+    #[arg(long, value_name = "N", default_value_t = 1,
+          value_parser = clap::value_parser!(u16).range(1..=PROCESSES_MAX))]
+    pub processes: u16,
+
+    /// Clients that come in per second [default: as fast as they can, 64 at once by each thread]
+    #[arg(long, value_name = "N")]
+    pub enter_rate: Option<f64>,
+
+    /// Heartbeat of the cluster that --up starts [default: the connectors' own]
+    #[arg(long, value_name = "SECONDS", requires = "up",
+          value_parser = clap::value_parser!(u32).range(1..=SECONDS_MAX))]
+    pub heartbeat: Option<u32>,
+
     /// Print JSON instead of a table
     #[arg(long)]
     pub json: bool,
+
+    /// Play a part of a crowd, for the process that started this one
+    #[arg(long, value_name = "NUMBER", hide = true)]
+    pub part: Option<u16>,
+
+    /// Clients of one thread that may be on their way in at once
+    #[arg(long, value_name = "N", hide = true, default_value_t = DOORS,
+          value_parser = clap::value_parser!(u16).range(1..))]
+    pub doors: u16,
+
+    /// How long the first client of this part waits
+    #[arg(long, value_name = "SECONDS", hide = true, default_value_t = 0.0)]
+    pub enter_after: f64,
+
+    /// How long the first message of this part waits
+    #[arg(long, value_name = "SECONDS", hide = true, default_value_t = 0.0)]
+    pub send_after: f64,
+}
+
+impl Args {
+    /// What this process is to play of the crowd.
+    fn part(&self) -> Part {
+        Part {
+            number: self.part.unwrap_or_default(),
+            doors: self.doors,
+            enter_rate: self.enter_rate,
+            enter_after: Duration::from_secs_f64(self.enter_after),
+            send_after: Duration::from_secs_f64(self.send_after),
+        }
+    }
 }
 
 /// Runs the benchmark and prints what it measured.
@@ -126,9 +186,12 @@ pub struct Args {
 ///
 /// If clients cannot join, or the cluster broke a promise: the figures are printed all the same.
 pub async fn run(args: Args) -> anyhow::Result<()> {
+    machine::raise_file_limit()?;
     let transports = args.dialect.transports();
-    let sockets = transports.iter().map(|transport| transport.sockets()).max().unwrap_or(1);
-    processes::raise_file_limit(args.clients.saturating_mul(sockets))?;
+    if let (Some(_), [transport]) = (args.part, transports.as_slice()) {
+        return parts::play(&args, find(&args.gate).await?, *transport);
+    }
+    check_machine(&args, &transports)?;
     let mut broken = Vec::new();
     if args.dialect == Choice::All && !args.json {
         writeln!(std::io::stdout(), "{}", outcome::TABLE_HEAD)?;
@@ -141,7 +204,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
             Choice::One(_) => outcome.to_string(),
         };
         writeln!(std::io::stdout(), "{text}")?;
-        if !outcome.verdict.is_clean() {
+        if !outcome.speaking.judged.verdict.is_clean() {
             broken.push(transport.name());
         }
     }
@@ -149,17 +212,48 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn run_one(args: &Args, transport: Transport) -> anyhow::Result<Outcome> {
-    let up = if args.up { Some(Up::start(args.connectors, args.chats).await?) } else { None };
-    let gate = match &up {
-        Some(up) => up.gate(),
-        None => find(&args.gate).await?,
+/// Looks for limits that are in the way, before anything is started.
+fn check_machine(args: &Args, transports: &[Transport]) -> anyhow::Result<()> {
+    let sockets = transports.iter().map(|transport| transport.sockets()).max().unwrap_or(1);
+    let share = parts::largest_share(args).saturating_mul(sockets);
+    let connector = f64::from(args.clients) / f64::from(args.connectors) * CONNECTOR_SHARE_MAX;
+    let connector = if args.up { connector as u32 } else { 0 };
+    let demand = Demand {
+        sessions: args.clients.saturating_mul(sockets),
+        per_process: share.max(connector),
+        per_address: Some(share.min(player::CONNECTIONS_PER_SOURCE)),
     };
-    let measured = measure(args, transport, gate, up.as_ref()).await;
+    let findings = Machine::read().check(demand);
+    let low: Vec<_> = findings.iter().filter(|it| !it.is_fine() && it.is_needed).collect();
+    let text: Vec<String> = low.iter().map(ToString::to_string).collect();
+    ensure!(
+        low.is_empty(),
+        "this machine does not hold so many sessions (all limits: `tangelo doctor --sessions {}`):\n{}",
+        args.clients,
+        text.join("\n")
+    );
+    Ok(())
+}
+
+async fn run_one(args: &Args, transport: Transport) -> anyhow::Result<Outcome> {
+    let up = if args.up { Some(Up::start(args).await?) } else { None };
+    let outcome = match &up {
+        Some(up) => measure_with(args, transport, up.gate(), up.processes()).await,
+        None => {
+            let gate = find(&args.gate).await?;
+            measure_with(args, transport, gate, Processes::of(&args.pids)).await
+        }
+    };
+    let (outcome, crowd) = match outcome {
+        Ok((outcome, crowd)) => (Ok(outcome), Some(crowd)),
+        Err(error) => (Err(error), None),
+    };
     if let Some(up) = up {
-        up.end().await;
+        up.end(args.clients > DRAINED_CLIENTS_MAX, outcome.is_err()).await;
     }
-    measured
+    // The cluster has gone first, and need not tell everybody of everybody's leave.
+    drop(crowd);
+    outcome
 }
 
 /// The address of a gate that answers.
@@ -178,52 +272,51 @@ async fn find(gate: &str) -> anyhow::Result<SocketAddr> {
     }
 }
 
-async fn measure(
+/// Measures, and hands back the crowd, whose connections are still open.
+async fn measure_with(
     args: &Args,
     transport: Transport,
     gate: SocketAddr,
-    up: Option<&Up>,
-) -> anyhow::Result<Outcome> {
-    let processes = match up {
-        Some(up) => up.processes()?,
-        None => Processes::of(&args.pids)?,
-    };
-    let plan = Arc::new(Plan::new(args, gate, transport));
-    let idle_memory = processes.memory();
-    let fleet = Fleet::start(Arc::clone(&plan), args.threads)?;
-
-    join(&fleet, args.clients).await?;
-    let joined = fleet.joined();
+    processes: anyhow::Result<Processes>,
+) -> anyhow::Result<(Outcome, Crowd)> {
+    let mut processes = processes?;
+    let mut guard = Guard::new();
+    let idle = processes.costs();
+    let begun = Instant::now();
+    let mut crowd = Crowd::start(args, gate, transport)?;
+    processes.add_generators(&crowd.pids());
+    join(&crowd, args.clients, &mut guard).await?;
+    let took = begun.elapsed();
+    let joined = u32::try_from(crowd.sums().joined).unwrap_or(u32::MAX);
+    let entered = processes.costs();
     tokio::time::sleep(if transport.sockets() > 1 { SETTLE_REQUESTS } else { SETTLE }).await;
-    let memory = processes.memory();
+    let settled = processes.costs();
 
     let start = Instant::now();
-    fleet.enter(Phase::Send { start });
+    crowd.speak();
     let (warmup, seconds) = (seconds(args.warmup), seconds(args.seconds));
-    tokio::time::sleep_until((start + warmup).into()).await;
-    let before = (processes.processor_time(), fleet.counts.delivered.load(Ordering::Relaxed));
+    watch(&crowd, start + warmup, &mut guard).await?;
+    let before = (processes.costs(), crowd.sums().delivered);
     let window = Instant::now();
-    tokio::time::sleep_until((start + warmup + seconds).into()).await;
-    let after = (processes.processor_time(), fleet.counts.delivered.load(Ordering::Relaxed));
+    watch(&crowd, start + warmup + seconds, &mut guard).await?;
+    let after = (processes.costs(), crowd.sums().delivered);
     let window = window.elapsed();
-    fleet.enter(Phase::Hush);
-    hush(&fleet).await;
+    crowd.hush();
+    hush(&crowd).await;
 
-    let played = fleet.stop()?;
-    Ok(Outcome {
-        args: args.clone(),
-        transport,
-        joined,
+    let judged = crowd.judge().await?;
+    let entering = Entering { joined, took, idle, entered, settled };
+    let speaking = Speaking {
         window,
         deliveries: after.1 - before.1,
-        processor_time: (!processes.is_empty()).then(|| after.0.saturating_sub(before.0)),
-        session_memory: processes::per_session(&idle_memory, &memory, joined),
-        refused: played.refused,
-        closed: played.closed,
-        late: played.late,
-        verdict: plan.judge(played.logs),
-        latency: played.latency,
-    })
+        before: before.0,
+        after: after.0,
+        judged,
+    };
+    let memory_left = guard.least;
+    let args = args.clone();
+    let outcome = Outcome { args, transport, processes, entering, speaking, memory_left };
+    Ok((outcome, crowd))
 }
 
 fn seconds(count: u32) -> Duration {
@@ -231,14 +324,14 @@ fn seconds(count: u32) -> Duration {
 }
 
 /// Waits until everybody is in.
-async fn join(fleet: &Fleet, clients: u32) -> anyhow::Result<()> {
+async fn join(crowd: &Crowd, clients: u32, guard: &mut Guard) -> anyhow::Result<()> {
     let mut last = (0, Instant::now());
     loop {
-        let joined = fleet.joined();
-        if joined == clients {
+        let joined = crowd.sums().joined;
+        if joined == u64::from(clients) {
             return Ok(());
         }
-        if let Some(failure) = fleet.failure() {
+        if let Some(failure) = crowd.failure() {
             bail!("{joined} of {clients} clients joined: {failure}");
         }
         if joined > last.0 {
@@ -247,22 +340,34 @@ async fn join(fleet: &Fleet, clients: u32) -> anyhow::Result<()> {
         if last.1.elapsed() > JOIN_PATIENCE {
             bail!("{joined} of {clients} clients joined, and no more come in");
         }
+        guard.look()?;
         tokio::time::sleep(LOOK).await;
     }
 }
 
+/// Waits until then, and looks after the machine meanwhile.
+async fn watch(crowd: &Crowd, until: Instant, guard: &mut Guard) -> anyhow::Result<()> {
+    while Instant::now() < until {
+        if let Some(failure) = crowd.failure() {
+            bail!("given up: {failure}");
+        }
+        guard.look()?;
+        tokio::time::sleep_until((Instant::now() + LOOK).min(until).into()).await;
+    }
+    Ok(())
+}
+
 /// Waits until nothing comes any more.
-async fn hush(fleet: &Fleet) {
+async fn hush(crowd: &Crowd) {
     let mut last = (0, Instant::now());
     loop {
-        let delivered = fleet.counts.delivered.load(Ordering::Relaxed);
-        let waiting = fleet.counts.unanswered();
-        if delivered > last.0 {
-            last = (delivered, Instant::now());
+        let sums = crowd.sums();
+        if sums.delivered > last.0 {
+            last = (sums.delivered, Instant::now());
         }
         let quiet = last.1.elapsed();
         // Once all sends are answered, what was on the way arrives at once or never.
-        if quiet > HUSH || (waiting == 0 && quiet > HUSH / 6) {
+        if quiet > HUSH || (sums.unanswered() == 0 && quiet > HUSH / 6) {
             return;
         }
         tokio::time::sleep(LOOK).await;

@@ -40,7 +40,10 @@ Examples:
   tangelo bench --up --clients 1000 --saturate          as much as it can
   tangelo bench --up --dialect sio09-xhr --clients 200  clients of another time
   tangelo bench --up --dialect all --clients 500        a table of all dialects
-  tangelo bench --gate 10.0.0.7:3014 --json             a cluster elsewhere, for a script";
+  tangelo bench --gate 10.0.0.7:3014 --json             a cluster elsewhere, for a script
+  tangelo bench --up --connectors 12 --processes 10 --clients 150000 --rooms 1500 \\
+                --enter-rate 1500 --heartbeat 60 --rate 200
+                                                        more than one process can hold";
 
 const STORM_EXAMPLES: &str = "\
 Examples:
@@ -75,9 +78,11 @@ impl Cli {
             Command::Gate(args) => args.common.threads,
             Command::Connector(args) => args.common.threads,
             Command::Chat(args) => args.common.threads,
-            Command::Up(_) | Command::Bench(_) | Command::Storm(_) | Command::Healthcheck(_) => {
-                None
-            }
+            Command::Up(_)
+            | Command::Bench(_)
+            | Command::Storm(_)
+            | Command::Doctor(_)
+            | Command::Healthcheck(_) => None,
         }
     }
 }
@@ -90,12 +95,15 @@ pub enum Command {
     Up(Box<UpArgs>),
 
     /// Measure a cluster: deliveries, latency, cost, and whether it keeps its promises
-    #[command(after_help = BENCH_EXAMPLES)]
+    #[command(after_help = BENCH_EXAMPLES, args_override_self = true)]
     Bench(Box<crate::bench::Args>),
 
     /// Cut a crowd's connections in one moment, and measure its return and what others notice of it
     #[command(after_help = STORM_EXAMPLES)]
     Storm(Box<crate::storm::Args>),
+
+    /// Say which limits of this machine are in the way of many sessions, and what to set
+    Doctor(DoctorArgs),
 
     /// Ask a process whether it is well; exit 0 if so
     Healthcheck(HealthcheckArgs),
@@ -200,6 +208,22 @@ impl UpArgs {
     pub(crate) fn web_root(&self) -> Option<&Path> {
         self.web_root.as_deref().filter(|folder| !folder.as_os_str().is_empty())
     }
+}
+
+/// What `tangelo doctor` is told.
+#[derive(Clone, Debug, clap::Args)]
+pub struct DoctorArgs {
+    /// Sessions that the connectors of this machine are to hold
+    #[arg(long, value_name = "N", default_value_t = 10_000)]
+    pub sessions: u32,
+
+    /// Connectors of this machine that share them
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = count())]
+    pub connectors: u16,
+
+    /// Clients play on this machine, too, as those of `bench` do, in as many processes
+    #[arg(long)]
+    pub clients: bool,
 }
 
 /// What `tangelo healthcheck` is told.

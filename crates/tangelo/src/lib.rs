@@ -5,8 +5,10 @@
 
 pub mod bench;
 pub mod cli;
+mod doctor;
 mod healthcheck;
 mod http;
+mod machine;
 pub mod storm;
 mod up;
 
@@ -23,6 +25,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
         Some(Command::Up(args)) => up::run(*args).await,
         Some(Command::Bench(args)) => bench::run(*args).await,
         Some(Command::Storm(args)) => storm::run(*args).await,
+        Some(Command::Doctor(args)) => doctor::run(&args),
         Some(Command::Healthcheck(args)) => healthcheck::run(&args).await,
         Some(Command::Gate(args)) => gate::run(*args).await,
         Some(Command::Connector(args)) => connector::run(*args).await,

@@ -23,7 +23,7 @@ use std::{
 
 use anyhow::{Context as _, anyhow, bail};
 use daemon::{BugError, Tasks, UsageError, net, signal::Signals, telemetry};
-use model::Role;
+use model::{Role, limits};
 use tokio::{sync::watch, time::timeout};
 
 use crate::cli::UpArgs;
@@ -51,7 +51,7 @@ pub(crate) async fn run(args: UpArgs) -> anyhow::Result<()> {
     let mut signals = Signals::new().context("cannot receive signals")?;
     let plan = Plan::new(&args, available_parallelism().map_or(1, usize::from))?;
     // What cannot be used is better told here, once, than by each process.
-    args.pomelo.connector()?;
+    args.pomelo.connector(limits::POMELO_HEARTBEAT)?;
     if let Some(folder) = args.web_root() {
         gate::WebRoot::new(folder)?;
     }

@@ -209,7 +209,7 @@ impl Log {
             self.joined = true;
             self.times.joined = self.times.now;
             self.members = members.into_iter().collect();
-            self.events.push(Event::Joined);
+            self.add(Event::Joined);
         }
     }
 
@@ -221,24 +221,24 @@ impl Log {
     /// The session sends: the answer is the number to put into the text's [`TextId`].
     pub fn sent(&mut self, to: To) -> u32 {
         self.sends.push(to);
-        self.events.push(Event::Sent);
+        self.add(Event::Sent);
         index_u32(self.sends.len())
     }
 
     /// A send was answered with success.
     pub fn acked(&mut self, number: u32) {
-        self.events.push(Event::Acked(number));
+        self.add(Event::Acked(number));
     }
 
     /// A send was answered with a refusal that says that nothing was applied. An answer that
     /// leaves it open is not recorded at all.
     pub fn refused(&mut self, number: u32) {
-        self.events.push(Event::Refused(number));
+        self.add(Event::Refused(number));
     }
 
     /// A message arrived. `whisper` if it was addressed to one user.
     pub fn saw(&mut self, from: Name, id: TextId, whisper: bool) {
-        self.events.push(Event::Saw { from, id, whisper });
+        self.add(Event::Saw { from, id, whisper });
     }
 
     /// A message arrived, and the client was told its position in the room.
@@ -249,17 +249,17 @@ impl Log {
 
     /// A message arrived whose text is no [`TextId`].
     pub fn saw_foreign(&mut self) {
-        self.events.push(Event::SawForeign);
+        self.add(Event::SawForeign);
     }
 
     /// Another user's join was announced.
     pub fn saw_add(&mut self, user: Name) {
-        self.events.push(Event::SawAdd(user));
+        self.add(Event::SawAdd(user));
     }
 
     /// Another user's leave was announced.
     pub fn saw_leave(&mut self, user: Name) {
-        self.events.push(Event::SawLeave(user));
+        self.add(Event::SawLeave(user));
         if let Some(now) = self.times.now {
             self.times.leaves.push((user, now));
         }
@@ -279,6 +279,15 @@ impl Log {
         if self.end == End::Alive {
             self.end = End::Unwatched;
         }
+    }
+
+    /// Adds an event. Grows by a quarter: twice as much would leave half of what a crowd has
+    /// empty.
+    fn add(&mut self, event: Event) {
+        if self.events.len() == self.events.capacity() {
+            self.events.reserve_exact((self.events.len() / 4).max(8));
+        }
+        self.events.push(event);
     }
 
     /// How many messages arrived.

@@ -1,6 +1,6 @@
 //! The writing side of a socket.
 
-use std::{io, sync::Arc};
+use std::{future::poll_fn, io, sync::Arc};
 
 use tokio::net::TcpStream;
 
@@ -27,6 +27,13 @@ impl Line {
 
     pub(super) fn stream(&self) -> &TcpStream {
         &self.stream
+    }
+
+    /// Waits until there is something to read. Meant for the one task that reads: it takes less
+    /// room than what several could wait by.
+    pub(super) fn readable(&self) -> impl Future<Output = ()> + Send {
+        // An error shows at the read.
+        poll_fn(|context| self.stream.poll_read_ready(context).map(drop))
     }
 
     pub(super) fn share(&self) -> Arc<TcpStream> {

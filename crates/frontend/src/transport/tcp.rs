@@ -25,9 +25,8 @@ impl Tcp {
 }
 
 impl Transport for Tcp {
-    async fn ready(&mut self) {
-        // An error shows at the read.
-        let _ = self.line.stream().readable().await;
+    fn ready(&mut self) -> impl Future<Output = ()> + Send {
+        self.line.readable()
     }
 
     fn read(&mut self, take: &mut dyn FnMut(Event<'_>)) -> Arrival {

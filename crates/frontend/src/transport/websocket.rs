@@ -35,10 +35,10 @@ pub(crate) struct WebSocket {
     line: Line,
     frames: Frames,
     /// What the client sent together with its handshake, until it is read.
-    early: Vec<u8>,
+    early: Box<[u8]>,
     protocol: Protocol,
     /// The answer to the client's last ping.
-    pong: Option<Bytes>,
+    pong: Option<Box<[u8]>>,
     /// The client is to be pinged: every WebSocket answers that at once, and no page knows of it.
     ping: bool,
     end: End,
@@ -50,7 +50,7 @@ enum End {
     /// Neither side has begun.
     Open,
     /// The client sent a Close frame, and is to be answered so.
-    Asked(Bytes),
+    Asked(Box<[u8]>),
     /// The client's side of the connection is gone.
     Gone,
 }
@@ -64,7 +64,7 @@ impl WebSocket {
         message_bytes_max: usize,
     ) -> Self {
         let frames = Frames::new(message_bytes_max + MESSAGE_OVERHEAD_BYTES);
-        let line = Line::new(stream);
+        let (line, early) = (Line::new(stream), early.into());
         Self { line, frames, early, protocol, pong: None, ping: false, end: End::Open }
     }
 
@@ -81,7 +81,7 @@ impl WebSocket {
                 taken += payload.len();
                 take(Event::Received(payload));
             }
-            Frame::Ping(payload) => *pong = Some(Bytes::copy_from_slice(payload)),
+            Frame::Ping(payload) => *pong = Some(payload.into()),
             Frame::Pong => take(Event::Answered),
             Frame::Close(payload) => *end = End::Asked(answer(payload)),
         });
@@ -94,7 +94,7 @@ impl WebSocket {
     }
 
     /// Waits for the client's Close frame; nothing if the stream ends without.
-    async fn next_close(&mut self) -> Option<Bytes> {
+    async fn next_close(&mut self) -> Option<Box<[u8]>> {
         loop {
             self.ready().await;
             if let Arrival::End(_) = self.read(&mut |_| {}) {
@@ -107,7 +107,7 @@ impl WebSocket {
     }
 
     /// The payload of the Close frame that is owed, if one is; nothing at all if nobody is there.
-    async fn farewell(&mut self, reason: CloseReason) -> io::Result<Option<Option<Bytes>>> {
+    async fn farewell(&mut self, reason: CloseReason) -> io::Result<Option<Option<Box<[u8]>>>> {
         Ok(match (reason.farewell(self.protocol), &self.end) {
             (_, End::Gone) => None,
             (Farewell::Cut, End::Open | End::Asked(_)) => Some(None),
@@ -122,7 +122,7 @@ impl WebSocket {
                 match timeout(limits::SOCKETIO_FAREWELL, self.next_close()).await {
                     Ok(None) => None,
                     Ok(Some(answer)) => Some(Some(answer)),
-                    Err(_) => Some(Some(Bytes::from_static(NORMAL))),
+                    Err(_) => Some(Some(NORMAL.into())),
                 }
             }
         })
@@ -131,21 +131,20 @@ impl WebSocket {
 
 /// What a client's Close frame is answered with: its own code and text. The original answered one
 /// without a code with 1000.
-fn answer(payload: &[u8]) -> Bytes {
+fn answer(payload: &[u8]) -> Box<[u8]> {
     match payload {
         [high, low, ..] if CloseCode::from(u16::from_be_bytes([*high, *low])).is_allowed() => {
-            Bytes::copy_from_slice(payload)
+            payload.into()
         }
-        [_, _, ..] => Bytes::from_static(VIOLATION),
-        [] | [_] => Bytes::from_static(NORMAL),
+        [_, _, ..] => VIOLATION.into(),
+        [] | [_] => NORMAL.into(),
     }
 }
 
 impl Transport for WebSocket {
     async fn ready(&mut self) {
         if self.early.is_empty() {
-            // An error shows at the read.
-            let _ = self.line.stream().readable().await;
+            self.line.readable().await;
         }
     }
 

@@ -127,8 +127,10 @@ impl Relay {
                 self.tail.disclose(event);
             }
         }
-        if let Some(own) = self.own.get_mut(&session).filter(|own| !own.joined) {
-            own.welcome = Some(welcome);
+        if let Some(own) = self.own.get_mut(&session).filter(|own| !own.joined)
+            && let Some(back) = &mut own.back
+        {
+            back.welcome = Some(welcome);
         }
     }
 

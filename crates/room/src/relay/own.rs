@@ -16,12 +16,8 @@ pub(super) struct Own {
     pub(super) user: UserName,
     /// Whether the owner has made it a member.
     pub(super) joined: bool,
-    /// How it can come back, or comes back.
-    pub(super) ticket: Option<Ticket>,
-    /// What it is to be told once it is a member.
-    pub(super) welcome: Option<Welcome>,
-    /// Its stay, once it is a member.
-    pub(super) stay: Option<Stay>,
+    /// For clients that can come back. Boxed, as a crowd of others should not pay for it.
+    pub(super) back: Option<Box<Back>>,
     /// Of a member: its connection is lost, and until then it may come back. Of one that wants in:
     /// its name is taken, and until then it waits to hear whether that stays so.
     pub(super) until: Option<Time>,
@@ -30,7 +26,31 @@ pub(super) struct Own {
     pub(super) unanswered: VecDeque<Saying>,
 }
 
+/// What is known of a session whose client can come back.
+#[derive(Debug)]
+pub(super) struct Back {
+    /// How it can come back, or comes back.
+    pub(super) ticket: Ticket,
+    /// What it is to be told once it is a member.
+    pub(super) welcome: Option<Welcome>,
+    /// Its stay, once it is a member.
+    pub(super) stay: Option<Stay>,
+}
+
+// Idle members are millions.
+const _: () = assert!(size_of::<Own>() <= 88);
+
 impl Own {
+    /// How it can come back, or comes back.
+    pub(super) fn ticket(&self) -> Option<Ticket> {
+        self.back.as_ref().map(|back| back.ticket)
+    }
+
+    /// Its stay, once it is a member and if its client can come back.
+    pub(super) fn stay(&self) -> Option<Stay> {
+        self.back.as_ref().and_then(|back| back.stay)
+    }
+
     /// Whether it hears what happens in the room.
     pub(super) const fn is_told(&self) -> bool {
         self.joined && self.until.is_none()

@@ -3,12 +3,13 @@
 use std::{
     cell::RefCell,
     rc::Rc,
-    sync::{Arc, Mutex, PoisonError, atomic::Ordering},
+    sync::{Arc, Mutex, PoisonError},
     thread::{Builder, JoinHandle},
     time::Duration,
 };
 
 use anyhow::{Context as _, anyhow};
+use client::Connection;
 use hdrhistogram::Histogram;
 use tokio::{
     sync::{Semaphore, watch},
@@ -17,9 +18,6 @@ use tokio::{
 use verify::history::Log;
 
 use super::player::{self, Counts, Left, Notes, Phase, Plan, Table};
-
-/// Clients of one thread that may be on their way in at once.
-const DOORS: usize = 64;
 
 /// Everybody who plays.
 pub(super) struct Fleet {
@@ -36,8 +34,11 @@ pub(super) struct Played {
     pub(super) logs: Vec<Log>,
     pub(super) latency: Histogram<u64>,
     pub(super) late: Duration,
+    pub(super) retried: u64,
     pub(super) refused: u64,
     pub(super) closed: u64,
+    /// Open as long as this lives, so that nobody sees anybody leave.
+    pub(super) connections: Vec<Connection>,
     lefts: Vec<Left>,
 }
 
@@ -61,10 +62,6 @@ impl Fleet {
         Ok(Self { counts, phase, threads: started, failure })
     }
 
-    pub(super) fn joined(&self) -> u32 {
-        u32::try_from(self.counts.joined.load(Ordering::Relaxed)).unwrap_or(u32::MAX)
-    }
-
     pub(super) fn failure(&self) -> Option<String> {
         self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -74,7 +71,7 @@ impl Fleet {
         self.phase.send_replace(phase);
     }
 
-    /// Ends the game. Connections close only when everybody has stopped reading.
+    /// Ends the game.
     pub(super) fn stop(self) -> anyhow::Result<Played> {
         self.phase.send_replace(Phase::Stop);
         let mut all: Option<Played> = None;
@@ -85,6 +82,7 @@ impl Fleet {
                 Some(all) => {
                     all.latency.add(&played.latency)?;
                     all.late = all.late.max(played.late);
+                    all.retried += played.retried;
                     all.refused += played.refused;
                     all.closed += played.closed;
                     all.lefts.extend(played.lefts);
@@ -93,7 +91,10 @@ impl Fleet {
         }
         let mut all = all.context("nobody played")?;
         all.lefts.sort_by_key(|left| left.index);
-        all.logs = all.lefts.drain(..).map(|left| left.log).collect();
+        for left in all.lefts.drain(..) {
+            all.logs.push(left.log);
+            all.connections.extend(left.connection);
+        }
         Ok(all)
     }
 }
@@ -107,7 +108,7 @@ fn play(
 ) -> anyhow::Result<Played> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let notes = RefCell::new(Notes::new(plan.transport())?);
-    let doors = Semaphore::new(DOORS);
+    let doors = Semaphore::new(plan.doors());
     let table = Rc::new(Table { plan, counts, phase, doors, notes });
     let lefts = LocalSet::new().block_on(&runtime, async {
         let mut clients = JoinSet::new();
@@ -132,8 +133,10 @@ fn play(
         logs: Vec::new(),
         latency: notes.latency,
         late: notes.late,
+        retried: notes.retried,
         refused: notes.refused,
         closed: notes.closed,
+        connections: Vec::new(),
         lefts,
     })
 }

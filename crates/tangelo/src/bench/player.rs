@@ -2,7 +2,6 @@
 
 use std::{
     cell::RefCell,
-    fmt::Write as _,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     pin::Pin,
     rc::Rc,
@@ -19,18 +18,28 @@ use model::limits::PRESENCE_MEMBERS_MAX;
 use serde_json::{Map, Value};
 use tokio::{
     sync::{Semaphore, watch},
-    time::{Sleep, sleep_until},
+    time::{Sleep, sleep, sleep_until},
 };
 use verify::history::{History, Log, Name, Names, Presence, Report, TextId, To};
 
-use super::Args;
+use super::{
+    Args,
+    crowd::Sums,
+    verdict::{LATENCY_MAX, histogram},
+};
 
-/// Longest latency that is told apart, in microseconds.
-const LATENCY_MAX: u64 = 60_000_000;
 /// Connections from one loopback address to one port; the kernel has about 28,000 ports.
-const CONNECTIONS_PER_SOURCE: u32 = 20_000;
+pub(super) const CONNECTIONS_PER_SOURCE: u32 = 20_000;
 /// How long a saturating client waits after a refusal.
 const REFUSAL_PAUSE: Duration = Duration::from_millis(100);
+/// Where the ports begin by which players come to gates and connectors.
+const GATE_PORTS: u16 = 2_000;
+const CONNECTOR_PORTS: u16 = 40_000;
+/// How often a client tries to come in: a server that is started beside a thousand other things may
+/// let some wait for too long.
+const TRIES_MAX: u32 = 5;
+/// How long a client waits before it tries again.
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
 /// A moment that does not come.
 const NEVER: Duration = Duration::from_secs(86_400);
 
@@ -45,6 +54,9 @@ pub(super) struct Plan {
     text_bytes: usize,
     warmup: Duration,
     seconds: Duration,
+    part: Part,
+    /// When the first may come in.
+    begun: Instant,
     /// Tells this run's names from another's.
     run: String,
     names: Names,
@@ -52,8 +64,23 @@ pub(super) struct Plan {
     room_names: Vec<Name>,
 }
 
+/// What tells the clients of one process from those of another that play with it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Part {
+    /// Which process it is, from 0: it has loopback addresses of its own.
+    pub(super) number: u16,
+    /// Clients of one thread that may be on their way in at once.
+    pub(super) doors: u16,
+    /// Clients that come in per second; all at once if absent.
+    pub(super) enter_rate: Option<f64>,
+    /// How long after the others' first client this process's first comes in.
+    pub(super) enter_after: Duration,
+    /// How long after the others' first message this process's first is due.
+    pub(super) send_after: Duration,
+}
+
 impl Plan {
-    pub(super) fn new(args: &Args, gate: SocketAddr, transport: Transport) -> Self {
+    pub(super) fn new(args: &Args, part: Part, gate: SocketAddr, transport: Transport) -> Self {
         let run = format!("{:x}{:x}", std::process::id(), transport as u8);
         let rooms = args.rooms.min(args.clients);
         let mut names = Names::default();
@@ -69,6 +96,8 @@ impl Plan {
             text_bytes: args.bytes as usize,
             warmup: super::seconds(args.warmup),
             seconds: super::seconds(args.seconds),
+            part,
+            begun: Instant::now(),
             run,
             names,
             users,
@@ -82,6 +111,39 @@ impl Plan {
 
     pub(super) const fn transport(&self) -> Transport {
         self.transport
+    }
+
+    /// How many clients of one thread may be on their way in at once.
+    pub(super) fn doors(&self) -> usize {
+        self.part.doors.into()
+    }
+
+    /// When a client may come in. One room after the other fills, as after the loss of a connector.
+    fn enters_at(&self, index: u32) -> Option<Instant> {
+        let rate = self.part.enter_rate?;
+        let place = index % self.rooms * (self.clients / self.rooms);
+        Some(self.begun + self.part.enter_after + Duration::from_secs_f64(f64::from(place) / rate))
+    }
+
+    /// A loopback address of its own for every process and twenty thousand connections.
+    fn source(&self, index: u32) -> Option<IpAddr> {
+        let number =
+            u8::try_from(index * self.transport.sockets() / CONNECTIONS_PER_SOURCE).ok()?;
+        let loopback = self.gate.ip() == IpAddr::V4(Ipv4Addr::LOCALHOST);
+        let [high, low] = self.part.number.to_be_bytes();
+        let is_first = (high, low, number) == (0, 0, 0);
+        (loopback && !is_first).then(|| Ipv4Addr::new(127, 1 + high, low, 1 + number).into())
+    }
+
+    /// The ports by which a client comes to the gate and then to a connector, the first time. The
+    /// system would look for a free one among thousands that are taken, and several players of one
+    /// machine keep it busy with that.
+    fn ports(&self, index: u32) -> (u16, u16) {
+        let place = u16::try_from(index % CONNECTIONS_PER_SOURCE).unwrap_or(0);
+        match (self.transport.sockets(), self.source(index)) {
+            (1, Some(_)) => (GATE_PORTS + place, CONNECTOR_PORTS + place),
+            _ => (0, 0),
+        }
     }
 
     /// An empty log for a client.
@@ -151,9 +213,15 @@ pub(super) struct Counts {
 }
 
 impl Counts {
-    pub(super) fn unanswered(&self) -> u64 {
-        let answered = self.answered.load(Ordering::Relaxed);
-        self.sent.load(Ordering::Relaxed).saturating_sub(answered)
+    pub(super) fn sums(&self) -> Sums {
+        let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        Sums {
+            joined: read(&self.joined),
+            // Before those it is held against.
+            answered: read(&self.answered),
+            sent: read(&self.sent),
+            delivered: read(&self.delivered),
+        }
     }
 }
 
@@ -173,23 +241,29 @@ pub(super) struct Notes {
     pub(super) latency: Histogram<u64>,
     /// How late the generator itself was at worst.
     pub(super) late: Duration,
+    /// How often somebody had to try again to come in.
+    pub(super) retried: u64,
     pub(super) refused: u64,
     pub(super) closed: u64,
     /// Handed from client to client, so that each handshake is short.
     gate: Options,
     connector: Options,
+    /// What the first client has learned: every other learns the same.
+    codec: Option<Rc<Codec>>,
 }
 
 impl Notes {
     pub(super) fn new(transport: Transport) -> anyhow::Result<Self> {
         let options = Options { transport, ..Options::default() };
         Ok(Self {
-            latency: Histogram::new_with_max(LATENCY_MAX, 3)?,
+            latency: histogram()?,
             late: Duration::ZERO,
+            retried: 0,
             refused: 0,
             closed: 0,
             gate: options.clone(),
             connector: options,
+            codec: None,
         })
     }
 }
@@ -198,8 +272,8 @@ impl Notes {
 pub(super) struct Left {
     pub(super) index: u32,
     pub(super) log: Log,
-    /// Open until everybody is done, so that nobody sees anybody leave.
-    pub(super) _connection: Option<Connection>,
+    /// Still open, if it has not ended by itself.
+    pub(super) connection: Option<Connection>,
 }
 
 /// Plays one client from joining to the end.
@@ -209,10 +283,10 @@ pub(super) struct Left {
 /// If it cannot join.
 pub(super) async fn play(table: Rc<Table>, index: u32) -> anyhow::Result<Left> {
     let mut phase = table.phase.clone();
-    let (connection, codec, log) = {
-        let _door = table.doors.acquire().await?;
-        join(&table, index).await?
-    };
+    if let Some(at) = table.plan.enters_at(index) {
+        Box::pin(sleep_until(at.into())).await;
+    }
+    let (connection, codec, log) = come_in(&table, index).await?;
     table.counts.joined.fetch_add(1, Ordering::Relaxed);
     let mut player = Player::new(&table, index, codec, log);
     let mut connection = connection;
@@ -246,21 +320,43 @@ pub(super) async fn play(table: Rc<Table>, index: u32) -> anyhow::Result<Left> {
     }
 }
 
-async fn join(table: &Table, index: u32) -> anyhow::Result<(Connection, Codec, Log)> {
+async fn come_in(table: &Table, index: u32) -> anyhow::Result<(Connection, Rc<Codec>, Log)> {
+    let mut tries = 1;
+    loop {
+        let door = table.doors.acquire().await?;
+        // Boxed, as it is large and soon over.
+        let ports = if tries == 1 { table.plan.ports(index) } else { (0, 0) };
+        let joined = Box::pin(join(table, index, ports)).await;
+        drop(door);
+        if joined.is_ok() || tries == TRIES_MAX {
+            return joined;
+        }
+        tries += 1;
+        table.notes.borrow_mut().retried += 1;
+        sleep(RETRY_PAUSE).await;
+    }
+}
+
+async fn join(
+    table: &Table,
+    index: u32,
+    (gate_port, connector_port): (u16, u16),
+) -> anyhow::Result<(Connection, Rc<Codec>, Log)> {
     let plan = &table.plan;
     let (user, room) = (user_name(&plan.run, index), room_name(&plan.run, index % plan.rooms));
-    let source = source(index * plan.transport.sockets(), plan.gate);
+    let source = plan.source(index);
     let mut gate = table.notes.borrow().gate.clone();
-    gate.source = source;
+    (gate.source, gate.source_port) = (source, gate_port);
     let entry = Client::query_entry(plan.gate, &gate, &user, Some(&room)).await?;
     let mut options = table.notes.borrow().connector.clone();
-    options.source = source;
+    (options.source, options.source_port) = (source, connector_port);
     let mut client = Client::connect((entry.host.as_str(), entry.port), &options).await?;
     table.notes.borrow_mut().connector.kept = client.kept();
     let members = client.enter(&user, &room).await?;
     let mut log = plan.log(index);
     log.joined(members.iter().filter_map(|member| plan.user(member.as_bytes())));
     let (connection, codec, events) = client.into_parts();
+    let codec = Rc::clone(table.notes.borrow_mut().codec.get_or_insert_with(|| Rc::new(codec)));
     for event in events {
         if let client::Event::Push(client::Push::Add { user }) = event
             && let Some(user) = plan.user(user.as_bytes())
@@ -271,17 +367,10 @@ async fn join(table: &Table, index: u32) -> anyhow::Result<(Connection, Codec, L
     Ok((connection, codec, log))
 }
 
-/// A loopback address of its own for every twenty thousand connections.
-fn source(connection: u32, gate: SocketAddr) -> Option<IpAddr> {
-    let number = u8::try_from(connection / CONNECTIONS_PER_SOURCE).ok()?;
-    let loopback = gate.ip() == IpAddr::V4(Ipv4Addr::LOCALHOST);
-    (loopback && number > 0).then(|| Ipv4Addr::new(127, 0, 1, number).into())
-}
-
 struct Player<'a> {
     table: &'a Table,
     index: u32,
-    codec: Codec,
+    codec: Rc<Codec>,
     log: Log,
     phase: Phase,
     /// When the crowd began to speak, once this client knows.
@@ -291,11 +380,10 @@ struct Player<'a> {
     /// When the next message is due.
     due: Option<Instant>,
     in_flight: u32,
-    text: String,
 }
 
 impl<'a> Player<'a> {
-    fn new(table: &'a Table, index: u32, codec: Codec, log: Log) -> Self {
+    fn new(table: &'a Table, index: u32, codec: Rc<Codec>, log: Log) -> Self {
         // Spread over an interval, or a crowd that came at once beats at once.
         let every = codec.heartbeat().unwrap_or(NEVER);
         let part = every / 2 + every / 128 * (index % 64);
@@ -309,12 +397,11 @@ impl<'a> Player<'a> {
             beat: Instant::now() + part,
             due: None,
             in_flight: 0,
-            text: String::new(),
         }
     }
 
     fn leave(self, connection: Option<Connection>) -> Left {
-        Left { index: self.index, log: self.log, _connection: connection }
+        Left { index: self.index, log: self.log, connection }
     }
 
     fn wake(&self) -> Instant {
@@ -327,7 +414,9 @@ impl<'a> Player<'a> {
         self.start = self.start.or(phase.start());
         self.due = match phase {
             Phase::Send { start } if self.table.plan.saturate.is_none() => {
-                Some(start + Duration::from_secs_f64(f64::from(self.index) / self.table.plan.rate))
+                let plan = &self.table.plan;
+                let wait = Duration::from_secs_f64(f64::from(self.index) / plan.rate);
+                Some(start + plan.part.send_after + wait)
             }
             Phase::Send { .. } | Phase::Join | Phase::Hush | Phase::Stop => None,
         };
@@ -374,14 +463,12 @@ impl<'a> Player<'a> {
         };
         let number = self.log.sent(To::Everyone);
         let micros = due.saturating_duration_since(start).as_micros();
-        self.text.clear();
-        // Writing into a string cannot fail.
-        let _ = write!(self.text, "m:{}:{number} {micros} ", self.index);
-        while self.text.len() < self.table.plan.text_bytes {
-            self.text.push('x');
+        let mut text = format!("m:{}:{number} {micros} ", self.index);
+        while text.len() < self.table.plan.text_bytes {
+            text.push('x');
         }
         let mut body = Map::new();
-        body.insert("content".to_owned(), Value::String(self.text.clone()));
+        body.insert("content".to_owned(), Value::String(text));
         body.insert("target".to_owned(), Value::String("*".to_owned()));
         let id = RequestId(number.into());
         let package = self.codec.encode_request(id, Route::Send.name(), &body);

@@ -3,49 +3,60 @@
 use std::{
     collections::BTreeMap,
     fs,
+    io::{self, Write as _},
     net::{Ipv4Addr, SocketAddr, TcpListener},
     path::PathBuf,
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, bail};
 use client::{Client, Options};
-use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
+use rustix::process::{Pid, Signal, kill_process};
 
-/// Files that a process needs beside its clients'.
-const SPARE_FILES: u64 = 200;
+use super::Args;
+
 /// How long a cluster may take to come up.
 const UP_PATIENCE: Duration = Duration::from_secs(60);
 /// How long it may take to drain.
 const DOWN_PATIENCE: Duration = Duration::from_secs(20);
+/// After what time a cluster with many clients is told that it need not drain.
+const HURRY_AFTER: Duration = Duration::from_millis(500);
 const LOOK: Duration = Duration::from_millis(50);
+/// What `tangelo up` says when every process is ready.
+const READY: &str = "Tangelo is up";
 /// Below the ports that the kernel hands out.
 const PORTS: std::ops::Range<u16> = 10_000..30_000;
 
-/// Raises the number of files that this process may open to what it is allowed.
-///
-/// # Errors
-///
-/// If that is not enough for so many clients.
-pub(super) fn raise_file_limit(clients: u32) -> anyhow::Result<()> {
-    let limit = getrlimit(Resource::Nofile);
-    let needed = u64::from(clients) + SPARE_FILES;
-    if let Some(most) = limit.maximum {
-        ensure!(
-            needed <= most,
-            "{clients} clients need {needed} open files, and this process may have {most}; \
-             run several benches at once, each with a part of the clients"
-        );
-    }
-    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit })?;
-    Ok(())
+/// The processes to be measured.
+pub(super) struct Processes {
+    pids: BTreeMap<u32, Named>,
 }
 
-/// The processes to be measured, and whether each is a connector.
-pub(super) struct Processes {
-    pids: BTreeMap<u32, bool>,
+/// Which process it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Named {
+    /// Such as `connector-2`.
+    pub(super) name: String,
+    pub(super) role: &'static str,
 }
+
+/// What a process has cost since it began.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Cost {
+    /// User and system time.
+    pub(super) processor_time: Duration,
+    /// Resident memory, in bytes.
+    pub(super) memory: u64,
+}
+
+/// What each process has cost, by its id.
+pub(super) type Costs = BTreeMap<u32, Cost>;
+
+/// The role of processes that hold sessions.
+pub(super) const CONNECTOR: &str = "connector";
+/// What processes are called that play clients.
+pub(super) const GENERATOR: &str = "generator";
 
 impl Processes {
     /// Processes by their ids.
@@ -58,7 +69,7 @@ impl Processes {
         for pid in pids {
             let command = fs::read(format!("/proc/{pid}/cmdline"));
             let command = command.with_context(|| format!("there is no process {pid}"))?;
-            processes.insert(*pid, is_connector(&String::from_utf8_lossy(&command)));
+            processes.insert(*pid, Named::by_command(&String::from_utf8_lossy(&command)));
         }
         Ok(Self { pids: processes })
     }
@@ -79,29 +90,71 @@ impl Processes {
         Self::of(&children)
     }
 
+    /// Adds those that play clients.
+    pub(super) fn add_generators(&mut self, pids: &[u32]) {
+        for (number, pid) in (1..).zip(pids) {
+            let name = format!("{GENERATOR}-{number}");
+            self.pids.insert(*pid, Named { name, role: GENERATOR });
+        }
+    }
+
+    /// Whether no process of the cluster is known.
     pub(super) fn is_empty(&self) -> bool {
-        self.pids.is_empty()
+        self.pids.values().all(|named| named.role == GENERATOR)
     }
 
-    /// User and system time of all of them since each began.
-    pub(super) fn processor_time(&self) -> Duration {
-        let spent = |pid: &u32| stat(*pid, 11).unwrap_or(0) + stat(*pid, 12).unwrap_or(0);
-        let ticks: u64 = self.pids.keys().map(spent).sum();
-        Duration::from_secs(ticks).div_f64(rustix::param::clock_ticks_per_second() as f64)
+    pub(super) fn iter(&self) -> impl Iterator<Item = (u32, &Named)> {
+        self.pids.iter().map(|(pid, named)| (*pid, named))
     }
 
-    /// Resident memory of every connector, in bytes.
-    pub(super) fn memory(&self) -> Vec<u64> {
-        let connectors = self.pids.iter().filter(|(_, is_connector)| **is_connector);
-        connectors.map(|(pid, _)| resident(*pid).unwrap_or(0)).collect()
+    /// What each has cost until now.
+    pub(super) fn costs(&self) -> Costs {
+        self.pids.keys().map(|pid| (*pid, cost(*pid))).collect()
+    }
+
+    /// User and system time of the cluster between two looks.
+    pub(super) fn processor_time(&self, before: &Costs, after: &Costs) -> Duration {
+        let cluster = self.pids.iter().filter(|(_, named)| named.role != GENERATOR);
+        cluster.map(|(pid, _)| spent(*pid, before, after)).sum()
+    }
+
+    /// What connectors have grown by for each session, in bytes.
+    pub(super) fn per_session(&self, idle: &Costs, full: &Costs, sessions: u32) -> Option<u64> {
+        let of = |costs: &Costs| {
+            let connectors = self.pids.iter().filter(|(_, named)| named.role == CONNECTOR);
+            let memory = connectors.filter_map(|(pid, _)| costs.get(pid)).map(|cost| cost.memory);
+            memory.reduce(|one, other| one + other)
+        };
+        (sessions > 0).then_some(())?;
+        Some(of(full)?.saturating_sub(of(idle)?) / u64::from(sessions))
     }
 }
 
-/// `tangelo-connector …`, or `tangelo connector …`.
-fn is_connector(command: &str) -> bool {
-    let mut words = command.split('\0');
-    let program = words.next().unwrap_or_default();
-    program.ends_with("-connector") || words.next() == Some("connector")
+impl Named {
+    /// By a command line such as `tangelo-connector …` or `tangelo connector …`, its words apart.
+    fn by_command(command: &str) -> Self {
+        let words: Vec<&str> = command.split('\0').collect();
+        let program = words.first().copied().unwrap_or_default();
+        let is_role = |role: &&str| {
+            program.ends_with(&format!("-{role}")) || words.get(1).is_some_and(|word| word == role)
+        };
+        let role = ["gate", CONNECTOR, "chat"].into_iter().find(is_role).unwrap_or("other");
+        let name = words.iter().skip_while(|word| **word != "--name").nth(1);
+        Self { name: name.map_or(role, |name| name).to_owned(), role }
+    }
+}
+
+/// User and system time of a process between two looks.
+pub(super) fn spent(pid: u32, before: &Costs, after: &Costs) -> Duration {
+    let at = |costs: &Costs| costs.get(&pid).map_or(Duration::ZERO, |cost| cost.processor_time);
+    at(after).saturating_sub(at(before))
+}
+
+fn cost(pid: u32) -> Cost {
+    let ticks = stat(pid, 11).unwrap_or(0) + stat(pid, 12).unwrap_or(0);
+    let second = rustix::param::clock_ticks_per_second() as f64;
+    let processor_time = Duration::from_secs(ticks).div_f64(second);
+    Cost { processor_time, memory: resident(pid).unwrap_or(0) }
 }
 
 /// A field of `/proc/<pid>/stat`, counted from the one after the state.
@@ -119,15 +172,6 @@ fn resident(pid: u32) -> Option<u64> {
     Some(kilobytes * 1024)
 }
 
-/// What a session costs its connector, in bytes.
-pub(super) fn per_session(idle: &[u64], full: &[u64], sessions: u32) -> Option<u64> {
-    if idle.is_empty() || sessions == 0 {
-        return None;
-    }
-    let grown: u64 = full.iter().sum::<u64>().saturating_sub(idle.iter().sum());
-    Some(grown / u64::from(sessions))
-}
-
 /// A cluster of one's own.
 pub(super) struct Up {
     child: Child,
@@ -141,12 +185,17 @@ impl Up {
     /// # Errors
     ///
     /// If it does not come up.
-    pub(super) async fn start(connectors: u16, chats: u16) -> anyhow::Result<Self> {
+    pub(super) async fn start(args: &Args) -> anyhow::Result<Self> {
+        let (connectors, chats) = (args.connectors, args.chats);
         let [gate, registry, connector] = ports(connectors)?;
         let logs = std::env::temp_dir().join(format!("tangelo-bench-{}", std::process::id()));
         fs::create_dir_all(&logs)?;
         let output = fs::File::create(logs.join("up.log"))?;
-        let child = Command::new(std::env::current_exe()?)
+        let mut command = Command::new(std::env::current_exe()?);
+        if let Some(heartbeat) = args.heartbeat {
+            command.env("TANGELO_HEARTBEAT", format!("{heartbeat}s"));
+        }
+        let child = command
             .arg("up")
             .args(["--connectors", &connectors.to_string(), "--chats", &chats.to_string()])
             .args(["--gate-port", &gate.to_string(), "--registry-port", &registry.to_string()])
@@ -162,17 +211,25 @@ impl Up {
         let deadline = Instant::now() + UP_PATIENCE;
         loop {
             let asked = Client::query_entry(gate, &Options::default(), "bench", None).await;
-            let Err(error) = asked else {
-                return Ok(up);
+            let error = match asked {
+                // The gate answers as soon as one connector is there.
+                Ok(_) if up.log().contains(READY) => return Ok(up),
+                Ok(_) => "some processes are not ready".to_owned(),
+                Err(error) => error.to_string(),
             };
             let ended = up.child.try_wait()?;
             if ended.is_some() || Instant::now() > deadline {
-                let log = fs::read_to_string(up.logs.join("up.log")).unwrap_or_default();
-                up.end().await;
+                let log = up.log();
+                up.end(false, false).await;
                 bail!("no cluster comes up: {error}\n{log}");
             }
             tokio::time::sleep(LOOK).await;
         }
+    }
+
+    /// What it has said.
+    fn log(&self) -> String {
+        fs::read_to_string(self.logs.join("up.log")).unwrap_or_default()
     }
 
     pub(super) const fn gate(&self) -> SocketAddr {
@@ -183,21 +240,38 @@ impl Up {
         Processes::children(self.child.id())
     }
 
-    /// Lets it drain.
-    pub(super) async fn end(mut self) {
+    /// Lets it drain, and removes its logs unless something has failed; with many clients, ends it at once: nobody is interested in how each of them
+    /// hears of the others' leaves.
+    pub(super) async fn end(mut self, has_many_clients: bool, has_failed: bool) {
+        self.ask_to_end();
+        let mut deadline = Instant::now() + DOWN_PATIENCE;
+        let mut hurry = has_many_clients.then(|| Instant::now() + HURRY_AFTER);
+        while matches!(self.child.try_wait(), Ok(None)) {
+            let now = Instant::now();
+            if hurry.is_some_and(|at| now > at) {
+                // The second time means at once.
+                self.ask_to_end();
+                hurry = None;
+                deadline = now + DOWN_PATIENCE;
+            }
+            if now > deadline {
+                let _ = self.child.kill();
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+        if has_failed {
+            let _ = writeln!(io::stderr(), "the cluster's logs are in {}", self.logs.display());
+            return;
+        }
+        let _ = fs::remove_dir_all(&self.logs);
+    }
+
+    fn ask_to_end(&self) {
         let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
         if let Some(pid) = pid {
             // It may have ended by itself.
             let _ = kill_process(pid, Signal::TERM);
         }
-        let deadline = Instant::now() + DOWN_PATIENCE;
-        while matches!(self.child.try_wait(), Ok(None)) {
-            if Instant::now() > deadline {
-                let _ = self.child.kill();
-            }
-            tokio::time::sleep(LOOK).await;
-        }
-        let _ = fs::remove_dir_all(&self.logs);
     }
 }
 
@@ -221,20 +295,32 @@ mod tests {
     use super::*;
 
     #[test]
-    fn connectors_are_known_by_their_command() {
-        assert!(is_connector("/usr/bin/tangelo-connector\0--name\0connector-1\0"));
-        assert!(is_connector("target/release/tangelo\0connector\0--name\0connector-1\0"));
-        assert!(!is_connector("target/release/tangelo\0chat\0--name\0connector\0"));
+    fn processes_are_known_by_their_command() {
+        let named = |command| Named::by_command(command);
+        let connector = named("/usr/bin/tangelo-connector\0--name\0connector-1\0");
+        assert_eq!((connector.name.as_str(), connector.role), ("connector-1", CONNECTOR));
+        assert_eq!(named("release/tangelo\0connector\0--name\0c").role, CONNECTOR);
+        let chat = named("target/release/tangelo\0chat\0--name\0connector\0");
+        assert_eq!((chat.name.as_str(), chat.role), ("connector", "chat"));
+        assert_eq!(named("/bin/true").name, "other");
     }
 
     #[test]
     fn a_process_has_costs() {
-        let me = Processes::of(&[std::process::id()]).unwrap();
-        assert!(!me.is_empty());
-        assert!(me.memory().is_empty(), "a test is no connector");
-        assert!(resident(std::process::id()).unwrap() > 100_000);
-        assert!(stat(std::process::id(), 1).unwrap() > 0);
-        assert_eq!(per_session(&[1000, 1000], &[2000, 3000], 3), Some(1000));
-        assert_eq!(per_session(&[], &[], 3), None);
+        let id = std::process::id();
+        let mut processes = Processes::of(&[id]).unwrap();
+        assert!(!processes.is_empty());
+        let costs = processes.costs();
+        assert!(costs[&id].memory > 100_000);
+        assert_eq!(processes.per_session(&costs, &costs, 3), None, "a test is no connector");
+        processes.pids.insert(id, Named { name: "c".to_owned(), role: CONNECTOR });
+        let mut full = costs.clone();
+        full.get_mut(&id).unwrap().memory += 3000;
+        full.get_mut(&id).unwrap().processor_time += Duration::from_secs(2);
+        assert_eq!(processes.per_session(&costs, &full, 3), Some(1000));
+        assert_eq!(processes.processor_time(&costs, &full), Duration::from_secs(2));
+        processes.add_generators(&[id]);
+        assert!(processes.is_empty());
+        assert!(stat(id, 1).unwrap() > 0);
     }
 }
