@@ -16,6 +16,7 @@ mod fleet;
 mod guard;
 mod outcome;
 mod parts;
+mod plan;
 mod player;
 mod processes;
 mod verdict;
@@ -32,7 +33,7 @@ use crowd::Crowd;
 pub use dialect::Choice;
 use guard::Guard;
 use outcome::{Entering, Outcome, Speaking};
-use player::Part;
+use plan::Part;
 use processes::{Processes, Up};
 use tokio::net::lookup_host;
 
@@ -221,7 +222,7 @@ fn check_machine(args: &Args, transports: &[Transport]) -> anyhow::Result<()> {
     let demand = Demand {
         sessions: args.clients.saturating_mul(sockets),
         per_process: share.max(connector),
-        per_address: Some(share.min(player::CONNECTIONS_PER_SOURCE)),
+        per_address: Some(share.min(plan::CONNECTIONS_PER_SOURCE)),
     };
     let findings = Machine::read().check(demand);
     let low: Vec<_> = findings.iter().filter(|it| !it.is_fine() && it.is_needed).collect();

@@ -9,7 +9,8 @@ use super::{
     Args,
     fleet::{Fleet, Played},
     parts::Parts,
-    player::{Phase, Plan},
+    plan::Plan,
+    player::Phase,
     verdict::Judged,
 };
 

@@ -17,7 +17,10 @@ use tokio::{
 };
 use verify::history::Log;
 
-use super::player::{self, Counts, Left, Notes, Phase, Plan, Table};
+use super::{
+    plan::Plan,
+    player::{self, Counts, Left, Notes, Phase, Table},
+};
 
 /// Everybody who plays.
 pub(super) struct Fleet {
