@@ -57,8 +57,11 @@ const SECONDS_MAX: i64 = 3_600;
 const LOOK: Duration = Duration::from_millis(50);
 /// How long joining may make no progress.
 const JOIN_PATIENCE: Duration = Duration::from_secs(60);
-/// How long to wait for further deliveries when nothing comes any more.
-const HUSH: Duration = Duration::from_secs(3);
+/// How long to wait for further deliveries when nothing comes any more, though a send has no answer:
+/// a process that plays may not get to read for seconds on a machine that is full.
+const HUSH: Duration = Duration::from_secs(15);
+/// The same once every send is answered.
+const HUSH_ANSWERED: Duration = Duration::from_millis(500);
 /// How long everybody is in before sessions count as idle.
 const SETTLE: Duration = Duration::from_secs(1);
 /// The same where requests carry sessions, or have at first: by then pages have moved to their
@@ -368,7 +371,7 @@ async fn hush(crowd: &Crowd) {
         }
         let quiet = last.1.elapsed();
         // Once all sends are answered, what was on the way arrives at once or never.
-        if quiet > HUSH || (sums.unanswered() == 0 && quiet > HUSH / 6) {
+        if quiet > HUSH || (sums.unanswered() == 0 && quiet > HUSH_ANSWERED) {
             return;
         }
         tokio::time::sleep(LOOK).await;
