@@ -14,7 +14,7 @@ use frontend::{Answer, Form, Outbound, Run};
 use model::{Code, Position, SendNumber, SessionId, UserName, limits};
 use room::{
     Push,
-    message::{Body, Event, Member, Welcome},
+    message::{Body, Event, Member, Spoken, Welcome},
 };
 use session::{CloseReason, RequestKey};
 use wire::{
@@ -401,18 +401,8 @@ fn in_wire_terms(push: &Push) -> Option<wire::Push<'_>> {
 }
 
 fn chat(event: &Event) -> Option<wire::Push<'_>> {
-    match &event.body {
-        Body::Said { from, shown, content, .. } | Body::Whispered { from, shown, content, .. } => {
-            Some(wire::Push::Chat { content, from: &from.user, target: shown })
-        }
-        Body::Joined(_)
-        | Body::Left(_)
-        | Body::Replaced(_)
-        | Body::SessionJoined(_)
-        | Body::SessionLeft(_)
-        | Body::Moved { .. }
-        | Body::Hidden => None,
-    }
+    let Spoken { from, shown, content, .. } = event.body.spoken()?;
+    Some(wire::Push::Chat { content, from: &from.user, target: shown })
 }
 
 /// Events as the pushes that a client would have had, in a JSON array.

@@ -312,6 +312,49 @@ pub enum Body {
     Hidden,
 }
 
+/// What a member said, to everyone or to one.
+#[derive(Clone, Copy, Debug)]
+pub struct Spoken<'a> {
+    /// Who.
+    pub from: &'a Member,
+    /// Which of its sends.
+    pub number: SendNumber,
+    /// What receivers are told as the target.
+    pub shown: &'a Content,
+    /// What was said.
+    pub content: &'a Content,
+    /// The client's own name for it.
+    pub id: Option<&'a MessageId>,
+}
+
+impl Spoken<'_> {
+    /// Bytes of all texts in it.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.shown.len() + self.content.len()
+    }
+}
+
+impl Body {
+    /// What was said, if that is what happened.
+    #[must_use]
+    pub fn spoken(&self) -> Option<Spoken<'_>> {
+        match self {
+            Self::Said { from, number, shown, content, id }
+            | Self::Whispered { from, number, shown, content, id, .. } => {
+                Some(Spoken { from, number: *number, shown, content, id: id.as_ref() })
+            }
+            Self::Joined(_)
+            | Self::Left(_)
+            | Self::Replaced(_)
+            | Self::SessionJoined(_)
+            | Self::SessionLeft(_)
+            | Self::Moved { .. }
+            | Self::Hidden => None,
+        }
+    }
+}
+
 impl Event {
     /// The event as `connector` may see it: a whisper only where its sender or its target is.
     #[must_use]
@@ -353,52 +396,20 @@ impl Event {
     /// The name that its sender gave it, and the sender's.
     #[must_use]
     pub fn message_id(&self) -> Option<(&UserName, &MessageId)> {
-        match &self.body {
-            Body::Said { from, id, .. } | Body::Whispered { from, id, .. } => {
-                id.as_ref().map(|id| (&from.user, id))
-            }
-            Body::Joined(_)
-            | Body::Left(_)
-            | Body::Replaced(_)
-            | Body::SessionJoined(_)
-            | Body::SessionLeft(_)
-            | Body::Moved { .. }
-            | Body::Hidden => None,
-        }
+        let Spoken { from, id, .. } = self.body.spoken()?;
+        Some((&from.user, id?))
     }
 
     /// The send that this event is the result of.
     #[must_use]
     pub fn send(&self) -> Option<(MemberId, SendNumber)> {
-        match &self.body {
-            Body::Said { from, number, .. } | Body::Whispered { from, number, .. } => {
-                Some((from.id, *number))
-            }
-            Body::Joined(_)
-            | Body::Left(_)
-            | Body::Replaced(_)
-            | Body::SessionJoined(_)
-            | Body::SessionLeft(_)
-            | Body::Moved { .. }
-            | Body::Hidden => None,
-        }
+        self.body.spoken().map(|it| (it.from.id, it.number))
     }
 
     /// Roughly how many bytes it keeps alive.
     #[must_use]
     pub fn weight(&self) -> usize {
-        let text = match &self.body {
-            Body::Said { content, shown, .. } | Body::Whispered { content, shown, .. } => {
-                content.len() + shown.len()
-            }
-            Body::Joined(_)
-            | Body::Left(_)
-            | Body::Replaced(_)
-            | Body::SessionJoined(_)
-            | Body::SessionLeft(_)
-            | Body::Moved { .. }
-            | Body::Hidden => 0,
-        };
+        let text = self.body.spoken().map_or(0, |it| it.bytes());
         text + size_of::<Self>()
     }
 }

@@ -11,7 +11,7 @@
 use std::{collections::VecDeque, sync::Arc};
 
 use model::{RoomId, limits};
-use room::message::{Body, Event};
+use room::message::Event;
 
 use crate::convert::{Invalid, Result};
 
@@ -133,18 +133,7 @@ impl Difference {
 
 /// What an event counts for, which must be the same at both ends.
 fn size(event: &Event) -> usize {
-    64 + match &event.body {
-        Body::Said { shown, content, .. } | Body::Whispered { shown, content, .. } => {
-            shown.len() + content.len()
-        }
-        Body::Joined(_)
-        | Body::Left(_)
-        | Body::Replaced(_)
-        | Body::SessionJoined(_)
-        | Body::SessionLeft(_)
-        | Body::Moved { .. }
-        | Body::Hidden => 0,
-    }
+    64 + event.body.spoken().map_or(0, |it| it.bytes())
 }
 
 #[cfg(test)]
@@ -155,7 +144,7 @@ mod tests {
     };
     use proptest::prelude::*;
     use prost::Message as _;
-    use room::message::{Frame, Member, Stay, ToRelay, Welcome};
+    use room::message::{Body, Frame, Member, Stay, ToRelay, Welcome};
 
     use super::*;
     use crate::convert::{connector_frame, connector_frame_from};

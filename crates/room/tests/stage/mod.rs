@@ -342,17 +342,9 @@ pub(crate) fn pushed(push: &Push) -> String {
     match push {
         Push::Add(user) => format!("+{user}"),
         Push::Leave(user) => format!("-{user}"),
-        Push::Chat(event) => match &event.body {
-            Body::Said { content, .. } | Body::Whispered { content, .. } => {
-                content.as_text().unwrap().to_owned()
-            }
-            Body::Joined(_)
-            | Body::Left(_)
-            | Body::Replaced(_)
-            | Body::SessionJoined(_)
-            | Body::SessionLeft(_)
-            | Body::Moved { .. }
-            | Body::Hidden => "?".to_owned(),
+        Push::Chat(event) => match event.body.spoken() {
+            Some(spoken) => spoken.content.as_text().unwrap().to_owned(),
+            None => "?".to_owned(),
         },
     }
 }

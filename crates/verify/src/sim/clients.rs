@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use model::{Code, Content, Position, RoomId, SendNumber, SessionId, Target, Time, UserName};
 use room::{
     Push,
-    message::{Body, Member},
+    message::{Body, Spoken},
 };
 
 use super::random::Random;
@@ -221,19 +221,9 @@ impl Clients {
             Push::Add(user) => log.saw_add(self.names.intern(user.as_str())),
             Push::Leave(user) => log.saw_leave(self.names.intern(user.as_str())),
             Push::Chat(event) => {
-                let (from, content, whisper) = match &event.body {
-                    Body::Said { from, content, .. } => (from, content, false),
-                    Body::Whispered { from, content, .. } => (from, content, true),
-                    Body::Joined(_)
-                    | Body::Left(_)
-                    | Body::Replaced(_)
-                    | Body::SessionJoined(_)
-                    | Body::SessionLeft(_)
-                    | Body::Moved { .. }
-                    | Body::Hidden => return,
-                };
-                let Member { user, .. } = from;
-                let from = self.names.intern(user.as_str());
+                let Some(Spoken { from, content, .. }) = event.body.spoken() else { return };
+                let whisper = matches!(event.body, Body::Whispered { .. });
+                let from = self.names.intern(from.user.as_str());
                 match content.as_text().and_then(TextId::parse) {
                     Some(id) => log.saw_at(event.position, from, id, whisper),
                     None => log.saw_foreign(),
