@@ -18,7 +18,6 @@ use std::{
 
 use anyhow::{Context as _, anyhow, ensure};
 use client::Transport;
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use survivors::Survivors;
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines},
@@ -92,8 +91,7 @@ impl Args {
 pub async fn run(args: Args) -> anyhow::Result<()> {
     let found = lookup_host(&args.gate).await.with_context(|| format!("--gate {}", args.gate))?;
     let gate = found.min_by_key(SocketAddr::is_ipv6).context("--gate has no address")?;
-    let limit = getrlimit(Resource::Nofile);
-    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit })?;
+    crate::machine::raise_file_limit()?;
     match &args.part {
         Some(part) => part::play(&args, gate, part).await,
         None => play(&args, gate).await,
