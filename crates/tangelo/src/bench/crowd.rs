@@ -160,8 +160,6 @@ impl Here {
         let fleet = self.fleet.take().context("it has been judged")?;
         let played = self.played.insert(fleet.stop()?);
         let verdict = (&self.plan.judge(std::mem::take(&mut played.logs))).into();
-        let latency = played.latency.clone();
-        let Played { late, retried, refused, closed, .. } = *played;
-        Ok(Judged { latency, late, retried, refused, closed, verdict })
+        Ok(Judged { measured: played.measured.clone(), verdict })
     }
 }

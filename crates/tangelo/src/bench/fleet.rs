@@ -5,12 +5,10 @@ use std::{
     rc::Rc,
     sync::{Arc, Mutex, PoisonError},
     thread::{Builder, JoinHandle},
-    time::Duration,
 };
 
 use anyhow::{Context as _, anyhow};
 use client::Connection;
-use hdrhistogram::Histogram;
 use tokio::{
     sync::{Semaphore, watch},
     task::{JoinSet, LocalSet},
@@ -20,6 +18,7 @@ use verify::history::Log;
 use super::{
     plan::Plan,
     player::{self, Counts, Left, Notes, Phase, Table},
+    verdict::Measured,
 };
 
 /// Everybody who plays.
@@ -35,11 +34,7 @@ pub(super) struct Fleet {
 pub(super) struct Played {
     /// In the order of the clients' numbers.
     pub(super) logs: Vec<Log>,
-    pub(super) latency: Histogram<u64>,
-    pub(super) late: Duration,
-    pub(super) retried: u64,
-    pub(super) refused: u64,
-    pub(super) closed: u64,
+    pub(super) measured: Measured,
     /// Open as long as this lives, so that nobody sees anybody leave.
     pub(super) connections: Vec<Connection>,
     lefts: Vec<Left>,
@@ -83,11 +78,7 @@ impl Fleet {
             match &mut all {
                 None => all = Some(played),
                 Some(all) => {
-                    all.latency.add(&played.latency)?;
-                    all.late = all.late.max(played.late);
-                    all.retried += played.retried;
-                    all.refused += played.refused;
-                    all.closed += played.closed;
+                    all.measured.add(&played.measured)?;
                     all.lefts.extend(played.lefts);
                 }
             }
@@ -131,15 +122,6 @@ fn play(
         anyhow::Ok(lefts)
     })?;
     let table = Rc::into_inner(table).context("somebody still plays")?;
-    let notes = table.notes.into_inner();
-    Ok(Played {
-        logs: Vec::new(),
-        latency: notes.latency,
-        late: notes.late,
-        retried: notes.retried,
-        refused: notes.refused,
-        closed: notes.closed,
-        connections: Vec::new(),
-        lefts,
-    })
+    let Notes { measured, .. } = table.notes.into_inner();
+    Ok(Played { logs: Vec::new(), measured, connections: Vec::new(), lefts })
 }

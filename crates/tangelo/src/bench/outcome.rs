@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::{
     Args,
     processes::{Costs, Processes, spent},
-    verdict::Judged,
+    verdict::{Judged, Measured},
 };
 
 /// Names the columns of [`Outcome::table_row`].
@@ -82,7 +82,7 @@ impl Outcome {
     }
 
     fn quantile(&self, quantile: f64) -> f64 {
-        self.speaking.judged.latency.value_at_quantile(quantile) as f64 / 1000.0
+        self.speaking.judged.measured.latency.value_at_quantile(quantile) as f64 / 1000.0
     }
 
     /// One JSON object.
@@ -91,14 +91,15 @@ impl Outcome {
             Some(in_flight) => json!({ "in_flight": in_flight }),
             None => json!({ "per_second": self.args.rate }),
         };
-        let Judged { late, refused, closed, verdict, .. } = &self.speaking.judged;
+        let Judged { measured, verdict } = &self.speaking.judged;
+        let Measured { late, refused, closed, .. } = measured;
         json!({
             "clients": self.entering.joined,
             "rooms": self.args.rooms.min(self.args.clients),
             "text_bytes": self.args.bytes,
             "dialect": self.transport.name(),
             "sends": sends,
-            "entries_tried_again": self.speaking.judged.retried,
+            "entries_tried_again": self.speaking.judged.measured.retried,
             "entries_per_second": self.entries_per_second(),
             "server_cpu_us_per_entry": self.micros_per_entry(),
             "seconds": self.speaking.window.as_secs_f64(),
@@ -186,7 +187,7 @@ impl fmt::Display for Outcome {
         let joined = self.entering.joined;
         row("clients", format!("{joined} in {rooms} rooms, {}", self.transport))?;
         let (took, per_second) = (self.entering.took.as_secs_f64(), self.entries_per_second());
-        let retried = self.speaking.judged.retried;
+        let retried = self.speaking.judged.measured.retried;
         row("entries", format!("{per_second:.0}/s, for {took:.1} s, {retried} tried again"))?;
         let cost = self.micros_per_entry().map(|micros| format!("{micros:.0} µs"));
         row("server CPU per entry", cost.unwrap_or_else(unknown))?;
@@ -202,7 +203,8 @@ impl fmt::Display for Outcome {
         let (p999, max) = (self.quantile(0.999), self.quantile(1.0));
         let latency = format!("p50 {p50:.2}  p99 {p99:.2}  p99.9 {p999:.2}  max {max:.2} ms");
         row("latency", latency)?;
-        let Judged { late, refused, closed, verdict, .. } = &self.speaking.judged;
+        let Judged { measured, verdict } = &self.speaking.judged;
+        let Measured { late, refused, closed, .. } = measured;
         row("generator late, at most", format!("{:.2} ms", late.as_secs_f64() * 1000.0))?;
         let cost = self.micros_per_delivery().map(|micros| format!("{micros:.2} µs"));
         row("server CPU per delivery", cost.unwrap_or_else(unknown))?;

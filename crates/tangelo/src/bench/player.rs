@@ -12,7 +12,6 @@ use std::{
 };
 
 use client::{Client, Codec, Connection, Heard, Options, RequestId, Route, Transport};
-use hdrhistogram::Histogram;
 use serde_json::{Map, Value};
 use tokio::{
     sync::{Semaphore, watch},
@@ -23,7 +22,7 @@ use verify::history::{Log, TextId, To};
 use super::{
     crowd::Sums,
     plan::{Plan, room_name, user_name},
-    verdict::{LATENCY_MAX, histogram},
+    verdict::{LATENCY_MAX, Measured},
 };
 
 /// How long a saturating client waits after a refusal.
@@ -92,14 +91,7 @@ pub(super) struct Table {
 
 /// What all clients of a thread write into.
 pub(super) struct Notes {
-    /// From due to delivered, in microseconds.
-    pub(super) latency: Histogram<u64>,
-    /// How late the generator itself was at worst.
-    pub(super) late: Duration,
-    /// How often somebody had to try again to come in.
-    pub(super) retried: u64,
-    pub(super) refused: u64,
-    pub(super) closed: u64,
+    pub(super) measured: Measured,
     /// Handed from client to client, so that each handshake is short.
     gate: Options,
     connector: Options,
@@ -111,11 +103,7 @@ impl Notes {
     pub(super) fn new(transport: Transport) -> anyhow::Result<Self> {
         let options = Options { transport, ..Options::default() };
         Ok(Self {
-            latency: histogram()?,
-            late: Duration::ZERO,
-            retried: 0,
-            refused: 0,
-            closed: 0,
+            measured: Measured::nothing()?,
             gate: options.clone(),
             connector: options,
             codec: None,
@@ -168,7 +156,7 @@ pub(super) async fn play(table: Rc<Table>, index: u32) -> anyhow::Result<Left> {
             }
         };
         if lives.and_then(|()| player.saturate(&mut connection)).is_err() {
-            table.notes.borrow_mut().closed += 1;
+            table.notes.borrow_mut().measured.closed += 1;
             player.log.gone();
             return Ok(player.leave(None));
         }
@@ -187,7 +175,7 @@ async fn come_in(table: &Table, index: u32) -> anyhow::Result<(Connection, Rc<Co
             return joined;
         }
         tries += 1;
-        table.notes.borrow_mut().retried += 1;
+        table.notes.borrow_mut().measured.retried += 1;
         sleep(RETRY_PAUSE).await;
     }
 }
@@ -294,7 +282,7 @@ impl<'a> Player<'a> {
             self.due = Some(due + Duration::from_secs_f64(f64::from(plan.clients) / plan.rate));
             let late = now - due;
             let mut notes = self.table.notes.borrow_mut();
-            notes.late = notes.late.max(late);
+            notes.measured.late = notes.measured.late.max(late);
             drop(notes);
             self.say(connection, due)?;
         }
@@ -341,7 +329,7 @@ impl<'a> Player<'a> {
                 self.in_flight = self.in_flight.saturating_sub(1);
                 self.table.counts.answered.fetch_add(1, Ordering::Relaxed);
                 if refused {
-                    self.table.notes.borrow_mut().refused += 1;
+                    self.table.notes.borrow_mut().measured.refused += 1;
                     if self.table.plan.saturate.is_some() {
                         self.due = Some(now + REFUSAL_PAUSE);
                     }
@@ -381,7 +369,7 @@ impl<'a> Player<'a> {
         if micros >= plan.warmup && micros < plan.warmup + plan.seconds {
             let latency = now.saturating_duration_since(start + micros).as_micros();
             let latency = u64::try_from(latency).unwrap_or(LATENCY_MAX);
-            self.table.notes.borrow_mut().latency.saturating_record(latency);
+            self.table.notes.borrow_mut().measured.latency.saturating_record(latency);
         }
     }
 }

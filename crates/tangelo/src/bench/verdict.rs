@@ -77,8 +77,9 @@ impl fmt::Display for Verdict {
     }
 }
 
-/// What is left of a game.
-pub(super) struct Judged {
+/// What clients have measured.
+#[derive(Clone, Debug)]
+pub(super) struct Measured {
     /// From due to delivered, in microseconds.
     pub(super) latency: Histogram<u64>,
     /// How late the generator itself was at worst.
@@ -87,6 +88,36 @@ pub(super) struct Judged {
     pub(super) retried: u64,
     pub(super) refused: u64,
     pub(super) closed: u64,
+}
+
+impl Measured {
+    /// Nobody has played yet.
+    ///
+    /// # Errors
+    ///
+    /// If the histogram's bounds make no sense: never.
+    pub(super) fn nothing() -> anyhow::Result<Self> {
+        Ok(Self { latency: histogram()?, late: Duration::ZERO, retried: 0, refused: 0, closed: 0 })
+    }
+
+    /// Takes in what others have measured.
+    ///
+    /// # Errors
+    ///
+    /// If the histograms' bounds differ: never.
+    pub(super) fn add(&mut self, other: &Self) -> anyhow::Result<()> {
+        self.latency.add(&other.latency)?;
+        self.late = self.late.max(other.late);
+        self.retried += other.retried;
+        self.refused += other.refused;
+        self.closed += other.closed;
+        Ok(())
+    }
+}
+
+/// What is left of a game.
+pub(super) struct Judged {
+    pub(super) measured: Measured,
     pub(super) verdict: Verdict,
 }
 
@@ -95,41 +126,30 @@ impl Judged {
     ///
     /// # Errors
     ///
-    /// If the histogram's bounds make no sense: never.
+    /// As [`Measured::nothing`].
     pub(super) fn nothing() -> anyhow::Result<Self> {
-        Ok(Self {
-            latency: histogram()?,
-            late: Duration::ZERO,
-            retried: 0,
-            refused: 0,
-            closed: 0,
-            verdict: Verdict::default(),
-        })
+        Ok(Self { measured: Measured::nothing()?, verdict: Verdict::default() })
     }
 
     /// Takes in what another process has seen.
     pub(super) fn add(&mut self, other: Self) -> anyhow::Result<()> {
-        self.latency.add(&other.latency)?;
-        self.late = self.late.max(other.late);
-        self.retried += other.retried;
-        self.refused += other.refused;
-        self.closed += other.closed;
+        self.measured.add(&other.measured)?;
         self.verdict.add(other.verdict);
         Ok(())
     }
 
     /// As one process tells another.
     pub(super) fn to_json(&self) -> Value {
-        let buckets = self.latency.iter_recorded();
+        let Self { measured, verdict } = self;
+        let buckets = measured.latency.iter_recorded();
         let buckets =
             buckets.map(|it| json!([it.value_iterated_to(), it.count_since_last_iteration()]));
-        let verdict = &self.verdict;
         json!({
             "latency": buckets.collect::<Vec<_>>(),
-            "late_us": u64::try_from(self.late.as_micros()).unwrap_or(u64::MAX),
-            "retried": self.retried,
-            "refused": self.refused,
-            "closed": self.closed,
+            "late_us": u64::try_from(measured.late.as_micros()).unwrap_or(u64::MAX),
+            "retried": measured.retried,
+            "refused": measured.refused,
+            "closed": measured.closed,
             "sessions": verdict.sessions,
             "sent": verdict.sent,
             "acked": verdict.acked,
@@ -155,11 +175,13 @@ impl Judged {
             latency.record_n(value.context("no value")?, count.context("no count")?)?;
         }
         Ok(Self {
-            latency,
-            late: Duration::from_micros(number("late_us")?),
-            retried: number("retried")?,
-            refused: number("refused")?,
-            closed: number("closed")?,
+            measured: Measured {
+                latency,
+                late: Duration::from_micros(number("late_us")?),
+                retried: number("retried")?,
+                refused: number("refused")?,
+                closed: number("closed")?,
+            },
             verdict: Verdict {
                 sessions: number("sessions")?,
                 sent: number("sent")?,
@@ -191,18 +213,18 @@ mod tests {
     #[test]
     fn what_processes_tell_each_other_adds_up() {
         let mut one = Judged::nothing().unwrap();
-        one.latency.record_n(250, 3).unwrap();
-        one.latency.record(70_000).unwrap();
-        one.late = Duration::from_micros(7);
+        one.measured.latency.record_n(250, 3).unwrap();
+        one.measured.latency.record(70_000).unwrap();
+        one.measured.late = Duration::from_micros(7);
         one.verdict = Verdict { sessions: 5, sent: 2, violations: 1, ..Verdict::default() };
         one.verdict.text = "broken".to_owned();
         let copy = Judged::from_json(&one.to_json()).unwrap();
-        assert_eq!(copy.latency, one.latency);
-        assert_eq!((copy.late, &copy.verdict), (one.late, &one.verdict));
+        assert_eq!(copy.measured.latency, one.measured.latency);
+        assert_eq!((copy.measured.late, &copy.verdict), (one.measured.late, &one.verdict));
         let mut all = Judged::nothing().unwrap();
         all.add(copy).unwrap();
         all.add(one).unwrap();
-        assert_eq!((all.latency.len(), all.verdict.sessions), (8, 10));
+        assert_eq!((all.measured.latency.len(), all.verdict.sessions), (8, 10));
         assert!(all.verdict.to_string().ends_with("2 violations, such as\nbroken"));
         assert!(Judged::from_json(&json!({})).is_err());
     }
