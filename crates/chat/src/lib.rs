@@ -141,7 +141,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         draining: false,
         ready: true,
     };
-    let membership = registry.join(node, &process.tasks).await;
+    let membership = registry.join(node, process.vital_tasks()).await;
     let keeper = shards::Keeper::run(
         membership.clone(),
         workers,

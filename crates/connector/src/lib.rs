@@ -201,7 +201,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         draining: false,
         ready: false,
     };
-    let membership = registry.join(node, &process.tasks).await;
+    let membership = registry.join(node, process.vital_tasks()).await;
     spawn_followers(&process, &membership, token, &workers, &clients);
     process.ready.started();
 

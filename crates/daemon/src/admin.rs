@@ -73,12 +73,14 @@ pub struct Admin {
 }
 
 impl Admin {
-    /// Binds the port and starts recording metrics: what is described or counted before is lost.
+    /// Binds the port, to be served by `tasks`, and starts recording metrics: what is described or
+    /// counted before is lost.
     ///
     /// # Errors
     ///
     /// If the address cannot be had; the text says what to do.
-    pub fn bind(address: SocketAddr) -> io::Result<Self> {
+    pub fn bind(address: SocketAddr, tasks: &Tasks) -> io::Result<Self> {
+        let _threads = tasks.enter();
         let metrics = record().map_err(io::Error::other)?;
         let listener = net::bind(address, "--admin")?;
         let address = listener.local_addr()?;

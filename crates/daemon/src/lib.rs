@@ -13,6 +13,7 @@ pub mod run;
 pub mod signal;
 mod tasks;
 pub mod telemetry;
+mod vitals;
 
 pub use admin::Admin;
 pub use args::{CommonArgs, filter_text, host_name, thread_count};

@@ -17,9 +17,10 @@ use crate::{
     CommonArgs, Readiness, Tasks,
     admin::Admin,
     net, resources,
-    run::{BugError, UsageError},
+    run::{BugError, EXIT_BUG, UsageError},
     signal::Signals,
     telemetry,
+    vitals::Vitals,
 };
 
 /// Why a process ends.
@@ -95,6 +96,7 @@ pub struct Process {
     /// Ends this process in order.
     pub stop: Stop,
     addresses: Addresses,
+    vitals: Vitals,
 }
 
 impl Process {
@@ -120,19 +122,22 @@ impl Process {
         let open_files_max = resources::raise_open_files();
         tracing::debug!(open_files_max, "limit of open files");
 
-        let admin = Admin::bind(args.admin)?;
+        let tasks = Tasks::new();
+        let vitals = Vitals::start(&tasks, end_as_stuck).context("cannot start a thread")?;
+        let admin = Admin::bind(args.admin, vitals.tasks())?;
         let process = Self {
             addresses: Addresses::new(&name, args.addresses.clone()),
             name,
             role,
             incarnation,
-            tasks: Tasks::new(),
+            tasks,
             ready: Readiness::new(),
             admin: admin.local_addr(),
             stop: Stop::default(),
+            vitals,
         };
         describe_metrics(role, &process.name);
-        admin.serve(process.ready.clone(), &process.tasks);
+        admin.serve(process.ready.clone(), process.vital_tasks());
         process.watch_signals()?;
         process.watch_tasks();
         if args.watch_stdin {
@@ -140,6 +145,13 @@ impl Process {
         }
         process.announce("admin", process.admin)?;
         Ok(process)
+    }
+
+    /// Spawns what others judge this process by, on a thread that is not kept busy by clients and
+    /// rooms. The same set as `tasks`.
+    #[must_use]
+    pub const fn vital_tasks(&self) -> &Tasks {
+        self.vitals.tasks()
     }
 
     /// The time since the process started, as the pure machines want it.
@@ -275,10 +287,28 @@ fn detach(future: impl Future<Output = ()> + Send + 'static) {
     tokio::spawn(future);
 }
 
+/// The end of a process whose threads do nothing: they cannot be asked to end.
+fn end_as_stuck() {
+    let telling = std::thread::spawn(|| {
+        let seconds = limits::STUCK_AFTER.as_secs();
+        tracing::error!(seconds, "no thread has done anything: a bug; the process ends");
+        telemetry::flush();
+    });
+    let patience = Instant::now() + Duration::from_secs(1);
+    while !telling.is_finished() && Instant::now() < patience {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    std::process::exit(EXIT_BUG.into());
+}
+
 fn describe_metrics(role: Role, name: &NodeId) {
     metrics::describe_gauge!("tangelo_info", "Always 1; the labels say what runs.");
     metrics::describe_gauge!("tangelo_ready", "1 when /readyz answers 200, else 0.");
     metrics::describe_gauge!("tangelo_tasks", "Tasks running.");
+    metrics::describe_counter!(
+        "tangelo_stalls_total",
+        "Times that no thread got to its work for 2 s and more, and did again."
+    );
     metrics::gauge!(
         "tangelo_info",
         "version" => env!("CARGO_PKG_VERSION"),

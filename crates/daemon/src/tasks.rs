@@ -9,6 +9,7 @@ use std::{
 };
 
 use futures_util::FutureExt as _;
+use tokio::runtime::{EnterGuard, Handle};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// Spawns tasks and ends them. Clones share one set of tasks.
@@ -17,10 +18,18 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 /// ended (or is named as stuck) before the process does.
 #[derive(Clone, Debug, Default)]
 pub struct Tasks {
+    set: Arc<Set>,
+    /// Whose threads carry them, if not the caller's.
+    runtime: Option<Handle>,
+}
+
+/// What all clones share, and every task has a hold of.
+#[derive(Debug, Default)]
+struct Set {
     tracker: TaskTracker,
     token: CancellationToken,
     failed: CancellationToken,
-    alive: Arc<Mutex<BTreeMap<Cow<'static, str>, usize>>>,
+    alive: Mutex<BTreeMap<Cow<'static, str>, usize>>,
 }
 
 impl Tasks {
@@ -28,6 +37,19 @@ impl Tasks {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// The same set, for tasks that are to run on the threads of `runtime`.
+    #[must_use]
+    pub fn on(&self, runtime: Handle) -> Self {
+        Self { set: Arc::clone(&self.set), runtime: Some(runtime) }
+    }
+
+    /// What libraries spawn and which sockets they make before the guard is dropped belongs to the
+    /// threads that these tasks run on. None if these are the caller's.
+    #[must_use]
+    pub fn enter(&self) -> Option<EnterGuard<'_>> {
+        self.runtime.as_ref().map(Handle::enter)
     }
 
     /// Spawns `future` under `name`, which is told when the task panics or does not end.
@@ -41,7 +63,11 @@ impl Tasks {
     ) {
         let registration = Registration::new(self, name.into());
         // An async block would keep the future twice: where it was captured, and where it waits.
-        self.tracker.spawn(future.map(move |()| drop(registration)));
+        let future = future.map(move |()| drop(registration));
+        match &self.runtime {
+            None => self.set.tracker.spawn(future),
+            Some(runtime) => self.set.tracker.spawn_on(future, runtime),
+        };
     }
 
     /// Runs `work`, which may block, on a thread made for that.
@@ -53,49 +79,53 @@ impl Tasks {
         work: impl FnOnce() + Send + 'static,
     ) {
         let registration = Registration::new(self, name.into());
-        self.tracker.spawn_blocking(move || {
+        let work = move || {
             let _registration = registration;
             work();
-        });
+        };
+        match &self.runtime {
+            None => self.set.tracker.spawn_blocking(work),
+            Some(runtime) => self.set.tracker.spawn_blocking_on(work, runtime),
+        };
     }
 
     /// The token that every task must watch: cancelled means "end now".
     #[must_use]
     pub fn token(&self) -> CancellationToken {
-        self.token.clone()
+        self.set.token.clone()
     }
 
     /// Asks every task to end, and returns at once.
     pub fn cancel(&self) {
-        self.token.cancel();
+        self.set.token.cancel();
     }
 
     /// Whether a task has panicked.
     #[must_use]
     pub fn have_failed(&self) -> bool {
-        self.failed.is_cancelled()
+        self.set.failed.is_cancelled()
     }
 
     /// How many tasks are running.
     #[must_use]
     pub fn count(&self) -> usize {
-        self.tracker.len()
+        self.set.tracker.len()
     }
 
     /// Asks every task to end, waits for that at most `deadline`, and returns the names of those
     /// that have not ended, as `name` or `name (count)`.
     pub async fn drain(&self, deadline: Duration) -> Vec<String> {
-        self.token.cancel();
-        self.tracker.close();
+        self.set.token.cancel();
+        self.set.tracker.close();
         // The names below tell the same as an elapsed deadline, and more.
-        let _ = tokio::time::timeout(deadline, self.tracker.wait()).await;
+        let _ = tokio::time::timeout(deadline, self.set.tracker.wait()).await;
         self.names()
     }
 
     /// The names of the tasks that are running, as `name` or `name (count)`, in order.
     #[must_use]
     pub fn names(&self) -> Vec<String> {
-        let alive = self.alive.lock().unwrap_or_else(PoisonError::into_inner);
+        let alive = self.set.alive.lock().unwrap_or_else(PoisonError::into_inner);
         alive
             .iter()
             .map(|(name, count)| match count {
@@ -108,23 +138,23 @@ impl Tasks {
 
 /// One running task's entry among the names; notices on its way out that the task panicked.
 struct Registration {
-    tasks: Tasks,
+    set: Arc<Set>,
     name: Cow<'static, str>,
 }
 
 impl Registration {
     fn new(tasks: &Tasks, name: Cow<'static, str>) -> Self {
-        let tasks = tasks.clone();
-        let mut alive = tasks.alive.lock().unwrap_or_else(PoisonError::into_inner);
+        let set = Arc::clone(&tasks.set);
+        let mut alive = set.alive.lock().unwrap_or_else(PoisonError::into_inner);
         *alive.entry(name.clone()).or_insert(0) += 1;
         drop(alive);
-        Self { tasks, name }
+        Self { set, name }
     }
 }
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        let mut alive = self.tasks.alive.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut alive = self.set.alive.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(count) = alive.get_mut(&self.name) {
             *count -= 1;
             if *count == 0 {
@@ -136,8 +166,8 @@ impl Drop for Registration {
             // A panic is a bug of ours, and what the task left half done may be wrong. Others
             // take over what this process did; going on would hide it.
             tracing::error!(task = %self.name, "task panicked: the process ends");
-            self.tasks.failed.cancel();
-            self.tasks.token.cancel();
+            self.set.failed.cancel();
+            self.set.token.cancel();
         }
     }
 }

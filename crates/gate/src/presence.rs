@@ -57,7 +57,7 @@ impl Presence {
             incarnation: process.incarnation,
             ready: process.ready.clone(),
             stop: process.stop.clone(),
-            tasks: process.tasks.clone(),
+            tasks: process.vital_tasks().clone(),
             map,
             leaving: leaving.clone(),
         };

@@ -113,6 +113,7 @@ fn join_or_host(process: &Process, config: &Config) -> anyhow::Result<Registry> 
     let address = match &config.registry {
         RegistryChoice::Join(url) => url.clone(),
         RegistryChoice::Host(listen) => {
+            let _threads = process.vital_tasks().enter();
             let listener = net::bind(*listen, "--registry-listen")?;
             let bound = listener.local_addr().context("the registry has no address")?;
             process.announce("registry", bound)?;
@@ -125,9 +126,10 @@ fn join_or_host(process: &Process, config: &Config) -> anyhow::Result<Registry> 
 }
 
 fn host(process: &Process, config: &Config, listener: TcpListener) {
-    let server = EmbeddedServer::start(Timing::default(), config.token.clone(), &process.tasks);
+    let server =
+        EmbeddedServer::start(Timing::default(), config.token.clone(), process.vital_tasks());
     let stop = process.stop.clone();
-    process.tasks.spawn("registry server", async move {
+    process.vital_tasks().spawn("registry server", async move {
         if let Err(error) = server.serve(listener).await {
             stop.stop(daemon::Cause::Fatal(format!("the registry's port failed: {error}")));
         }

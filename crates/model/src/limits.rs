@@ -272,6 +272,9 @@ pub const CLAIM_RETRY: Duration = Duration::from_millis(200);
 
 /// How long a process may take from SIGTERM to its end.
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(8);
+/// How long the threads that serve clients and rooms may do nothing, while the one that beats
+/// goes on, before the process takes itself for stuck and ends. Whole seconds.
+pub const STUCK_AFTER: Duration = Duration::from_secs(10);
 
 const _: () = {
     assert!(TEXT_BYTES_MAX < MESSAGE_BYTES_MAX);

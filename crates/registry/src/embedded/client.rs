@@ -67,6 +67,8 @@ impl Client {
     }
 
     pub(crate) fn join(&self, node: Node, tasks: &Tasks) -> Membership {
+        // The channel has a task of its own.
+        let _threads = tasks.enter();
         let channel = self.endpoint.connect_lazy();
         let calls = Calls {
             stub: Stub::new(InterceptedService::new(channel, self.token.clone())),

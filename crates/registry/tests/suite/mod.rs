@@ -42,6 +42,7 @@ where
         a_leave_frees_the_shards_at_once,
         a_killed_process_is_gone,
         a_process_that_slept_learns_that_it_is_over,
+        a_process_whose_beats_have_a_thread_may_be_busy,
         a_restarted_process_replaces_its_former_life,
         a_node_that_does_not_read_stays,
         strangers_claim_nothing,
@@ -280,6 +281,35 @@ async fn a_restarted_process_replaces_its_former_life(registry: &Registry, tasks
 }
 
 /// Nobody looks at this node's map, and it changes hundreds of times.
+/// One process sleeps with its beats, one without. When the first is gone, the second is not.
+async fn a_process_whose_beats_have_a_thread_may_be_busy(registry: &Registry, tasks: &Tasks) {
+    let witness = registry.join(node(Role::Gate, "gate-1"), tasks).await;
+    let runtimes = || tokio::runtime::Builder::new_multi_thread();
+    let vitals = runtimes().worker_threads(1).enable_all().build().unwrap();
+    let (asleep, busy) = (node(Role::Chat, "chat-1"), node(Role::Chat, "chat-2"));
+    let (gone, stays) = (asleep.incarnation, busy.incarnation);
+    let (registry, vital_tasks) = (registry.clone(), Tasks::new().on(vitals.handle().clone()));
+    let (wake, sleep) = std::sync::mpsc::channel::<()>();
+    let process = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let asleep = registry.join(asleep, &Tasks::new()).await;
+            let busy = registry.join(busy, &vital_tasks).await;
+            leased(&asleep, Lease::Held).await;
+            leased(&busy, Lease::Held).await;
+            let _ = sleep.recv();
+            assert_eq!(*busy.lease.borrow(), Lease::Held);
+            vital_tasks.drain(DEADLINE).await;
+        });
+    });
+    seen(&witness, |map| map.nodes.contains_key(&gone) && map.nodes.contains_key(&stays)).await;
+    let map = seen(&witness, |map| !map.nodes.contains_key(&gone)).await;
+    assert!(map.nodes.contains_key(&stays));
+    drop(wake);
+    tokio::task::spawn_blocking(move || process.join().unwrap()).await.unwrap();
+    vitals.shutdown_background();
+}
+
 async fn a_node_that_does_not_read_stays(registry: &Registry, tasks: &Tasks) {
     let idle = registry.join(node(Role::Connector, "connector-1"), tasks).await;
     let chat = registry.join(node(Role::Chat, "chat-1"), tasks).await;
