@@ -21,7 +21,7 @@ pub struct Args {
     #[arg(long, value_name = "N", default_value_t = 3)]
     rounds: u32,
 
-    /// Leave these out: epoll, coalesce, textbook
+    /// Leave these out: epoll, coalesce, ring, textbook
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     without: Vec<String>,
 
@@ -46,7 +46,7 @@ pub(crate) struct Figures {
 ///
 /// If something cannot be run.
 pub fn run(args: &Args) -> anyhow::Result<()> {
-    let references = ["epoll", "coalesce", "textbook"];
+    let references = ["epoll", "coalesce", "ring", "textbook"];
     let references = references.iter().filter(|name| !args.without.iter().any(|it| it == *name));
     let references: Vec<&str> = references.copied().collect();
     let mut runs: BTreeMap<String, Vec<Figures>> = BTreeMap::new();

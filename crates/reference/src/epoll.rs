@@ -5,17 +5,23 @@ use std::{
     io::{self, Read as _, Write as _},
     mem,
     net::{SocketAddr, TcpListener, TcpStream},
+    sync::Arc,
 };
 
 use model::UserName;
 use rustix::{
     buffer::spare_capacity,
-    event::epoll::{self, CreateFlags, EventData, EventFlags},
+    event::{
+        Timespec,
+        epoll::{self, CreateFlags, EventData, EventFlags},
+    },
     fd::OwnedFd,
+    io::Errno,
 };
 
 use crate::{
     frame,
+    ring::{Ring, Sent},
     speech::{Ask, Speech},
 };
 
@@ -25,6 +31,8 @@ const EVENTS: usize = 1024;
 const READ_BYTES: usize = 64 * 1024;
 /// The listener among the sockets.
 const LISTENER: u64 = u64::MAX;
+/// How long to wait for sockets while the ring has sends that some of them do not take.
+const RING_WAIT: Timespec = Timespec { tv_sec: 0, tv_nsec: 1_000_000 };
 
 /// When a delivery is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,16 +41,20 @@ pub enum Writes {
     Each,
     /// With all others for that socket, once all that had arrived is read.
     Gathered,
+    /// As gathered, and all of them by one system call, through io_uring.
+    Ring,
 }
 
 struct Client {
-    stream: TcpStream,
+    stream: Arc<TcpStream>,
     is_upgraded: bool,
     /// The beginning of a frame.
     input: Vec<u8>,
     /// What the socket did not take yet, or was not offered.
     output: Vec<u8>,
     awaits_room: bool,
+    /// The ring has bytes for it.
+    is_sending: bool,
     member: Option<(UserName, usize)>,
 }
 
@@ -56,6 +68,8 @@ struct Server {
     room_names: HashMap<String, usize>,
     /// Who has output that was not offered yet.
     dirty: Vec<usize>,
+    ring: Option<Ring>,
+    sent: Vec<Sent>,
 }
 
 /// Serves for ever.
@@ -76,8 +90,20 @@ pub fn serve(
     epoll::add(&epoll, &listener, EventData::new_u64(LISTENER), EventFlags::IN)?;
     announce(address);
     let speech = Speech::new(address);
-    let (clients, rooms, room_names, dirty) = (Vec::new(), Vec::new(), HashMap::new(), Vec::new());
-    Server { epoll, listener, speech, writes, clients, rooms, room_names, dirty }.run()
+    let ring = if writes == Writes::Ring { Some(Ring::new()?) } else { None };
+    let server = Server {
+        epoll,
+        listener,
+        speech,
+        writes,
+        clients: Vec::new(),
+        rooms: Vec::new(),
+        room_names: HashMap::new(),
+        dirty: Vec::new(),
+        ring,
+        sent: Vec::new(),
+    };
+    server.run()
 }
 
 impl Server {
@@ -85,7 +111,13 @@ impl Server {
         let mut events = Vec::with_capacity(EVENTS);
         let mut scratch = vec![0; READ_BYTES];
         loop {
-            epoll::wait(&self.epoll, spare_capacity(&mut events), None)?;
+            let is_busy = self.ring.as_ref().is_some_and(Ring::is_busy);
+            let patience = is_busy.then_some(&RING_WAIT);
+            match epoll::wait(&self.epoll, spare_capacity(&mut events), patience) {
+                // The ring interrupts waits to have its work done.
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
             for event in events.drain(..) {
                 let (number, flags) = (event.data.u64(), event.flags);
                 if number == LISTENER {
@@ -105,6 +137,36 @@ impl Server {
                 self.flush(index);
             }
             self.dirty = dirty;
+            self.hand_over();
+        }
+    }
+
+    /// Gives the ring to the kernel, until there is nothing that a socket would take at once.
+    fn hand_over(&mut self) {
+        while let Some(ring) = &mut self.ring
+            && ring.is_busy()
+        {
+            let mut sent = mem::take(&mut self.sent);
+            ring.hand_over(&mut sent);
+            let is_idle = sent.is_empty();
+            for sent in sent.drain(..) {
+                self.sent(sent);
+            }
+            self.sent = sent;
+            if is_idle {
+                return;
+            }
+        }
+    }
+
+    fn sent(&mut self, Sent { client: index, taken, mut bytes }: Sent) {
+        let Some(client) = &mut self.clients[index] else { return };
+        client.is_sending = false;
+        bytes.drain(..taken);
+        bytes.append(&mut client.output);
+        client.output = bytes;
+        if !client.output.is_empty() {
+            self.flush(index);
         }
     }
 
@@ -115,11 +177,12 @@ impl Server {
             let number = EventData::new_u64(index as u64);
             if ready.is_ok() && epoll::add(&self.epoll, &stream, number, EventFlags::IN).is_ok() {
                 self.clients.push(Some(Client {
-                    stream,
+                    stream: Arc::new(stream),
                     is_upgraded: false,
                     input: Vec::new(),
                     output: Vec::new(),
                     awaits_room: false,
+                    is_sending: false,
                     member: None,
                 }));
             }
@@ -128,7 +191,7 @@ impl Server {
 
     fn read(&mut self, index: usize, scratch: &mut [u8]) {
         let Some(client) = &mut self.clients[index] else { return };
-        let read = match client.stream.read(scratch) {
+        let read = match (&*client.stream).read(scratch) {
             Ok(0) => return self.close(index),
             Ok(read) => read,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
@@ -206,7 +269,7 @@ impl Server {
 
     fn write(&mut self, index: usize, bytes: &[u8]) {
         let Some(client) = &mut self.clients[index] else { return };
-        if self.writes == Writes::Gathered {
+        if self.writes != Writes::Each {
             if client.output.is_empty() {
                 self.dirty.push(index);
             }
@@ -214,7 +277,7 @@ impl Server {
             return;
         }
         let written =
-            if client.output.is_empty() { client.stream.write(bytes).unwrap_or(0) } else { 0 };
+            if client.output.is_empty() { (&*client.stream).write(bytes).unwrap_or(0) } else { 0 };
         if written < bytes.len() {
             client.output.extend_from_slice(&bytes[written..]);
             self.await_room(index, true);
@@ -223,8 +286,16 @@ impl Server {
 
     fn flush(&mut self, index: usize) {
         let Some(client) = &mut self.clients[index] else { return };
+        if let Some(ring) = &mut self.ring {
+            if !client.is_sending {
+                client.is_sending = true;
+                let sent = ring.send(index, &client.stream, mem::take(&mut client.output));
+                self.sent.extend(sent);
+            }
+            return;
+        }
         // An error shows at the next read.
-        let written = client.stream.write(&client.output).unwrap_or(0);
+        let written = (&*client.stream).write(&client.output).unwrap_or(0);
         client.output.drain(..written);
         let is_full = !client.output.is_empty();
         self.await_room(index, is_full);

@@ -5,7 +5,8 @@
 //! a ratio compares servers and nothing else. They promise nothing: no order between processes, no
 //! limit, no timeout, no second node. Use them for nothing but figures.
 //!
-//! - [`epoll`]: the floor. One thread, one `write` per delivery, or one per socket and turn.
+//! - [`epoll`]: the floor. One thread, one `write` per delivery, or one per socket and turn; the
+//!   latter through io_uring too.
 //! - [`textbook`]: `tokio-tungstenite` with its defaults, a task and a queue per connection.
 //! - [`compare`]: runs Tangelo and these in turn, and prints what each costs as ratios.
 //! - [`peers`]: the same with servers that others have built, each in its own protocol.
@@ -14,6 +15,7 @@ pub mod compare;
 pub mod epoll;
 mod frame;
 pub mod peers;
+mod ring;
 mod speech;
 pub mod textbook;
 

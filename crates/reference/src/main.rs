@@ -18,6 +18,8 @@ enum Command {
     Epoll(Listen),
     /// The minimal server, which writes once per socket and turn
     Coalesce(Listen),
+    /// The minimal server, which writes once per socket and turn, through io_uring
+    Ring(Listen),
     /// tokio-tungstenite with its defaults, a task and a queue per connection
     Textbook(Listen),
     /// Run Tangelo and all of these in turn, and print ratios
@@ -43,6 +45,7 @@ fn main() -> anyhow::Result<()> {
         Command::Coalesce(Listen { listen }) => {
             epoll::serve(listen, epoll::Writes::Gathered, announce)
         }
+        Command::Ring(Listen { listen }) => epoll::serve(listen, epoll::Writes::Ring, announce),
         Command::Textbook(Listen { listen }) => textbook::serve(listen, announce),
         Command::Compare(args) => compare::run(&args),
         Command::Peers(args) => peers::run(&args),
