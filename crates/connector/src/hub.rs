@@ -10,7 +10,7 @@ use std::{
     sync::Arc,
 };
 
-use frontend::{Answer, Form, Outbound, Run};
+use frontend::{Answer, Form, Outbound, Run, Writes};
 use model::{Code, Position, SendNumber, SessionId, UserName, limits};
 use room::{
     Push,
@@ -40,6 +40,7 @@ pub(crate) struct Hub {
     told_last: ToldLast,
     /// How often members were told something, since the last [`Hub::flush`].
     told: usize,
+    writes: Writes,
 }
 
 /// The events that an entrant was told, in JSON: those who enter a room together are told the same,
@@ -79,9 +80,9 @@ struct Client {
 
 impl Hub {
     /// A hub without sessions.
-    pub(crate) fn new(options: Arc<Options>) -> Self {
+    pub(crate) fn new(options: Arc<Options>, writes: Writes) -> Self {
         let told_last = ToldLast::default();
-        Self { sessions: HashMap::new(), options, gathered: Vec::new(), told_last, told: 0 }
+        Self { sessions: HashMap::new(), options, gathered: Vec::new(), told_last, told: 0, writes }
     }
 
     /// How many there are.
@@ -266,11 +267,12 @@ impl Hub {
             let Some(client) = self.sessions.get_mut(session) else { continue };
             let run = encoded.of(client.dialect, client.outbound.form(), &self.options);
             let reply_first = client.dialect.reply_before_push();
-            client.outbound.deliver(run, from, &client.answers, reply_first);
+            self.writes.deliver(&client.outbound, run, from, &client.answers, reply_first);
             client.answers = Vec::new();
             self.told += run.frames(from);
             members += 1;
         }
+        self.writes.flush();
         for (session, key, position) in astray {
             if let Some(client) = self.sessions.get(&session) {
                 client.outbound.reply(key, client.done(position));
@@ -476,7 +478,7 @@ mod tests {
 
     #[test]
     fn who_enters_meanwhile_hears_the_rest() {
-        let mut hub = Hub::new(Arc::new(Options::chat_connector()));
+        let mut hub = Hub::new(Arc::new(Options::chat_connector()), Writes::new(false));
         add(&mut hub, &audience(&[4]), Some(4));
         add(&mut hub, &audience(&[2, 4]), Some(2));
         // Another room.
@@ -492,7 +494,7 @@ mod tests {
 
     #[test]
     fn another_audience_of_a_room_ends_the_gathering() {
-        let mut hub = Hub::new(Arc::new(Options::chat_connector()));
+        let mut hub = Hub::new(Arc::new(Options::chat_connector()), Writes::new(false));
         add(&mut hub, &audience(&[2, 4]), None);
         add(&mut hub, &audience(&[4]), None);
         assert_eq!(hub.gathered.len(), 1);

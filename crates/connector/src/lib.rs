@@ -20,7 +20,7 @@ use advertise::{PublishedPorts, WHOAMI_PATH};
 use axum::{Router, http::StatusCode, routing::get};
 use cluster::{ClientAddress, ClusterMap, Node};
 use daemon::{Cause, CommonArgs, Process, Stop, Tasks, UsageError, threads};
-use frontend::{Frontend, PomeloFiles, Settings, Turns};
+use frontend::{Frontend, PomeloFiles, Settings, Turns, Writes};
 use model::{Incarnation, Rate, Role, Shard, Term, limits};
 use registry::{ClusterToken, Lease, Membership, Registry};
 use room::RelayEvent;
@@ -117,6 +117,12 @@ pub struct Args {
           default_value = "10s")]
     pub login_timeout: Duration,
 
+    /// Hands what a room's members hear to the kernel in one system call, through io_uring
+    /// [auto: where the system allows it, which containers mostly do not]
+    #[arg(long, env = "TANGELO_IO_URING", value_name = "WHEN", value_enum,
+          default_value_t = IoUring::Auto)]
+    pub io_uring: IoUring,
+
     /// Allows any characters in user and room names, as the original server did
     #[arg(long, env = "TANGELO_ANY_NAMES")]
     pub any_names: bool,
@@ -128,6 +134,30 @@ pub struct Args {
     /// Arguments that every process takes.
     #[command(flatten)]
     pub common: CommonArgs,
+}
+
+/// When to write through io_uring.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum IoUring {
+    /// Where the system allows it.
+    Auto,
+    /// Never.
+    Off,
+}
+
+impl IoUring {
+    /// Whether it is to be used, by what the system says; the log tells.
+    fn is_used(self) -> bool {
+        let refused = match self {
+            Self::Off => Some("off, by --io-uring".to_owned()),
+            Self::Auto => Writes::can_be_together().err().map(|error| error.to_string()),
+        };
+        match &refused {
+            None => tracing::info!("writes to clients go together, through io_uring"),
+            Some(reason) => tracing::info!(reason, "writes to clients go one by one: no io_uring"),
+        }
+        refused.is_none()
+    }
 }
 
 fn heartbeat(text: &str) -> Result<Duration, String> {
@@ -167,8 +197,13 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let sockets = frontend.handle();
     process.announce("client", address)?;
 
-    let workers =
-        Workers::start(WORKERS_MAX.min(threads()), process.incarnation, &options, &process.tasks);
+    let workers = Workers::start(
+        WORKERS_MAX.min(threads()),
+        process.incarnation,
+        &options,
+        args.io_uring.is_used(),
+        &process.tasks,
+    );
     let entries = Turns::new("entry", Rate::even(admissions), limits::ADMISSION_PATIENCE);
     let clients = Clients::new(workers.clone(), entries);
     let whoami = process.incarnation.to_string();

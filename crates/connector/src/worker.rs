@@ -6,7 +6,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use daemon::Tasks;
-use frontend::Outbound;
+use frontend::{Outbound, Writes};
 use metrics::{counter, gauge};
 use model::{
     Content, Incarnation, MessageId, NodeId, Outcome, RoomId, SendNumber, SessionId, Shard, Target,
@@ -84,17 +84,19 @@ pub(crate) struct Workers {
 }
 
 impl Workers {
-    /// Starts `count` workers for this life of the node.
+    /// Starts `count` workers for this life of the node. They write through io_uring if `together`.
     pub(crate) fn start(
         count: usize,
         me: Incarnation,
         options: &Arc<Options>,
+        together: bool,
         tasks: &Tasks,
     ) -> Self {
         let queues = (0..count.max(1)).map(|number| {
             let (queue, inputs) = mpsc::channel(limits::WORKER_QUEUE_EVENTS_MAX);
             let token = tasks.token();
-            let worker = Worker::new(number, me, Arc::clone(options));
+            let hub = Hub::new(Arc::clone(options), Writes::new(together));
+            let worker = Worker::new(number, me, hub);
             tasks.spawn("worker", worker.run(inputs, token));
             queue
         });
@@ -152,12 +154,12 @@ struct Worker {
 }
 
 impl Worker {
-    fn new(number: usize, me: Incarnation, options: Arc<Options>) -> Self {
+    fn new(number: usize, me: Incarnation, hub: Hub) -> Self {
         Self {
             number,
             me,
             relays: Relays::new(me),
-            hub: Hub::new(options),
+            hub,
             links: BTreeMap::new(),
             effects: Vec::new(),
             start: Instant::now(),

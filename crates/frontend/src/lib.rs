@@ -20,7 +20,7 @@
 //!   its budget unread is closed as a slow reader, and only that client notices.
 //! - **Silence ends.** Every stage has a time limit, a stalled write too; so has a close.
 //! - **No wake-up per delivery.** What is pushed to an idle socket is written at once, by whoever
-//!   has it; only what the socket does not take is left to the session's task. Nobody writes while
+//!   has it, and what many hear is handed to the kernel by [`Writes`] in one call; only what the socket does not take is left to the session's task. Nobody writes while
 //!   that task has its turn, or before what was queued earlier.
 //! - **Idle is cheap.** A session has no buffer; queues are allocated when something is in them.
 
@@ -41,6 +41,7 @@ mod socketio;
 mod transport;
 mod turns;
 mod upgrade;
+mod writes;
 
 pub use application::{Application, Client, Handler};
 pub use frontend::{Frontend, Handle};
@@ -49,3 +50,4 @@ pub use pomelo_files::{PomeloFiles, path};
 pub use run::{Answer, Form, Run};
 pub use settings::Settings;
 pub use turns::Turns;
+pub use writes::Writes;

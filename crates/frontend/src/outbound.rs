@@ -217,25 +217,21 @@ impl Outbound {
     }
 
     /// Writes at once what the socket takes, and queues the rest.
-    fn write(&self, bytes: &Bytes, frames: usize, replied: u32) -> bool {
+    pub(crate) fn write(&self, bytes: &Bytes, frames: usize, replied: u32) -> bool {
+        let Some(started) = self.start(replied) else { return false };
+        // The session's task meets an error, too, and knows what to do.
+        let written = started.socket().and_then(|socket| socket.try_write(bytes).ok());
+        started.end(bytes, frames, written.unwrap_or(0))
+    }
+
+    /// Begins a write with these replies to calls in it. None if the session takes nothing more.
+    pub(crate) fn start(&self, replied: u32) -> Option<Started<'_>> {
         let mut state = self.queue.lock();
         if state.phase != Phase::Open {
-            return false;
+            return None;
         }
         state.replied += replied;
-        let written = state.try_write(bytes);
-        if written == bytes.len() {
-            // All frames are out, and nothing waits.
-            if let Some(Direct { shared, .. }) = &state.direct {
-                shared.meters.frames_out.increment(frames as u64);
-                shared.meters.bytes_out.increment(bytes.len() as u64);
-            }
-            return true;
-        }
-        state.is_begun |= written > 0;
-        let taken = self.queue.add(&mut state, Item::Run(bytes.slice(written..), frames));
-        wake(state);
-        taken
+        Some(Started { queue: &self.queue, state })
     }
 
     fn end(&self, item: Item) -> bool {
@@ -247,6 +243,45 @@ impl Outbound {
             wake(state);
         }
         was_open
+    }
+}
+
+/// A write that has begun: nobody else can write meanwhile.
+pub(crate) struct Started<'a> {
+    queue: &'a Queue,
+    state: MutexGuard<'a, State>,
+}
+
+impl Started<'_> {
+    /// The socket, if it may be written to now: it is nobody's turn and nothing waits.
+    pub(crate) fn socket(&self) -> Option<&Arc<TcpStream>> {
+        let is_free = !self.state.is_busy && self.state.items.is_empty();
+        self.state.direct.as_ref().filter(|_| is_free).map(|direct| &direct.stream)
+    }
+
+    /// Queues what the socket has not taken. Returns whether all was taken by either.
+    pub(crate) fn end(self, bytes: &Bytes, frames: usize, written: usize) -> bool {
+        let Self { queue, mut state } = self;
+        if written == bytes.len() {
+            // All frames are out, and nothing waits.
+            if let Some(Direct { shared, .. }) = &state.direct {
+                shared.meters.frames_out.increment(frames as u64);
+                shared.meters.bytes_out.increment(bytes.len() as u64);
+            }
+            return true;
+        }
+        state.is_begun |= written > 0;
+        let taken = queue.add(&mut state, Item::Run(bytes.slice(written..), frames));
+        wake(state);
+        taken
+    }
+
+    /// Gives the client up: nobody knows what of this has reached it, so nothing can follow.
+    pub(crate) fn give_up(self) {
+        let Self { mut state, .. } = self;
+        state.phase = Phase::Overflowed;
+        state.items = VecDeque::new();
+        wake(state);
     }
 }
 
@@ -409,16 +444,6 @@ impl State {
             Some(waker) if waker.will_wake(context.waker()) => {}
             _ => self.waker = Some(context.waker().clone()),
         }
-    }
-
-    /// Writes what the socket takes now, if it is nobody's turn and nothing waits. Returns how
-    /// much.
-    fn try_write(&self, bytes: &[u8]) -> usize {
-        if self.is_busy || !self.items.is_empty() {
-            return 0;
-        }
-        // The session's task meets an error, too, and knows what to do.
-        self.direct.as_ref().and_then(|direct| direct.stream.try_write(bytes).ok()).unwrap_or(0)
     }
 
     fn take_begun(&mut self) -> Option<(Bytes, usize)> {
