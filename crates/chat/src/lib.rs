@@ -7,6 +7,7 @@
 //!
 //! A chat dials nobody but the registry: connectors open the links, and pushes go back on them.
 
+mod chat;
 mod link;
 mod shards;
 mod worker;
@@ -17,17 +18,14 @@ use anyhow::Context as _;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use cluster::Node;
 use daemon::{Cause, CommonArgs, Process, UsageError, threads};
-use model::{Role, limits};
+use model::Role;
 use registry::{ClusterToken, Lease, Membership, Registry};
 pub use room::Duplicates;
-use rpc::link::{Hello, Service};
-use tokio::sync::mpsc;
+use rpc::link::Hello;
 use tonic::transport::server::TcpIncoming;
 
-use crate::worker::Workers;
+pub use crate::chat::Chat;
 
-/// Links that are open but not yet in the hands of the workers.
-const LINKS_WAITING_MAX: usize = 64;
 /// More workers than this keep each other waiting for links.
 const WORKERS_MAX: usize = 4;
 
@@ -114,21 +112,12 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let host = reachable_host(address.ip(), args.link_host.as_deref()).await?;
     process.announce("link", address)?;
 
-    let workers = Workers::start(WORKERS_MAX.min(threads()), args.duplicates, &process.tasks);
+    let chat = Chat::start(WORKERS_MAX.min(threads()), args.duplicates, &process.tasks);
     tracing::info!(duplicates = args.duplicates.name(), "policy for names that are taken");
     let me = Hello { node: process.name.clone(), incarnation: process.incarnation };
-    let (incoming, links) = mpsc::channel(LINKS_WAITING_MAX);
-    let ended = process.tasks.token().cancelled_owned();
-    let server = Service::transport().add_service(Service::server(me, token, incoming));
-    process.tasks.spawn("link server", async move {
-        // The builder's own setting does not reach sockets that it did not bind: without this an
-        // answer waits some 40 ms for the peer's delayed acknowledgement.
-        let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-        if let Err(error) = server.serve_with_incoming_shutdown(incoming, ended).await {
-            tracing::error!(%error, "the link server failed");
-        }
-    });
-    process.tasks.spawn("links", link::accept(links, workers.clone(), process.tasks.clone()));
+    // The builder's own setting does not reach sockets that it did not bind: without this an
+    // answer waits some 40 ms for the peer's delayed acknowledgement.
+    chat.serve(me, token, TcpIncoming::from(listener).with_nodelay(Some(true)));
 
     let node = Node {
         id: process.name.clone(),
@@ -142,22 +131,12 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         ready: true,
     };
     let membership = registry.join(node, process.vital_tasks()).await;
-    let keeper = shards::Keeper::run(
-        membership.clone(),
-        workers,
-        process.ready.clone(),
-        process.tasks.clone(),
-    );
-    process.tasks.spawn("shards", keeper);
+    chat.keep_shards(&membership, &process.ready);
     process.tasks.spawn("lease watch", watch_lease(membership.clone(), process.stop.clone()));
     process.ready.started();
 
     if let Cause::Signal(_) | Cause::SupervisorGone = process.stopped().await {
-        membership.set_draining(true);
-        shards::given_away(&membership).await;
-        // Connectors attach to the new owners before this end of their links goes.
-        tokio::time::sleep(limits::ATTACH_RETRY).await;
-        membership.leave().await;
+        chat.leave(&membership).await;
     }
     process.finish().await
 }

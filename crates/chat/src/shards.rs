@@ -6,8 +6,8 @@ use cluster::{
     ClusterMap,
     ownership::{Effect, Event, Shards},
 };
-use daemon::{Process, Readiness, Tasks};
-use model::{Incarnation, NodeId, Shard, Term, limits};
+use daemon::{Readiness, Tasks};
+use model::{Incarnation, NodeId, Shard, Term, Time, limits};
 use registry::{Lease, Membership};
 use room::OwnerEvent;
 use tokio::{
@@ -27,6 +27,7 @@ pub(crate) struct Keeper {
     connectors: BTreeMap<Incarnation, NodeId>,
     owned: usize,
     answers: mpsc::Sender<Event>,
+    start: Instant,
 }
 
 impl Keeper {
@@ -48,6 +49,7 @@ impl Keeper {
             connectors: BTreeMap::new(),
             owned: 0,
             answers,
+            start: Instant::now(),
         };
         let token = keeper.tasks.token();
         let mut map = keeper.membership.map.clone();
@@ -55,8 +57,7 @@ impl Keeper {
         map.mark_changed();
         lease.mark_changed();
         loop {
-            let now = Process::now();
-            let timeout = keeper.shards.poll_timeout().map(|at| Instant::now() + at.since(now));
+            let timeout = keeper.shards.poll_timeout().map(|at| keeper.start + at.since_start());
             tokio::select! {
                 changed = map.changed() => {
                     if changed.is_err() {
@@ -87,7 +88,8 @@ impl Keeper {
 
     async fn handle(&mut self, event: Event) {
         let mut effects = Vec::new();
-        self.shards.handle(Process::now(), event, &mut effects);
+        let now = Time::from_start(self.start.elapsed());
+        self.shards.handle(now, event, &mut effects);
         let (mut owned, mut disowned) = (0, 0);
         for effect in effects {
             match effect {

@@ -10,6 +10,7 @@
 
 pub mod advertise;
 mod client;
+mod connector;
 mod hub;
 mod link;
 mod worker;
@@ -18,22 +19,17 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use advertise::{PublishedPorts, WHOAMI_PATH};
 use axum::{Router, http::StatusCode, routing::get};
-use cluster::{ClientAddress, ClusterMap, Node};
-use daemon::{Cause, CommonArgs, Process, Stop, Tasks, UsageError, threads};
+use cluster::{ClientAddress, Node};
+use daemon::{Cause, CommonArgs, Process, Stop, UsageError, threads};
 use frontend::{Frontend, PomeloFiles, Settings, Turns, Writes};
-use model::{Incarnation, Rate, Role, Shard, Term, limits};
+use model::{Rate, Role, limits};
 use registry::{ClusterToken, Lease, Membership, Registry};
-use room::RelayEvent;
-use rpc::link::Hello;
-use tokio::sync::watch;
+use rpc::{dial::Tcp, link::Hello};
 
-use crate::{
-    client::Clients,
-    worker::{Input, Workers},
+pub use crate::{
+    connector::{Connector, Setup},
+    link::Dialling,
 };
-
-/// How often the number of sessions is told to the registry.
-const LOAD_REPORTED: Duration = Duration::from_millis(250);
 
 /// Over how long a draining connector spreads the ends of its sessions: all their clients come
 /// back elsewhere.
@@ -197,18 +193,15 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let sockets = frontend.handle();
     process.announce("client", address)?;
 
-    let workers = Workers::start(
-        WORKERS_MAX.min(threads()),
-        process.incarnation,
-        &options,
-        args.io_uring.is_used(),
-        &process.tasks,
-    );
-    let entries = Turns::new("entry", Rate::even(admissions), limits::ADMISSION_PATIENCE);
-    let clients = Clients::new(workers.clone(), entries);
+    let setup = Setup {
+        workers: WORKERS_MAX.min(threads()),
+        admissions,
+        writes_together: args.io_uring.is_used(),
+    };
+    let connector = Connector::start(setup, process.incarnation, &options, &process.tasks);
     let whoami = process.incarnation.to_string();
     let listening = process.tasks.clone();
-    let (app, http) = (clients.clone(), http(whoami.clone()));
+    let (app, http) = (connector.application(), http(whoami.clone()));
     process.tasks.spawn("frontend", async move { frontend.run(app, http, &listening).await });
 
     let port = match &args.advertise_ports {
@@ -237,7 +230,11 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         ready: false,
     };
     let membership = registry.join(node, process.vital_tasks()).await;
-    spawn_followers(&process, &membership, token, &workers, &clients);
+    let me = Hello { node: process.name.clone(), incarnation: process.incarnation };
+    let dialling = Dialling { me, token, dialer: Tcp::dialer() };
+    connector.follow(&membership, dialling, &process.ready);
+    let watch = watch_lease(membership.clone(), process.stop.clone());
+    process.tasks.spawn("lease watch", watch);
     process.ready.started();
 
     if let Cause::Signal(_) | Cause::SupervisorGone = process.stopped().await {
@@ -245,15 +242,15 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     }
     // Nobody new comes in, and those who are here leave their rooms before the links go.
     sockets.drain(DRAIN_WINDOW);
-    drained(&clients).await;
+    drained(&connector).await;
     membership.leave().await;
     process.finish().await
 }
 
 /// Waits until the sessions that were told to close have left their rooms.
-async fn drained(clients: &Clients) {
+async fn drained(connector: &Connector) {
     let empty = async {
-        while clients.connected() > 0 {
+        while connector.connected() > 0 {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
@@ -283,69 +280,6 @@ fn http(whoami: String) -> Router {
                     Open the chat page at the gate instead, usually on port 3014.\n";
         (StatusCode::NOT_FOUND, text)
     })
-}
-
-/// Starts what follows the map and the lease.
-fn spawn_followers(
-    process: &Process,
-    membership: &Membership,
-    token: Option<ClusterToken>,
-    workers: &Workers,
-    clients: &Clients,
-) {
-    let tasks = &process.tasks;
-    let me = Hello { node: process.name.clone(), incarnation: process.incarnation };
-    let map = membership.map.clone();
-    let links = link::follow(me, token, map.clone(), workers.clone(), tasks.clone(), tasks.token());
-    tasks.spawn("links", links);
-    tasks.spawn(
-        "owners",
-        follow_owners(map, membership.clone(), workers.clone(), process.ready.clone()),
-    );
-    tasks.spawn("load", report_load(membership.clone(), clients.clone(), tasks.clone()));
-    tasks.spawn("lease watch", watch_lease(membership.clone(), process.stop.clone()));
-}
-
-/// Tells the workers who owns which shard, whenever that changes.
-async fn follow_owners(
-    mut map: watch::Receiver<Arc<ClusterMap>>,
-    membership: Membership,
-    workers: Workers,
-    ready: daemon::Readiness,
-) {
-    let mut told: Vec<(Option<Incarnation>, Term)> =
-        vec![(None, Term::default()); Shard::all().len()];
-    loop {
-        let current = Arc::clone(&map.borrow_and_update());
-        for (shard, told) in Shard::all().zip(&mut told) {
-            let ownership = current.ownership(shard);
-            let (owner, term) = (ownership.owner, ownership.term);
-            if *told != (owner, term) {
-                *told = (owner, term);
-                let event = RelayEvent::Owner { shard, owner, term };
-                workers.shard(shard, Input::Room(event)).await;
-            }
-        }
-        let known = current.shards.iter().any(|ownership| ownership.owner.is_some());
-        let state = if known { Ok(()) } else { Err("no owner of rooms is known yet".to_owned()) };
-        membership.set_ready(known);
-        ready.set("owners", state);
-        if map.changed().await.is_err() {
-            return;
-        }
-    }
-}
-
-/// Tells the registry how many sessions there are, by which gates share out new ones.
-async fn report_load(membership: Membership, clients: Clients, tasks: Tasks) {
-    let token = tasks.token();
-    let mut tick = tokio::time::interval(LOAD_REPORTED);
-    loop {
-        tokio::select! {
-            _ = tick.tick() => membership.set_load(clients.connected()),
-            () = token.cancelled() => return,
-        }
-    }
 }
 
 /// A life that the registry has given up ends: its members have left their rooms by now, so its

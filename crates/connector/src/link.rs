@@ -6,8 +6,9 @@ use cluster::ClusterMap;
 use daemon::Tasks;
 use metrics::{counter, gauge};
 use model::Incarnation;
-use room::RelayEvent;
+use room::{RelayEvent, message::ToOwner};
 use rpc::{
+    dial::Dialer,
     link::{self, FromOwner, Hello},
     token::ClusterToken,
 };
@@ -21,10 +22,20 @@ const RETRY_MIN: Duration = Duration::from_millis(20);
 /// Longest pause between tries. A live chat is in the map, so that tries are few and cheap.
 const RETRY_MAX: Duration = Duration::from_secs(1);
 
+/// Who opens links, and by what.
+#[derive(Clone, Debug)]
+pub struct Dialling {
+    /// What chats are told.
+    pub me: Hello,
+    /// The secret that the cluster shares, if it has one.
+    pub token: Option<ClusterToken>,
+    /// Who opens the connections.
+    pub dialer: Dialer,
+}
+
 /// Keeps a link to every live chat of the map until `token` is cancelled.
 pub(crate) async fn follow(
-    me: Hello,
-    secret: Option<ClusterToken>,
+    dialling: Dialling,
     mut map: watch::Receiver<Arc<ClusterMap>>,
     workers: Workers,
     tasks: Tasks,
@@ -45,8 +56,7 @@ pub(crate) async fn follow(
             kept.entry(chat.incarnation).or_insert_with(|| {
                 let token = token.child_token();
                 let link = Link {
-                    me: me.clone(),
-                    secret: secret.clone(),
+                    dialling: dialling.clone(),
                     peer: Hello { node: chat.id.clone(), incarnation: chat.incarnation },
                     address,
                     workers: workers.clone(),
@@ -63,10 +73,11 @@ pub(crate) async fn follow(
     }
 }
 
+type Sender = link::Sender<ToOwner>;
+
 /// A link that is opened again whenever it breaks.
 struct Link {
-    me: Hello,
-    secret: Option<ClusterToken>,
+    dialling: Dialling,
     peer: Hello,
     address: String,
     workers: Workers,
@@ -79,7 +90,7 @@ impl Link {
         let mut pause = RETRY_MIN;
         while !token.is_cancelled() {
             let opened = tokio::select! {
-                opened = link::dial(&self.address, self.me.clone(), self.secret.as_ref()) => opened,
+                opened = self.dial() => opened,
                 () = token.cancelled() => return,
             };
             match opened {
@@ -101,7 +112,12 @@ impl Link {
         }
     }
 
-    async fn serve(&self, sender: link::Sender<room::message::ToOwner>, receiver: FromOwner) {
+    async fn dial(&self) -> Result<(Sender, FromOwner, Hello), link::Error> {
+        let Dialling { me, token, dialer } = &self.dialling;
+        link::dial(&**dialer, &self.address, me.clone(), token.as_ref()).await
+    }
+
+    async fn serve(&self, sender: Sender, receiver: FromOwner) {
         let peer = self.peer.incarnation;
         let cut = self.token.child_token();
         tracing::info!(chat = %self.peer.node, address = self.address, "link open");

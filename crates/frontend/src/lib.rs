@@ -31,6 +31,7 @@ mod context;
 mod drain;
 mod frontend;
 mod http;
+mod mailbox;
 mod meters;
 mod outbound;
 mod pomelo_files;
@@ -45,6 +46,7 @@ mod writes;
 
 pub use application::{Application, Client, Handler};
 pub use frontend::{Frontend, Handle};
+pub use mailbox::{Delivery, Mailbox};
 pub use outbound::Outbound;
 pub use pomelo_files::{PomeloFiles, path};
 pub use run::{Answer, Form, Run};

@@ -27,6 +27,7 @@ mod standing;
 
 use cluster::{Node, Timing};
 use daemon::Tasks;
+use rpc::dial::{Dialer, Tcp};
 pub use rpc::token::{ClusterToken, TokenError};
 
 pub use cluster::Lease;
@@ -53,13 +54,16 @@ pub struct Config {
     pub token: Option<ClusterToken>,
     /// The same as the registry's, or nodes are taken for dead.
     pub timing: Timing,
+    /// Who opens the connections to a gate. Those to etcd are always TCP.
+    pub dialer: Dialer,
 }
 
 impl Config {
-    /// The registry at `address`, without a token.
+    /// The registry at `address`, without a token, over TCP.
     #[must_use]
     pub fn new(address: impl Into<String>) -> Self {
-        Self { address: address.into(), token: None, timing: Timing::default() }
+        let (timing, dialer) = (Timing::default(), Tcp::dialer());
+        Self { address: address.into(), token: None, timing, dialer }
     }
 }
 

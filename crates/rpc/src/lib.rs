@@ -4,6 +4,7 @@
 //! those of the pure crates here and nowhere else.
 
 pub mod convert;
+pub mod dial;
 pub mod etcd;
 pub mod link;
 pub mod pb;

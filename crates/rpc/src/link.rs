@@ -20,7 +20,9 @@ use tonic::{
 };
 
 use crate::{
-    convert, pb,
+    convert,
+    dial::Dial,
+    pb,
     shared::Shared,
     token::{AttachToken, ClusterToken, RequireToken},
 };
@@ -154,12 +156,14 @@ impl FromConnector {
     }
 }
 
-/// Opens a link to the chat at `address`, such as `http://127.0.0.1:6050`.
+/// Opens a link to the chat at `address`, such as `http://127.0.0.1:6050`, over a connection of
+/// `dialer`.
 ///
 /// # Errors
 ///
 /// If the address makes no sense, nobody answers there, or it is no chat.
 pub async fn dial(
+    dialer: &dyn Dial,
     address: &str,
     me: Hello,
     token: Option<&ClusterToken>,
@@ -173,7 +177,7 @@ pub async fn dial(
         .http2_keep_alive_interval(limits::LINK_KEEPALIVE)
         .keep_alive_timeout(limits::LINK_KEEPALIVE_TIMEOUT)
         .keep_alive_while_idle(true);
-    let channel: Channel = endpoint.connect().await?;
+    let channel: Channel = dialer.connect(endpoint).await?;
     let mut client =
         pb::link_client::LinkClient::with_interceptor(channel, AttachToken::new(token))
             .max_decoding_message_size(limits::LINK_MESSAGE_BYTES_MAX)

@@ -10,6 +10,7 @@ use daemon::Tasks;
 use metrics::counter;
 use model::{Incarnation, Shard, Term, limits};
 use rpc::{
+    dial::Dialer,
     pb,
     registry::{self, Notice, Report},
     token::AttachToken,
@@ -39,6 +40,7 @@ pub(crate) struct Client {
     endpoint: Endpoint,
     token: AttachToken,
     timing: Timing,
+    dialer: Dialer,
 }
 
 impl Client {
@@ -63,13 +65,13 @@ impl Client {
             .keep_alive_timeout(timing.call_timeout)
             .keep_alive_while_idle(true);
         let token = AttachToken::new(config.token.as_ref());
-        Ok(Self { endpoint, token, timing })
+        Ok(Self { endpoint, token, timing, dialer: config.dialer.clone() })
     }
 
     pub(crate) fn join(&self, node: Node, tasks: &Tasks) -> Membership {
         // The channel has a task of its own.
         let _threads = tasks.enter();
-        let channel = self.endpoint.connect_lazy();
+        let channel = self.dialer.connect_lazy(&self.endpoint);
         let calls = Calls {
             stub: Stub::new(InterceptedService::new(channel, self.token.clone())),
             incarnation: node.incarnation,

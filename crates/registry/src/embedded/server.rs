@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    io,
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{SystemTime, UNIX_EPOCH},
@@ -22,6 +23,7 @@ use rpc::{
     token::{ClusterToken, RequireToken},
 };
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net::TcpListener,
     sync::{Notify, broadcast, mpsc},
     time::{Instant, sleep_until, timeout},
@@ -30,7 +32,10 @@ use tokio_util::sync::CancellationToken;
 use tonic::{
     Request, Response, Status, Streaming,
     service::interceptor::InterceptedService,
-    transport::{Server, server::TcpIncoming},
+    transport::{
+        Server,
+        server::{Connected, TcpIncoming},
+    },
 };
 
 use super::feed::{Feed, Following, ORDERS_MAX, Order};
@@ -80,10 +85,24 @@ impl EmbeddedServer {
     ///
     /// If the listener fails.
     pub async fn serve(self, listener: TcpListener) -> Result<(), tonic::transport::Error> {
-        let timing = self.shared.timing;
         // The builder's own setting does nothing for a listener that is handed in, and without
         // it an answer waits 40 ms for an acknowledgement.
-        let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+        self.serve_on(TcpIncoming::from(listener).with_nodelay(Some(true))).await
+    }
+
+    /// Serves whatever comes in, until the tasks are cancelled.
+    ///
+    /// # Errors
+    ///
+    /// If nothing more can come in.
+    pub async fn serve_on<C>(
+        self,
+        incoming: impl Stream<Item = io::Result<C>>,
+    ) -> Result<(), tonic::transport::Error>
+    where
+        C: AsyncRead + AsyncWrite + Connected + Send + Unpin + 'static,
+    {
+        let timing = self.shared.timing;
         Server::builder()
             // Ends half-open connections. No faster than the lease, which decides who is dead.
             .http2_keepalive_interval(Some(timing.beat))

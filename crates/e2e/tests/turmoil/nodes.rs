@@ -1,0 +1,124 @@
+//! The nodes: the registry, chats and connectors as their processes start them, each on a host of
+//! the simulated network. When a life is given up by the registry, the next one begins, as a
+//! supervisor would have it.
+
+use std::{sync::Arc, time::Duration};
+
+use chat::Chat;
+use cluster::{ClientAddress, Lease, Node, Timing};
+use connector::{Connector, Dialling, Setup};
+use daemon::{Readiness, Tasks};
+use model::{Incarnation, NodeId, Role, limits};
+use registry::{Config, EmbeddedServer, Membership, Registry};
+use room::Duplicates;
+use rpc::link::Hello;
+use tokio::{sync::Notify, time::sleep};
+use wire::pomelo::Options;
+
+use crate::{
+    network::{Simulated, listen},
+    player::{self, Seat},
+    world::World,
+};
+
+/// The host of the registry.
+pub(crate) const REGISTRY: &str = "registry";
+const REGISTRY_PORT: u16 = 3005;
+const LINK_PORT: u16 = 6050;
+/// As many as a process has on a machine with two processors.
+const WORKERS: usize = 2;
+/// How long a supervisor takes.
+const RESTART: Duration = Duration::from_millis(200);
+
+/// The name of a chat's host, and of the chat.
+pub(crate) fn chat_name(number: usize) -> String {
+    format!("chat-{number}")
+}
+
+/// The name of a connector's host, and of the connector.
+pub(crate) fn connector_name(number: usize) -> String {
+    format!("connector-{number}")
+}
+
+/// Runs the registry until its host is crashed.
+pub(crate) async fn registry() -> turmoil::Result {
+    let server = EmbeddedServer::start(Timing::default(), None, &Tasks::new());
+    Ok(server.serve_on(listen(REGISTRY_PORT).await?).await?)
+}
+
+/// Runs a chat, one life after the other. It gives all away and begins anew when it is told to
+/// leave.
+pub(crate) async fn chat(number: usize, leave: Arc<Notify>, world: World) -> turmoil::Result {
+    let name = NodeId::new(&chat_name(number))?;
+    loop {
+        let (incarnation, tasks) = world.begin(&name);
+        let chat = Chat::start(WORKERS, Duplicates::Reject, &tasks);
+        let me = Hello { node: name.clone(), incarnation };
+        chat.serve(me, None, listen(LINK_PORT).await?);
+        let link = Some(format!("http://{name}:{LINK_PORT}"));
+        let node = Node { link, ready: true, ..node(&name, Role::Chat, incarnation) };
+        let membership = join(node, &tasks).await?;
+        chat.keep_shards(&membership, &Readiness::new());
+        tokio::select! {
+            () = lost(&membership) => {}
+            () = leave.notified() => chat.leave(&membership).await,
+        }
+        world.end(&name, &tasks).await;
+        sleep(RESTART).await;
+    }
+}
+
+/// Runs a connector, one life after the other, with clients on these seats.
+pub(crate) async fn connector(number: usize, seats: Vec<Seat>, world: World) -> turmoil::Result {
+    let name = NodeId::new(&connector_name(number))?;
+    let options = Arc::new(Options::chat_connector());
+    loop {
+        let (incarnation, tasks) = world.begin(&name);
+        let admissions = limits::ADMISSIONS_PER_SECOND;
+        let setup = Setup { workers: WORKERS, admissions, writes_together: false };
+        let connector = Connector::start(setup, incarnation, &options, &tasks);
+        let client = Some(ClientAddress { host: None, port: 3050, admissions });
+        let node = Node { client, ..node(&name, Role::Connector, incarnation) };
+        let membership = join(node, &tasks).await?;
+        let me = Hello { node: name.clone(), incarnation };
+        let dialling = Dialling { me, token: None, dialer: Arc::new(Simulated) };
+        connector.follow(&membership, dialling, &Readiness::new());
+        for seat in seats.clone() {
+            let (app, world) = (connector.application(), Arc::clone(&world));
+            let player = player::play(seat, incarnation, app, world, tasks.token());
+            tasks.spawn("player", player);
+        }
+        lost(&membership).await;
+        world.end(&name, &tasks).await;
+        sleep(RESTART).await;
+    }
+}
+
+fn node(name: &NodeId, role: Role, incarnation: Incarnation) -> Node {
+    Node {
+        id: name.clone(),
+        incarnation,
+        role,
+        link: None,
+        client: None,
+        admin: None,
+        load: 0,
+        draining: false,
+        ready: false,
+    }
+}
+
+async fn join(node: Node, tasks: &Tasks) -> Result<Membership, registry::ConfigError> {
+    let address = format!("http://{REGISTRY}:{REGISTRY_PORT}");
+    let config = Config { dialer: Arc::new(Simulated), ..Config::new(address) };
+    Ok(Registry::new(&config)?.join(node, tasks).await)
+}
+
+/// Waits until the registry gives this life up.
+async fn lost(membership: &Membership) {
+    let mut lease = membership.lease.clone();
+    // Its tasks end with the life, never before.
+    let _ = lease.wait_for(|lease| *lease == Lease::Lost).await;
+    let why = membership.gone().map_or_else(String::new, |gone| gone.to_string());
+    tracing::info!(why, "a life is given up");
+}

@@ -1,0 +1,122 @@
+//! What a run knows beside its nodes: the plan of its time, the clients' logs, and what is to be
+//! told of it.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use daemon::Tasks;
+use model::{Incarnation, NodeId};
+use verify::history::{History, Log, Name, Names, Presence};
+
+use crate::random::Random;
+
+/// When clients begin: the registry has settled and the chats have their shards.
+pub(crate) const TALK: Duration = Duration::from_secs(4);
+/// Faults begin and are all healed between these two.
+pub(crate) const FAULTS: Duration = Duration::from_secs(6);
+pub(crate) const HEALED: Duration = Duration::from_secs(20);
+/// Clients stay where they are from then on, and say one last thing. By then a room that lost
+/// its owner in the last moment has another.
+pub(crate) const QUIET: Duration = Duration::from_secs(28);
+/// Everything has come to rest.
+pub(crate) const END: Duration = Duration::from_secs(46);
+
+/// One run, shared by all that takes part in it.
+pub(crate) type World = Arc<Run>;
+
+/// What a run knows.
+#[derive(Debug)]
+pub(crate) struct Run {
+    pub(crate) seed: u64,
+    state: Mutex<State>,
+}
+
+/// What changes.
+#[derive(Debug, Default)]
+pub(crate) struct State {
+    pub(crate) names: Names,
+    pub(crate) logs: Vec<Log>,
+    /// Who has said its last thing and was answered, by seat.
+    pub(crate) settled: BTreeMap<usize, Duration>,
+    /// Why sessions ended, in words.
+    pub(crate) ends: BTreeMap<String, u32>,
+    /// Tasks that did not end with the life of their node.
+    pub(crate) stuck: Vec<String>,
+    lives: Vec<Tasks>,
+}
+
+impl Run {
+    pub(crate) fn new(seed: u64) -> World {
+        Arc::new(Self { seed, state: Mutex::default() })
+    }
+
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Begins a life of a node.
+    pub(crate) fn begin(&self, node: &NodeId) -> (Incarnation, Tasks) {
+        let tasks = Tasks::new();
+        let mut state = self.state();
+        state.lives.push(tasks.clone());
+        let life = state.lives.len() as u64;
+        let incarnation = Incarnation((Random::of(self.seed, life).next() >> 11).max(1));
+        tracing::info!(%node, incarnation = incarnation.0, "a life begins");
+        (incarnation, tasks)
+    }
+
+    /// Ends it, as a process does that is not killed.
+    pub(crate) async fn end(&self, node: &NodeId, tasks: &Tasks) {
+        let stuck = tasks.drain(Duration::from_secs(10)).await;
+        let stuck = stuck.into_iter().map(|task| format!("{node}: {task}"));
+        self.state().stuck.extend(stuck);
+    }
+
+    /// The logs of all sessions, for the judge.
+    pub(crate) fn history(&self) -> History {
+        let mut state = self.state();
+        let names = std::mem::take(&mut state.names);
+        let mut history = History::new(names, Presence::Announced);
+        for log in state.logs.drain(..) {
+            history.push(log);
+        }
+        history
+    }
+}
+
+impl State {
+    /// Begins a session's log. Returns its place.
+    pub(crate) fn open(&mut self, room: &str, user: &str) -> usize {
+        let (room, user) = (self.names.intern(room), self.names.intern(user));
+        self.logs.push(Log::new(room, user));
+        self.logs.len() - 1
+    }
+
+    pub(crate) fn name(&mut self, text: &str) -> Name {
+        self.names.intern(text)
+    }
+
+    /// The log of a session, which is told the time; none once they are with the judge.
+    pub(crate) fn log(&mut self, session: usize) -> Option<&mut Log> {
+        let log = self.logs.get_mut(session)?;
+        log.at(now());
+        Some(log)
+    }
+
+    /// Whether a task has panicked, of any life.
+    pub(crate) fn have_failed(&self) -> bool {
+        self.lives.iter().any(Tasks::have_failed)
+    }
+
+    pub(crate) fn lives(&self) -> usize {
+        self.lives.len()
+    }
+}
+
+/// The time of the run, the same on all hosts.
+pub(crate) fn now() -> Duration {
+    turmoil::sim_elapsed().unwrap_or_default()
+}
