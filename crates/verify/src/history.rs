@@ -25,6 +25,7 @@
 
 mod check;
 mod report;
+mod text;
 #[cfg(test)]
 mod tests;
 
