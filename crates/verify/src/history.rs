@@ -25,9 +25,9 @@
 
 mod check;
 mod report;
-mod text;
 #[cfg(test)]
 mod tests;
+mod text;
 
 use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
