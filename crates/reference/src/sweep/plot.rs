@@ -36,7 +36,7 @@ const MARGIN: i32 = 24;
 /// Width of the numbers beside an axis.
 const NUMBERS: u32 = 48;
 /// About how wide a letter of the legend is.
-const LETTER: i32 = 7;
+const LETTER: i32 = 6;
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 type Chart<'a, 'b> = ChartContext<'a, SVGBackend<'b>, Cartesian2d<Axis, Axis>>;
@@ -83,44 +83,45 @@ pub(super) fn svg(results: &Results, series: Series) -> anyhow::Result<Option<St
 }
 
 fn panels(results: &Results, series: Series) -> [Panel; 2] {
-    let line = |(server, color), is_tail, what: &str, pick: fn(&Run) -> Option<f64>| {
+    let line = |server, color, (name, is_tail): (String, bool), pick: fn(&Run) -> Option<f64>| {
         let points = results.points(series).into_iter();
         let spread = |x| Some((f64::from(x), results.spread((series, server, x), pick)?));
-        let name = format!("{server}{what}");
         Line { name, color, is_tail, points: points.filter_map(spread).collect() }
     };
-    let (tangelo, base) = ((Server::Tangelo, ORANGE), (series.base(), BLUE));
-    let p50: fn(&Run) -> Option<f64> = |run| Some(run.p50_ms);
-    let p99: fn(&Run) -> Option<f64> = |run| Some(run.p99_ms);
-    let latency = |title| Panel {
-        title,
-        lines: vec![
-            line(tangelo, false, " p50", p50),
-            line(tangelo, true, " p99", p99),
-            line(base, false, " p50", p50),
-            line(base, true, " p99", p99),
-        ],
-        is_log: true,
+    let base = series.base();
+    let (its, bases) = match base {
+        Server::Alone => ("beside it", "without it"),
+        Server::Floor | Server::Tangelo => ("Tangelo", "minimal server"),
     };
-    if series == Series::Neighbours {
-        let violet = (Server::Tangelo, VIOLET);
-        let next_door = Panel {
-            title: "Latency in the room next door, ms",
-            lines: vec![
-                line(violet, false, " p50", |run| run.next_door.map(|it| it.p50_ms)),
-                line(violet, true, " p99", |run| run.next_door.map(|it| it.p99_ms)),
-            ],
-            is_log: true,
-        };
+    let latency = |title| {
+        let p50: fn(&Run) -> Option<f64> = |run| Some(run.p50_ms);
+        let p99: fn(&Run) -> Option<f64> = |run| Some(run.p99_ms);
+        let lines = vec![
+            line(Server::Tangelo, ORANGE, (format!("{its} p50"), false), p50),
+            line(Server::Tangelo, ORANGE, (format!("{its} p99"), true), p99),
+            line(base, BLUE, (format!("{bases} p50"), false), p50),
+            line(base, BLUE, (format!("{bases} p99"), true), p99),
+        ];
+        Panel { title, lines, is_log: true }
+    };
+    if base == Server::Alone {
+        let lines = vec![
+            line(Server::Tangelo, VIOLET, ("p50".to_owned(), false), |run| {
+                run.next_door.map(|it| it.p50_ms)
+            }),
+            line(Server::Tangelo, VIOLET, ("p99".to_owned(), true), |run| {
+                run.next_door.map(|it| it.p99_ms)
+            }),
+        ];
+        let next_door = Panel { title: "Latency in the room next door, ms", lines, is_log: true };
         return [latency("Latency in the ten rooms, ms"), next_door];
     }
     let cost: fn(&Run) -> Option<f64> = |run| Some(run.cpu_us);
-    let cost = Panel {
-        title: "Server CPU per delivery, µs",
-        lines: vec![line(tangelo, false, "", cost), line(base, false, "", cost)],
-        is_log: false,
-    };
-    [cost, latency("Latency, ms")]
+    let lines = vec![
+        line(Server::Tangelo, ORANGE, (its.to_owned(), false), cost),
+        line(base, BLUE, (bases.to_owned(), false), cost),
+    ];
+    [Panel { title: "Server CPU per delivery, µs", lines, is_log: false }, latency("Latency, ms")]
 }
 
 fn draw(area: &Area<'_>, panel: &Panel, name: &str, points: &[u32]) -> anyhow::Result<()> {
@@ -193,7 +194,7 @@ fn legend(area: &Area<'_>, panel: &Panel) -> anyhow::Result<()> {
             area.draw(&Circle::new((left + 11, top), size, style))?;
         }
         text(area, &line.name, (left + 28, top - 7), font(12, INK, FontStyle::Normal))?;
-        left += 28 + LETTER * i32::try_from(line.name.len())? + 14;
+        left += 28 + LETTER * i32::try_from(line.name.len())? + 10;
     }
     Ok(())
 }
@@ -221,8 +222,14 @@ mod tests {
     fn every_series_that_was_measured_is_drawn() {
         let results = example();
         for (series, words) in [
-            (Series::Members, ["Server CPU per delivery, µs", "floor p99", "members per room"]),
-            (Series::Neighbours, ["Latency in the ten rooms, ms", "alone p50", "next door, ms"]),
+            (
+                Series::Members,
+                ["Server CPU per delivery, µs", "minimal server p99", "members per room"],
+            ),
+            (
+                Series::Neighbours,
+                ["Latency in the ten rooms, ms", "without it p50", "next door, ms"],
+            ),
         ] {
             let svg = svg(&results, series).unwrap().unwrap();
             assert!(svg.starts_with("<svg ") && svg.contains("prefers-color-scheme: dark"));
