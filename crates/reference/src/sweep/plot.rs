@@ -91,7 +91,7 @@ fn panels(results: &Results, series: Series) -> [Panel; 2] {
     let base = series.base();
     let (its, bases) = match base {
         Server::Alone => ("beside it", "without it"),
-        Server::Floor | Server::Tangelo => ("Tangelo", "minimal server"),
+        Server::Floor | Server::Tangelo => ("Tangelo", "floor"),
     };
     let latency = |title| {
         let p50: fn(&Run) -> Option<f64> = |run| Some(run.p50_ms);
@@ -222,10 +222,7 @@ mod tests {
     fn every_series_that_was_measured_is_drawn() {
         let results = example();
         for (series, words) in [
-            (
-                Series::Members,
-                ["Server CPU per delivery, µs", "minimal server p99", "members per room"],
-            ),
+            (Series::Members, ["Server CPU per delivery, µs", "floor p99", "members per room"]),
             (
                 Series::Neighbours,
                 ["Latency in the ten rooms, ms", "without it p50", "next door, ms"],
