@@ -23,6 +23,7 @@ use std::{
 use anyhow::{Context as _, ensure};
 use results::{Results, Run};
 use rustix::process::{Resource, getrlimit};
+use serde_json::Value;
 use series::{Series, Server, Spec};
 
 use crate::compare;
@@ -121,6 +122,9 @@ fn measure(args: &Args) -> anyhow::Result<(Results, usize)> {
                 Ok(figures) => {
                     let run = Run::read(*series, spec, number, &figures);
                     writeln!(log, "{run}  {:.0} s", begun.elapsed().as_secs_f64())?;
+                    if !run.is_clean {
+                        writeln!(log, "  {}", found(&figures))?;
+                    }
                     results.runs.push(run);
                     results.save(&args.out.join("sweep.json"))?;
                 }
@@ -135,11 +139,22 @@ fn measure(args: &Args) -> anyhow::Result<(Results, usize)> {
     Ok((results, failed))
 }
 
+/// What was not clean, of all rooms and of the big one.
+fn found(figures: &Value) -> String {
+    let counts = |of: &Value| {
+        let names = ["lost", "duplicated", "out_of_order", "sessions_closed", "refused"];
+        names.map(|name| format!("{name} {}", of[name])).join(", ")
+    };
+    let big_room = &figures["big_room"];
+    let big_room = big_room.is_object().then(|| format!("; big room: {}", counts(big_room)));
+    counts(figures) + &big_room.unwrap_or_default()
+}
+
 fn duration(spec: &Spec, seconds: u32) -> u32 {
     seconds + SECONDS_OF_A_RUN + spec.clients / ENTRIES_PER_SECOND
 }
 
-fn measure_one(args: &Args, seconds: u32, spec: &Spec) -> anyhow::Result<serde_json::Value> {
+fn measure_one(args: &Args, seconds: u32, spec: &Spec) -> anyhow::Result<Value> {
     let mut options = spec.options.clone();
     options.push(format!("--seconds={seconds}"));
     match spec.server {

@@ -67,6 +67,9 @@ const JOIN_PATIENCE: Duration = Duration::from_secs(60);
 const HUSH: Duration = Duration::from_secs(15);
 /// The same once every send is answered.
 const HUSH_ANSWERED: Duration = Duration::from_millis(500);
+/// And the same beside a big room: its sender is answered with the first of its members, and the last
+/// are told, and get to read, when everybody else on a full machine has had a turn.
+const HUSH_BIG_ROOM: Duration = Duration::from_secs(3);
 /// How long everybody is in before sessions count as idle.
 const SETTLE: Duration = Duration::from_secs(1);
 /// The same where requests carry sessions, or have at first: by then pages have moved to their
@@ -337,7 +340,7 @@ async fn measure_with(
     let after = (processes.costs(), crowd.sums().delivered);
     let window = window.elapsed();
     crowd.hush();
-    hush(&crowd).await;
+    hush(&crowd, args.big_room.map_or(HUSH_ANSWERED, |_| HUSH_BIG_ROOM)).await;
 
     let (judged, big_room) = crowd.judge().await?;
     let entering = Entering { joined, took, idle, entered, settled };
@@ -393,8 +396,8 @@ async fn watch(crowd: &Crowd, until: Instant, guard: &mut Guard) -> anyhow::Resu
     Ok(())
 }
 
-/// Waits until nothing comes any more.
-async fn hush(crowd: &Crowd) {
+/// Waits until nothing comes any more, and has not for so long once every send is answered.
+async fn hush(crowd: &Crowd, answered: Duration) {
     let mut last = (0, Instant::now());
     loop {
         let sums = crowd.sums();
@@ -403,7 +406,7 @@ async fn hush(crowd: &Crowd) {
         }
         let quiet = last.1.elapsed();
         // Once all sends are answered, what was on the way arrives at once or never.
-        if quiet > HUSH || (sums.unanswered() == 0 && quiet > HUSH_ANSWERED) {
+        if quiet > HUSH || (sums.unanswered() == 0 && quiet > answered) {
             return;
         }
         tokio::time::sleep(LOOK).await;
