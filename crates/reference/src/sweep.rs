@@ -139,15 +139,14 @@ fn measure(args: &Args) -> anyhow::Result<(Results, usize)> {
     Ok((results, failed))
 }
 
-/// What was not clean, of all rooms and of the big one.
+/// What was not clean, in all rooms and in the big one.
 fn found(figures: &Value) -> String {
-    let counts = |of: &Value| {
-        let names = ["lost", "duplicated", "out_of_order", "sessions_closed", "refused"];
-        names.map(|name| format!("{name} {}", of[name])).join(", ")
-    };
+    let words = |of: &Value| of["violations"].as_str().unwrap_or("nothing").to_owned();
+    let tried = &figures["entries_tried_again"];
     let big_room = &figures["big_room"];
-    let big_room = big_room.is_object().then(|| format!("; big room: {}", counts(big_room)));
-    counts(figures) + &big_room.unwrap_or_default()
+    let big_room = big_room.is_object().then(|| format!("\nin the big room: {}", words(big_room)));
+    format!("{tried} tried again to come in; found: {}", words(figures))
+        + &big_room.unwrap_or_default()
 }
 
 fn duration(spec: &Spec, seconds: u32) -> u32 {

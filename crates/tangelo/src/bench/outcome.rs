@@ -133,6 +133,7 @@ impl Outcome {
             "out_of_order": verdict.disordered,
             "big_room": self.speaking.big_room.as_ref().map(|judged| self.big_room_json(judged)),
             "clean": self.is_clean(),
+            "violations": verdict.found(),
         })
         .to_string()
     }
@@ -154,6 +155,7 @@ impl Outcome {
             "duplicated": verdict.twice,
             "out_of_order": verdict.disordered,
             "clean": verdict.is_clean(),
+            "violations": verdict.found(),
         })
     }
 

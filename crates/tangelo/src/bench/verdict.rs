@@ -35,6 +35,11 @@ impl Verdict {
         self.violations == 0
     }
 
+    /// What was broken, in words; nothing if nothing was.
+    pub(super) fn found(&self) -> Option<&str> {
+        (!self.is_clean()).then_some(&self.text)
+    }
+
     fn add(&mut self, other: Self) {
         self.sessions += other.sessions;
         self.sent += other.sent;
