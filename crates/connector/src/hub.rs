@@ -9,6 +9,8 @@
 //! goes in pieces, a piece with every [`Hub::flush`], and what the room hears meanwhile is gathered
 //! for the next walk.
 
+mod told;
+
 use std::{
     collections::{HashMap, VecDeque},
     sync::Arc,
@@ -18,13 +20,11 @@ use frontend::{Answer, Form, Outbound, Run};
 use model::{Code, Position, SendNumber, SessionId, UserName, limits};
 use room::{
     Push,
-    message::{Body, Event, Member, Spoken, Welcome},
+    message::{Event, Spoken, Welcome},
 };
 use session::{CloseReason, RequestKey};
-use wire::{
-    Dialect, Entered, Reply, Stamp,
-    pomelo::{Options, modern},
-};
+use told::ToldLast;
+use wire::{Dialect, Entered, Reply, Stamp, pomelo::Options};
 
 /// Pushes gathered for one room at most. Fewer than a queue holds: a client that reads is never
 /// taken for slow because much came at once.
@@ -48,14 +48,6 @@ pub(crate) struct Hub {
     told_last: ToldLast,
     /// How often members were told something, since the last [`Hub::flush`].
     told: usize,
-}
-
-/// The events that an entrant was told, in JSON: those who enter a room together are told the same,
-/// and it is written once.
-#[derive(Debug, Default)]
-struct ToldLast {
-    events: Vec<Arc<Event>>,
-    json: Arc<str>,
 }
 
 /// What one room is yet to be told.
@@ -374,20 +366,6 @@ impl Hub {
     }
 }
 
-impl ToldLast {
-    fn in_json(&mut self, events: Vec<Arc<Event>>) -> Arc<str> {
-        let is_same = |(one, other): (&Arc<Event>, &Arc<Event>)| Arc::ptr_eq(one, other);
-        let is_known = !events.is_empty()
-            && self.events.len() == events.len()
-            && self.events.iter().zip(&events).all(is_same);
-        if !is_known {
-            self.json = in_json(&events).into();
-            self.events = events;
-        }
-        Arc::clone(&self.json)
-    }
-}
-
 impl Gathered {
     fn has(&self, session: SessionId) -> bool {
         self.audience.binary_search(&session).is_ok()
@@ -491,60 +469,11 @@ fn chat(event: &Event) -> Option<wire::Push<'_>> {
     Some(wire::Push::Chat { content, from: &from.user, target: shown })
 }
 
-/// Events as the pushes that a client would have had, in a JSON array.
-fn in_json(events: &[Arc<Event>]) -> String {
-    let mut json = b"[".to_vec();
-    for event in events {
-        let push = match &event.body {
-            Body::Joined(Member { user, .. }) => Some(wire::Push::Add { user }),
-            Body::Left(Member { user, .. }) | Body::Replaced(Member { user, .. }) => {
-                Some(wire::Push::Leave { user })
-            }
-            Body::Said { .. } | Body::Whispered { .. } => chat(event),
-            Body::SessionJoined(_) | Body::SessionLeft(_) | Body::Moved { .. } | Body::Hidden => {
-                None
-            }
-        };
-        let Some(push) = push else { continue };
-        if json.len() > 1 {
-            json.push(b',');
-        }
-        let id = event.message_id().map(|(_, id)| id);
-        let stamp = Stamp { position: event.position, id };
-        modern::write_push(&mut json, &push, Some(stamp));
-    }
-    json.push(b']');
-    String::from_utf8(json).unwrap_or_else(|_| "[]".to_owned())
-}
-
 #[cfg(test)]
 mod tests {
-    use model::{Content, Incarnation, MemberId, NameRule, Term};
+    use model::{NameRule, Term};
 
     use super::*;
-
-    fn said(seq: u64) -> Arc<Event> {
-        let id = MemberId { connector: Incarnation(3), session: SessionId(1) };
-        let from = Member { id, user: UserName::from_peer("alice").unwrap() };
-        let (shown, content) = (Content::Text("*".into()), Content::Text("hi".into()));
-        let body = Body::Said { from, number: SendNumber(1), shown, content, id: None };
-        Arc::new(Event { position: Position { generation: Term(1), seq }, body })
-    }
-
-    #[test]
-    fn what_many_are_told_is_written_once_and_only_for_them() {
-        let mut told = ToldLast::default();
-        let (one, two, three) = (said(1), said(2), said(3));
-        let events = vec![one, Arc::clone(&two)];
-        let first = told.in_json(events.clone());
-        assert_eq!(&*first, in_json(&events));
-        assert!(Arc::ptr_eq(&first, &told.in_json(events.clone())));
-        for events in [vec![two, three], Vec::new(), events, vec![said(1), said(2)]] {
-            let json = told.in_json(events.clone());
-            assert_eq!(&*json, in_json(&events));
-            assert!(!Arc::ptr_eq(&first, &json), "written for other events");
-        }
-    }
 
     fn audience(sessions: &[u64]) -> Arc<[SessionId]> {
         sessions.iter().copied().map(SessionId).collect()
