@@ -4,6 +4,12 @@
 //! and then goes to each of them in one piece, in one walk through the room: the busier the worker,
 //! the fewer the writes. Whatever else a session is told ends the gathering first, so that the
 //! order stays.
+//!
+//! A walk through a large room would keep all others waiting, at some microseconds a member. So it
+//! goes in pieces, a piece with every [`Hub::flush`], and what the room hears meanwhile is gathered
+//! for the next walk.
+
+mod told;
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -14,19 +20,19 @@ use frontend::{Answer, Form, Outbound, Run, Writes};
 use model::{Code, Position, SendNumber, SessionId, UserName, limits};
 use room::{
     Push,
-    message::{Body, Event, Member, Spoken, Welcome},
+    message::{Event, Spoken, Welcome},
 };
 use session::{CloseReason, RequestKey};
-use wire::{
-    Dialect, Entered, Reply, Stamp,
-    pomelo::{Options, modern},
-};
+use told::ToldLast;
+use wire::{Dialect, Entered, Reply, Stamp, pomelo::Options};
 
 /// Pushes gathered for one room at most. Fewer than a queue holds: a client that reads is never
 /// taken for slow because much came at once.
 const GATHERED_MAX: usize = limits::SESSION_QUEUE_FRAMES_MAX / 4;
 /// Bytes of text gathered for one room after which it is told.
 const GATHERED_BYTES_MAX: usize = 64 * 1024;
+/// Members of a large room told at once, in a millisecond or less; smaller rooms are told whole.
+const PIECE_MEMBERS: usize = 128;
 
 /// The sessions of one worker that have asked to enter a room.
 #[derive(Debug)]
@@ -36,19 +42,13 @@ pub(crate) struct Hub {
     options: Arc<Options>,
     /// What rooms are yet to be told.
     gathered: Vec<Gathered>,
+    /// Large rooms on whose members' way what was gathered is; each room at most once.
+    walks: VecDeque<Walk>,
     /// What the last entrant was told that had happened before.
     told_last: ToldLast,
     /// How often members were told something, since the last [`Hub::flush`].
     told: usize,
     writes: Writes,
-}
-
-/// The events that an entrant was told, in JSON: those who enter a room together are told the same,
-/// and it is written once.
-#[derive(Debug, Default)]
-struct ToldLast {
-    events: Vec<Arc<Event>>,
-    json: Arc<str>,
 }
 
 /// What one room is yet to be told.
@@ -60,6 +60,20 @@ struct Gathered {
     newcomers: Vec<(SessionId, usize)>,
     pushes: Vec<Placed>,
     bytes: usize,
+}
+
+/// What is on its way through a room: some members have been told, the rest have not.
+#[derive(Debug)]
+struct Walk {
+    room: Gathered,
+    /// The pushes in the bytes of each dialect and form that somebody so far wanted.
+    runs: Vec<(Dialect, Run)>,
+    /// How many of the audience it has come by.
+    next: usize,
+    /// How many of them heard something.
+    members: usize,
+    /// Senders that have left the audience between their send and now.
+    astray: Vec<(SessionId, RequestKey, Position)>,
 }
 
 /// A push, where its event stands in the log, and the send of a member that it answers.
@@ -82,7 +96,8 @@ impl Hub {
     /// A hub without sessions.
     pub(crate) fn new(options: Arc<Options>, writes: Writes) -> Self {
         let told_last = ToldLast::default();
-        Self { sessions: HashMap::new(), options, gathered: Vec::new(), told_last, told: 0, writes }
+        let (gathered, walks) = (Vec::new(), VecDeque::new());
+        Self { sessions: HashMap::new(), options, gathered, walks, told_last, told: 0, writes }
     }
 
     /// How many there are.
@@ -112,7 +127,7 @@ impl Hub {
 
     /// Forgets a session.
     pub(crate) fn leave(&mut self, session: SessionId) {
-        self.tell_all();
+        self.settle(session);
         self.sessions.remove(&session);
     }
 
@@ -141,7 +156,7 @@ impl Hub {
 
     /// Tells a client that its send has a position.
     pub(crate) fn placed(&mut self, session: SessionId, number: SendNumber, position: Position) {
-        self.tell_all();
+        self.settle(session);
         if let Some(client) = self.sessions.get_mut(&session)
             && let Some(key) = client.answers(number)
         {
@@ -151,7 +166,7 @@ impl Hub {
 
     /// Tells a client that it is not in.
     pub(crate) fn enter_refused(&mut self, session: SessionId, code: Code) {
-        self.tell_all();
+        self.settle(session);
         if let Some(client) = self.sessions.get_mut(&session)
             && let Some(key) = client.entering.take()
         {
@@ -161,7 +176,7 @@ impl Hub {
 
     /// Tells a client that its send was not applied.
     pub(crate) fn say_refused(&mut self, session: SessionId, number: SendNumber, code: Code) {
-        self.tell_all();
+        self.settle(session);
         if let Some(client) = self.sessions.get_mut(&session) {
             client.refuse(number, code);
         }
@@ -176,7 +191,7 @@ impl Hub {
 
     /// Closes a session.
     pub(crate) fn close(&mut self, session: SessionId, reason: CloseReason) {
-        self.tell_all();
+        self.settle(session);
         if let Some(client) = self.sessions.remove(&session) {
             client.outbound.close(reason);
         }
@@ -199,7 +214,7 @@ impl Hub {
             room.newcomers.push((session, room.pushes.len()));
         }
         if room.pushes.len() >= GATHERED_MAX || room.bytes >= GATHERED_BYTES_MAX {
-            self.tell_all();
+            self.tell_whole(at);
         }
     }
 
@@ -217,7 +232,7 @@ impl Hub {
                 self.gathered[at].audience = Arc::clone(sessions);
                 return at;
             }
-            self.tell_all();
+            self.tell_whole(at);
         }
         let (newcomers, pushes) = (Vec::new(), Vec::new());
         let audience = Arc::clone(sessions);
@@ -225,78 +240,139 @@ impl Hub {
         self.gathered.len() - 1
     }
 
-    /// Tells everybody what was gathered. Returns how often a member was told something since the
-    /// last time.
+    /// Tells what was gathered: everybody in small rooms, and the next piece of one large room.
+    /// Returns how often a member was told something since the last time.
     pub(crate) fn flush(&mut self) -> usize {
-        self.tell_all();
+        let mut gathered = std::mem::take(&mut self.gathered);
+        for room in gathered.drain(..) {
+            if self.walk_in(&room).is_some() {
+                self.gathered.push(room);
+            } else if room.audience.len() <= PIECE_MEMBERS {
+                self.tell(room);
+            } else {
+                let walk = self.begin(room);
+                self.walks.push_back(walk);
+            }
+        }
+        if self.gathered.is_empty() {
+            // With the room that it has.
+            self.gathered = gathered;
+        }
+        if let Some(mut walk) = self.walks.pop_front()
+            && !self.go_on(&mut walk, PIECE_MEMBERS)
+        {
+            // Large rooms take turns.
+            self.walks.push_back(walk);
+        }
         std::mem::take(&mut self.told)
     }
 
-    fn tell_all(&mut self) {
-        if self.gathered.is_empty() {
-            return;
-        }
-        let mut gathered = std::mem::take(&mut self.gathered);
-        for room in gathered.drain(..) {
-            self.tell(&room);
-        }
-        self.gathered = gathered;
+    /// Whether somebody is yet to be told something that others of its room have been told, so that
+    /// [`Hub::flush`] is due again.
+    pub(crate) fn is_walking(&self) -> bool {
+        !self.walks.is_empty()
     }
 
-    fn tell(&mut self, room: &Gathered) {
+    /// Tells everybody all that is left.
+    pub(crate) fn finish(&mut self) {
+        while let Some(mut walk) = self.walks.pop_front() {
+            self.go_on(&mut walk, usize::MAX);
+        }
+        while !self.gathered.is_empty() {
+            self.tell_whole(0);
+        }
+    }
+
+    /// Tells a session's room what there is, so that what the session is told next comes after it,
+    /// and nobody leaves a room while something is on its way there.
+    fn settle(&mut self, session: SessionId) {
+        if let Some(at) = self.walks.iter().position(|walk| walk.room.has(session)) {
+            self.end_walk(at);
+        }
+        if let Some(at) = self.gathered.iter().position(|room| room.has(session)) {
+            self.tell_whole(at);
+        }
+    }
+
+    /// Tells a whole room at once what was gathered for it, and what is on its way before.
+    fn tell_whole(&mut self, at: usize) {
+        let room = self.gathered.remove(at);
+        if let Some(before) = self.walk_in(&room) {
+            self.end_walk(before);
+        }
+        self.tell(room);
+    }
+
+    /// Which walk goes through the same room. Nobody has left it since, so the two share members.
+    fn walk_in(&self, room: &Gathered) -> Option<usize> {
+        self.walks.iter().position(|walk| walk.room.is_of_room(&room.audience))
+    }
+
+    fn end_walk(&mut self, at: usize) {
+        if let Some(mut walk) = self.walks.remove(at) {
+            self.go_on(&mut walk, usize::MAX);
+        }
+    }
+
+    fn tell(&mut self, room: Gathered) {
+        let mut walk = self.begin(room);
+        self.go_on(&mut walk, usize::MAX);
+    }
+
+    /// Sets out through a room, with the answers to those who spoke.
+    fn begin(&mut self, room: Gathered) -> Walk {
         let mut astray = Vec::new();
         for (number, (_, position, answered)) in room.pushes.iter().enumerate() {
             let Some((session, said)) = *answered else { continue };
             let Some(client) = self.sessions.get_mut(&session) else { continue };
             let Some(key) = client.answers(said) else { continue };
             // The sender may have left the audience between its send and now.
-            if room.audience.binary_search(&session).is_ok() {
+            if room.has(session) {
                 let unit = key.encode(&client.done(*position), client.dialect, &self.options);
                 client.answers.push(Answer { push: number, unit });
             } else {
                 astray.push((session, key, *position));
             }
         }
-        let mut encoded = Encoded::new(room);
-        let mut members = 0;
-        for session in room.audience.iter() {
-            let from = room.begins(*session);
-            if from == room.pushes.len() {
+        Walk { room, runs: Vec::new(), next: 0, members: 0, astray }
+    }
+
+    /// Tells up to so many more members. Returns whether all have been told.
+    fn go_on(&mut self, walk: &mut Walk, members: usize) -> bool {
+        let audience = Arc::clone(&walk.room.audience);
+        for session in audience.iter().skip(walk.next).take(members) {
+            walk.next += 1;
+            let from = walk.room.begins(*session);
+            if from == walk.room.pushes.len() {
                 continue;
             }
             let Some(client) = self.sessions.get_mut(session) else { continue };
-            let run = encoded.of(client.dialect, client.outbound.form(), &self.options);
+            let run = walk.run(client.dialect, client.outbound.form(), &self.options);
             let reply_first = client.dialect.reply_before_push();
             self.writes.deliver(&client.outbound, run, from, &client.answers, reply_first);
             client.answers = Vec::new();
             self.told += run.frames(from);
-            members += 1;
+            walk.members += 1;
         }
         self.writes.flush();
-        for (session, key, position) in astray {
+        if walk.next < audience.len() {
+            return false;
+        }
+        for (session, key, position) in walk.astray.drain(..) {
             if let Some(client) = self.sessions.get(&session) {
                 client.outbound.reply(key, client.done(position));
             }
         }
-        room.log(members);
-    }
-}
-
-impl ToldLast {
-    fn in_json(&mut self, events: Vec<Arc<Event>>) -> Arc<str> {
-        let is_same = |(one, other): (&Arc<Event>, &Arc<Event>)| Arc::ptr_eq(one, other);
-        let is_known = !events.is_empty()
-            && self.events.len() == events.len()
-            && self.events.iter().zip(&events).all(is_same);
-        if !is_known {
-            self.json = in_json(&events).into();
-            self.events = events;
-        }
-        Arc::clone(&self.json)
+        walk.room.log(walk.members);
+        true
     }
 }
 
 impl Gathered {
+    fn has(&self, session: SessionId) -> bool {
+        self.audience.binary_search(&session).is_ok()
+    }
+
     /// Whether these sessions are in the same room. Neither is empty.
     fn is_of_room(&self, sessions: &[SessionId]) -> bool {
         let has = |audience: &[SessionId], other: &[SessionId]| {
@@ -354,30 +430,18 @@ impl Client {
     }
 }
 
-/// Pushes in the bytes of each dialect and form that somebody in the room wants.
-struct Encoded<'a> {
-    pushes: Vec<Option<(wire::Push<'a>, Stamp<'a>)>>,
-    runs: Vec<(Dialect, Run)>,
-}
-
-impl<'a> Encoded<'a> {
-    fn new(room: &'a Gathered) -> Self {
-        let pushes = room.pushes.iter().map(|(push, position, _)| {
-            let id = match push {
-                Push::Chat(event) => event.message_id().map(|(_, id)| id),
-                Push::Add(_) | Push::Leave(_) => None,
-            };
-            Some((in_wire_terms(push)?, Stamp { position: *position, id }))
-        });
-        Self { pushes: pushes.collect(), runs: Vec::new() }
-    }
-
-    fn of(&mut self, dialect: Dialect, form: Form, options: &Options) -> &Run {
+impl Walk {
+    /// The pushes as a dialect and form want them, encoded when the first asks.
+    fn run(&mut self, dialect: Dialect, form: Form, options: &Options) -> &Run {
         let is_it = |(of, run): &(Dialect, Run)| *of == dialect && run.form() == form;
         let at = self.runs.iter().position(is_it).unwrap_or_else(|| {
-            let units = self.pushes.iter().map(|placed| {
-                let (push, stamp) = placed.as_ref()?;
-                dialect.encode_push(push, Some(*stamp), options)
+            let units = self.room.pushes.iter().map(|(push, position, _)| {
+                let id = match push {
+                    Push::Chat(event) => event.message_id().map(|(_, id)| id),
+                    Push::Add(_) | Push::Leave(_) => None,
+                };
+                let stamp = Stamp { position: *position, id };
+                dialect.encode_push(&in_wire_terms(push)?, Some(stamp), options)
             });
             self.runs.push((dialect, Run::new(form, units)));
             self.runs.len() - 1
@@ -407,60 +471,11 @@ fn chat(event: &Event) -> Option<wire::Push<'_>> {
     Some(wire::Push::Chat { content, from: &from.user, target: shown })
 }
 
-/// Events as the pushes that a client would have had, in a JSON array.
-fn in_json(events: &[Arc<Event>]) -> String {
-    let mut json = b"[".to_vec();
-    for event in events {
-        let push = match &event.body {
-            Body::Joined(Member { user, .. }) => Some(wire::Push::Add { user }),
-            Body::Left(Member { user, .. }) | Body::Replaced(Member { user, .. }) => {
-                Some(wire::Push::Leave { user })
-            }
-            Body::Said { .. } | Body::Whispered { .. } => chat(event),
-            Body::SessionJoined(_) | Body::SessionLeft(_) | Body::Moved { .. } | Body::Hidden => {
-                None
-            }
-        };
-        let Some(push) = push else { continue };
-        if json.len() > 1 {
-            json.push(b',');
-        }
-        let id = event.message_id().map(|(_, id)| id);
-        let stamp = Stamp { position: event.position, id };
-        modern::write_push(&mut json, &push, Some(stamp));
-    }
-    json.push(b']');
-    String::from_utf8(json).unwrap_or_else(|_| "[]".to_owned())
-}
-
 #[cfg(test)]
 mod tests {
-    use model::{Content, Incarnation, MemberId, NameRule, Term};
+    use model::{NameRule, Term};
 
     use super::*;
-
-    fn said(seq: u64) -> Arc<Event> {
-        let id = MemberId { connector: Incarnation(3), session: SessionId(1) };
-        let from = Member { id, user: UserName::from_peer("alice").unwrap() };
-        let (shown, content) = (Content::Text("*".into()), Content::Text("hi".into()));
-        let body = Body::Said { from, number: SendNumber(1), shown, content, id: None };
-        Arc::new(Event { position: Position { generation: Term(1), seq }, body })
-    }
-
-    #[test]
-    fn what_many_are_told_is_written_once_and_only_for_them() {
-        let mut told = ToldLast::default();
-        let (one, two, three) = (said(1), said(2), said(3));
-        let events = vec![one, Arc::clone(&two)];
-        let first = told.in_json(events.clone());
-        assert_eq!(&*first, in_json(&events));
-        assert!(Arc::ptr_eq(&first, &told.in_json(events.clone())));
-        for events in [vec![two, three], Vec::new(), events, vec![said(1), said(2)]] {
-            let json = told.in_json(events.clone());
-            assert_eq!(&*json, in_json(&events));
-            assert!(!Arc::ptr_eq(&first, &json), "written for other events");
-        }
-    }
 
     fn audience(sessions: &[u64]) -> Arc<[SessionId]> {
         sessions.iter().copied().map(SessionId).collect()
@@ -501,5 +516,78 @@ mod tests {
         assert_eq!(begins(&hub.gathered[0]), [0]);
         add(&mut hub, &audience(&[2, 4, 6]), None);
         assert_eq!(hub.gathered[0].pushes.len(), 1, "who is new is not known");
+    }
+
+    /// How far each walk has come.
+    fn steps(hub: &Hub) -> Vec<usize> {
+        hub.walks.iter().map(|walk| walk.next).collect()
+    }
+
+    fn crowd(sessions: std::ops::Range<u64>) -> Arc<[SessionId]> {
+        sessions.map(SessionId).collect()
+    }
+
+    #[test]
+    fn a_large_room_is_told_in_pieces_and_others_between_them() {
+        let mut hub = Hub::new(Arc::new(Options::chat_connector()), Writes::new(false));
+        let (large, small) = (crowd(1000..1300), audience(&[1, 2]));
+        add(&mut hub, &large, None);
+        hub.flush();
+        assert_eq!((steps(&hub), hub.gathered.len()), (vec![PIECE_MEMBERS], 0));
+        add(&mut hub, &large, None);
+        add(&mut hub, &small, None);
+        hub.flush();
+        assert_eq!(steps(&hub), [2 * PIECE_MEMBERS]);
+        assert_eq!(
+            hub.gathered.len(),
+            1,
+            "the small room has heard, the large one is not at its end"
+        );
+        hub.flush();
+        assert!(!hub.is_walking(), "all have heard the first");
+        hub.flush();
+        assert_eq!(
+            (steps(&hub), hub.gathered.len()),
+            (vec![PIECE_MEMBERS], 0),
+            "the second sets out"
+        );
+        hub.finish();
+        assert!(!hub.is_walking());
+    }
+
+    #[test]
+    fn large_rooms_take_turns() {
+        let mut hub = Hub::new(Arc::new(Options::chat_connector()), Writes::new(false));
+        let rooms = [crowd(1000..1300), crowd(2000..2300)];
+        rooms.iter().for_each(|room| add(&mut hub, room, None));
+        hub.flush();
+        assert_eq!(steps(&hub), [0, PIECE_MEMBERS]);
+        hub.flush();
+        assert_eq!(steps(&hub), [PIECE_MEMBERS; 2]);
+    }
+
+    #[test]
+    fn nobody_leaves_a_room_while_something_is_on_its_way_there() {
+        let mut hub = Hub::new(Arc::new(Options::chat_connector()), Writes::new(false));
+        let large = crowd(1000..1300);
+        add(&mut hub, &large, None);
+        hub.flush();
+        add(&mut hub, &large, None);
+        hub.leave(SessionId(1));
+        assert_eq!((steps(&hub), hub.gathered.len()), (vec![PIECE_MEMBERS], 1), "another room's");
+        hub.leave(SessionId(1299));
+        assert!(!hub.is_walking() && hub.gathered.is_empty());
+    }
+
+    #[test]
+    fn what_is_gathered_stays_bounded_while_a_room_is_told() {
+        let mut hub = Hub::new(Arc::new(Options::chat_connector()), Writes::new(false));
+        let large = crowd(1000..1300);
+        add(&mut hub, &large, None);
+        hub.flush();
+        for _ in 0..GATHERED_MAX {
+            add(&mut hub, &large, None);
+        }
+        assert!(!hub.is_walking() && hub.gathered.is_empty());
     }
 }

@@ -175,7 +175,7 @@ impl Worker {
             tokio::select! {
                 taken = inputs.recv_many(&mut batch, BATCH) => {
                     if taken == 0 {
-                        return;
+                        return self.hub.finish();
                     }
                     for input in batch.drain(..) {
                         self.take(input);
@@ -185,7 +185,8 @@ impl Worker {
                     self.handle(RelayEvent::Timeout);
                 }
                 _ = gauges.tick() => self.gauges(),
-                () = token.cancelled() => return,
+                () = std::future::ready(()), if self.hub.is_walking() => {}
+                () = token.cancelled() => return self.hub.finish(),
             }
             if is_busy {
                 // Others get their turn, and what they bring is told with the rest.
@@ -195,8 +196,9 @@ impl Worker {
                     self.take(input);
                 }
             }
-            // What has arrived is told together, at once: nothing waits for company.
-            is_busy = self.flush() >= BUSY_DELIVERIES;
+            // What has arrived is told together, at once: nothing waits for company. A large room is
+            // told in pieces, with the others' turns between them.
+            is_busy = self.flush() >= BUSY_DELIVERIES || self.hub.is_walking();
         }
     }
 

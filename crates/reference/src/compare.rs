@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     io::{BufRead as _, BufReader, Write as _},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
 };
 
@@ -53,15 +53,16 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let mut names = Vec::new();
     for round in 1..=args.rounds {
         for name in &references {
-            let figures =
-                reference(args, name).with_context(|| format!("{name}, round {round}"))?;
-            note(&mut runs, &mut names, (*name).to_owned(), figures)?;
+            let generator = args.tangelo.first().context("--tangelo is missing")?;
+            let figures = reference(generator, name, &args.bench);
+            let figures = figures.with_context(|| format!("{name}, round {round}"))?;
+            note(&mut runs, &mut names, (*name).to_owned(), Figures::read(&figures))?;
         }
         for path in &args.tangelo {
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            let figures = bench(args, path, &["--up".to_owned()]);
+            let figures = bench(path, &["--up".to_owned()], &args.bench);
             let figures = figures.with_context(|| format!("{name}, round {round}"))?;
-            note(&mut runs, &mut names, name, figures)?;
+            note(&mut runs, &mut names, name, Figures::read(&figures))?;
         }
     }
     print(&runs, &names)
@@ -114,7 +115,8 @@ pub(crate) fn print(runs: &BTreeMap<String, Vec<Figures>>, names: &[String]) -> 
     Ok(())
 }
 
-fn median(mut figures: Vec<f64>) -> f64 {
+/// The middle one, or between both of them; zero of nothing.
+pub(crate) fn median(mut figures: Vec<f64>) -> f64 {
     figures.sort_by(f64::total_cmp);
     let middle = figures.len() / 2;
     if figures.len() % 2 == 1 {
@@ -137,7 +139,8 @@ impl Drop for Server {
     }
 }
 
-fn reference(args: &Args, name: &str) -> anyhow::Result<Figures> {
+/// Starts one of the reference servers and has a `tangelo bench` drive it, with these options.
+pub(crate) fn reference(generator: &Path, name: &str, options: &[String]) -> anyhow::Result<Value> {
     let child = Command::new(std::env::current_exe()?)
         .arg(name)
         .stdin(Stdio::null())
@@ -148,29 +151,37 @@ fn reference(args: &Args, name: &str) -> anyhow::Result<Figures> {
     let mut address = String::new();
     BufReader::new(output).read_line(&mut address)?;
     let how = ["--gate", address.trim(), "--pids", &server.0.id().to_string()].map(str::to_owned);
-    let generator = args.tangelo.first().context("--tangelo is missing")?;
-    bench(args, generator, &how)
+    bench(generator, &how, options)
 }
 
-fn bench(args: &Args, tangelo: &PathBuf, how: &[String]) -> anyhow::Result<Figures> {
+/// Runs `tangelo bench`. Returns what it prints as JSON.
+pub(crate) fn bench(tangelo: &Path, how: &[String], options: &[String]) -> anyhow::Result<Value> {
     let output = Command::new(tangelo)
         .args(["bench", "--json"])
         .args(how)
-        .args(&args.bench)
+        .args(options)
         .stdin(Stdio::null())
         .stderr(Stdio::inherit())
-        .output()?;
+        .output()
+        .with_context(|| format!("cannot run {}", tangelo.display()))?;
     // A run that is not clean ends with an error, but has figures.
     let text = String::from_utf8_lossy(&output.stdout);
     let figures: Value = serde_json::from_str(&text).context("it printed no figures")?;
-    let number = |value: &Value| value.as_f64();
-    let figures = Figures {
-        micros: number(&figures["server_cpu_us_per_delivery"]).unwrap_or(f64::NAN),
-        per_second: number(&figures["deliveries_per_second"]).unwrap_or(f64::NAN),
-        p50: number(&figures["latency_ms"]["p50"]).unwrap_or(f64::NAN),
-        p99: number(&figures["latency_ms"]["p99"]).unwrap_or(f64::NAN),
-        is_clean: figures["clean"] == Value::Bool(true),
-    };
-    ensure!(figures.per_second > 0.0, "nothing was delivered");
+    let per_second = figures["deliveries_per_second"].as_f64().unwrap_or(0.0);
+    ensure!(per_second > 0.0, "nothing was delivered");
     Ok(figures)
+}
+
+impl Figures {
+    /// Picks them out of what `tangelo bench` has printed.
+    fn read(figures: &Value) -> Self {
+        let number = |value: &Value| value.as_f64().unwrap_or(f64::NAN);
+        Self {
+            micros: number(&figures["server_cpu_us_per_delivery"]),
+            per_second: number(&figures["deliveries_per_second"]),
+            p50: number(&figures["latency_ms"]["p50"]),
+            p99: number(&figures["latency_ms"]["p99"]),
+            is_clean: figures["clean"] == Value::Bool(true),
+        }
+    }
 }

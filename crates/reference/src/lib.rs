@@ -10,6 +10,7 @@
 //! - [`textbook`]: `tokio-tungstenite` with its defaults, a task and a queue per connection.
 //! - [`compare`]: runs Tangelo and these in turn, and prints what each costs as ratios.
 //! - [`peers`]: the same with servers that others have built, each in its own protocol.
+//! - [`sweep`]: Tangelo beside the floor as rooms, members or connectors grow, with plots.
 
 pub mod compare;
 pub mod epoll;
@@ -17,6 +18,7 @@ mod frame;
 pub mod peers;
 mod ring;
 mod speech;
+pub mod sweep;
 pub mod textbook;
 
 /// Raises the number of files that this process and its children may open to what is allowed.

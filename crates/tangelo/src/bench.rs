@@ -8,8 +8,10 @@
 //! One thread plays thousands of clients (`--threads` for more): the server is measured, so the
 //! generator must cost less than it. Clients that are carried by requests cost it several times
 //! more than those that have a socket of their own: play fewer of them. More clients than a process
-//! may have open files want several processes (`--processes`), each with whole rooms.
+//! may have open files want several processes (`--processes`), each with whole rooms. One more room
+//! may be larger than that (`--big-room`): it stands beside the others, and is measured apart.
 
+mod big_room;
 mod crowd;
 mod dialect;
 mod fleet;
@@ -32,6 +34,7 @@ use client::{Client, Options, Transport};
 use crowd::Crowd;
 pub use dialect::Choice;
 use guard::Guard;
+use model::limits;
 use outcome::{Entering, Outcome, Speaking};
 use plan::Part;
 use processes::{Processes, Up};
@@ -41,6 +44,8 @@ use crate::machine::{self, Demand, Machine};
 
 /// Most clients of one run: the kernel's memory for both ends of more would not fit.
 const CLIENTS_MAX: i64 = 2_000_000;
+/// Most members of one room, as the servers have it.
+const ROOM_MAX: i64 = limits::ROOM_MEMBERS_MAX as i64;
 /// Most processes that play clients.
 const PROCESSES_MAX: i64 = 256;
 /// How much more than its share a connector may be given.
@@ -62,6 +67,9 @@ const JOIN_PATIENCE: Duration = Duration::from_secs(60);
 const HUSH: Duration = Duration::from_secs(15);
 /// The same once every send is answered.
 const HUSH_ANSWERED: Duration = Duration::from_millis(500);
+/// And the same beside a big room: its sender is answered with the first of its members, and the last
+/// are told, and get to read, when everybody else on a full machine has had a turn.
+const HUSH_BIG_ROOM: Duration = Duration::from_secs(3);
 /// How long everybody is in before sessions count as idle.
 const SETTLE: Duration = Duration::from_secs(1);
 /// The same where requests carry sessions, or have at first: by then pages have moved to their
@@ -140,6 +148,15 @@ pub struct Args {
           value_parser = clap::value_parser!(u16).range(1..=PROCESSES_MAX))]
     pub processes: u16,
 
+    /// Members of one more room beside the others, measured apart: what a crowd costs its neighbours
+    #[arg(long, value_name = "MEMBERS", conflicts_with = "saturate",
+          value_parser = clap::value_parser!(u32).range(1..=ROOM_MAX))]
+    pub big_room: Option<u32>,
+
+    /// Messages sent per second in that room, by all of its members in turn
+    #[arg(long, value_name = "N", default_value_t = 20.0, requires = "big_room")]
+    pub big_rate: f64,
+
     /// Clients that come in per second [default: as fast as they can, 64 at once by each thread]
     #[arg(long, value_name = "N")]
     pub enter_rate: Option<f64>,
@@ -157,6 +174,14 @@ pub struct Args {
     #[arg(long, value_name = "NUMBER", hide = true)]
     pub part: Option<u16>,
 
+    /// The room's name for this run, when several processes play its members
+    #[arg(long, value_name = "NAME", hide = true)]
+    pub run: Option<String>,
+
+    /// Play every so many-th client only, from the NUMBER of this part among those of the room
+    #[arg(long, value_name = "NUMBER/PARTS", hide = true, value_parser = plan::slice)]
+    pub slice: Option<(u32, u32)>,
+
     /// Clients of one thread that may be on their way in at once
     #[arg(long, value_name = "N", hide = true, default_value_t = DOORS,
           value_parser = clap::value_parser!(u16).range(1..))]
@@ -172,10 +197,19 @@ pub struct Args {
 }
 
 impl Args {
+    /// Everybody, the members of the big room too.
+    const fn everybody(&self) -> u32 {
+        self.clients.saturating_add(match self.big_room {
+            Some(members) => members,
+            None => 0,
+        })
+    }
+
     /// What this process is to play of the crowd.
     fn part(&self) -> Part {
         Part {
             number: self.part.unwrap_or_default(),
+            slice: self.slice.unwrap_or((0, 1)),
             doors: self.doors,
             enter_rate: self.enter_rate,
             enter_after: Duration::from_secs_f64(self.enter_after),
@@ -208,7 +242,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
             Choice::One(_) => outcome.to_string(),
         };
         writeln!(std::io::stdout(), "{text}")?;
-        if !outcome.speaking.judged.verdict.is_clean() {
+        if !outcome.is_clean() {
             broken.push(transport.name());
         }
     }
@@ -220,10 +254,10 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
 fn check_machine(args: &Args, transports: &[Transport]) -> anyhow::Result<()> {
     let sockets = transports.iter().map(|transport| transport.sockets()).max().unwrap_or(1);
     let share = parts::largest_share(args).saturating_mul(sockets);
-    let connector = f64::from(args.clients) / f64::from(args.connectors) * CONNECTOR_SHARE_MAX;
+    let connector = f64::from(args.everybody()) / f64::from(args.connectors) * CONNECTOR_SHARE_MAX;
     let connector = if args.up { connector as u32 } else { 0 };
     let demand = Demand {
-        sessions: args.clients.saturating_mul(sockets),
+        sessions: args.everybody().saturating_mul(sockets),
         per_process: share.max(connector),
         per_address: Some(share.min(plan::CONNECTIONS_PER_SOURCE)),
     };
@@ -233,7 +267,7 @@ fn check_machine(args: &Args, transports: &[Transport]) -> anyhow::Result<()> {
     ensure!(
         low.is_empty(),
         "this machine does not hold so many sessions (all limits: `tangelo doctor --sessions {}`):\n{}",
-        args.clients,
+        args.everybody(),
         text.join("\n")
     );
     Ok(())
@@ -253,7 +287,7 @@ async fn run_one(args: &Args, transport: Transport) -> anyhow::Result<Outcome> {
         Err(error) => (Err(error), None),
     };
     if let Some(up) = up {
-        up.end(args.clients > DRAINED_CLIENTS_MAX, outcome.is_err()).await;
+        up.end(args.everybody() > DRAINED_CLIENTS_MAX, outcome.is_err()).await;
     }
     // The cluster has gone first, and need not tell everybody of everybody's leave.
     drop(crowd);
@@ -289,7 +323,7 @@ async fn measure_with(
     let begun = Instant::now();
     let mut crowd = Crowd::start(args, gate, transport)?;
     processes.add_generators(&crowd.pids());
-    join(&crowd, args.clients, &mut guard).await?;
+    join(&crowd, args.everybody(), &mut guard).await?;
     let took = begun.elapsed();
     let joined = u32::try_from(crowd.sums().joined).unwrap_or(u32::MAX);
     let entered = processes.costs();
@@ -306,9 +340,9 @@ async fn measure_with(
     let after = (processes.costs(), crowd.sums().delivered);
     let window = window.elapsed();
     crowd.hush();
-    hush(&crowd).await;
+    hush(&crowd, args.big_room.map_or(HUSH_ANSWERED, |_| HUSH_BIG_ROOM)).await;
 
-    let judged = crowd.judge().await?;
+    let (judged, big_room) = crowd.judge().await?;
     let entering = Entering { joined, took, idle, entered, settled };
     let speaking = Speaking {
         window,
@@ -316,6 +350,7 @@ async fn measure_with(
         before: before.0,
         after: after.0,
         judged,
+        big_room,
     };
     let memory_left = guard.least;
     let args = args.clone();
@@ -361,8 +396,8 @@ async fn watch(crowd: &Crowd, until: Instant, guard: &mut Guard) -> anyhow::Resu
     Ok(())
 }
 
-/// Waits until nothing comes any more.
-async fn hush(crowd: &Crowd) {
+/// Waits until nothing comes any more, and has not for so long once every send is answered.
+async fn hush(crowd: &Crowd, answered: Duration) {
     let mut last = (0, Instant::now());
     loop {
         let sums = crowd.sums();
@@ -371,7 +406,7 @@ async fn hush(crowd: &Crowd) {
         }
         let quiet = last.1.elapsed();
         // Once all sends are answered, what was on the way arrives at once or never.
-        if quiet > HUSH || (sums.unanswered() == 0 && quiet > HUSH_ANSWERED) {
+        if quiet > HUSH || (sums.unanswered() == 0 && quiet > answered) {
             return;
         }
         tokio::time::sleep(LOOK).await;

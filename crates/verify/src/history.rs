@@ -27,6 +27,7 @@ mod check;
 mod report;
 #[cfg(test)]
 mod tests;
+mod text;
 
 use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 

@@ -4,6 +4,7 @@ use std::{net::SocketAddr, sync::Arc, time::Instant};
 
 use anyhow::Context as _;
 use client::Transport;
+use verify::history::Log;
 
 use super::{
     Args,
@@ -11,7 +12,7 @@ use super::{
     parts::Parts,
     plan::Plan,
     player::Phase,
-    verdict::Judged,
+    verdict::{Judged, Measured},
 };
 
 /// What a crowd has done so far.
@@ -57,7 +58,7 @@ impl Crowd {
         gate: SocketAddr,
         transport: Transport,
     ) -> anyhow::Result<Self> {
-        if args.processes > 1 {
+        if args.processes > 1 || args.big_room.is_some() {
             return Parts::start(args, gate, transport).map(Self::Parts);
         }
         Ok(Self::Here(Box::new(Here::start(args, gate, transport)?)))
@@ -81,7 +82,7 @@ impl Crowd {
     /// Has everybody speak.
     pub(super) fn speak(&mut self) {
         match self {
-            Self::Here(here) => here.speak(),
+            Self::Here(here) => here.speak(Instant::now()),
             Self::Parts(parts) => parts.speak(),
         }
     }
@@ -94,14 +95,14 @@ impl Crowd {
         }
     }
 
-    /// Ends the game and judges it. Connections stay open.
+    /// Ends the game and judges it: the rooms, and the big one beside them. Connections stay open.
     ///
     /// # Errors
     ///
     /// If a thread or a process has failed.
-    pub(super) async fn judge(&mut self) -> anyhow::Result<Judged> {
+    pub(super) async fn judge(&mut self) -> anyhow::Result<(Judged, Option<Judged>)> {
         match self {
-            Self::Here(here) => here.judge(),
+            Self::Here(here) => here.judge().map(|judged| (judged, None)),
             Self::Parts(parts) => parts.judge().await,
         }
     }
@@ -142,8 +143,9 @@ impl Here {
         self.fleet.as_ref().and_then(Fleet::failure)
     }
 
-    pub(super) fn speak(&self) {
-        self.enter(Phase::Send { start: Instant::now() });
+    /// Has everybody speak from a moment on, which may be about to come.
+    pub(super) fn speak(&self, start: Instant) {
+        self.enter(Phase::Send { start });
     }
 
     pub(super) fn hush(&self) {
@@ -157,9 +159,19 @@ impl Here {
     }
 
     pub(super) fn judge(&mut self) -> anyhow::Result<Judged> {
+        let (measured, logs) = self.end()?;
+        Ok(Judged { measured, verdict: (&self.plan.judge(logs)).into() })
+    }
+
+    /// Ends the game, of which others have a part that is judged with it: what was measured, and
+    /// the clients' logs in the order of their numbers. Connections stay open.
+    pub(super) fn end(&mut self) -> anyhow::Result<(Measured, Vec<Log>)> {
         let fleet = self.fleet.take().context("it has been judged")?;
         let played = self.played.insert(fleet.stop()?);
-        let verdict = (&self.plan.judge(std::mem::take(&mut played.logs))).into();
-        Ok(Judged { measured: played.measured.clone(), verdict })
+        Ok((played.measured.clone(), std::mem::take(&mut played.logs)))
+    }
+
+    pub(super) fn plan(&self) -> &Plan {
+        &self.plan
     }
 }

@@ -53,7 +53,7 @@ impl Fleet {
             let failure = Arc::clone(&failure);
             let thread = Builder::new().name(format!("clients-{number}"));
             started.push(thread.spawn(move || {
-                let indexes = (number..plan.clients()).step_by(threads as usize);
+                let indexes = plan.of_thread(number, threads);
                 play(plan, counts, watched, &failure, indexes)
             })?);
         }

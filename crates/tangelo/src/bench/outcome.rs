@@ -48,10 +48,23 @@ pub(super) struct Speaking {
     pub(super) deliveries: u64,
     pub(super) before: Costs,
     pub(super) after: Costs,
+    /// Of all rooms but the big one.
     pub(super) judged: Judged,
+    pub(super) big_room: Option<Judged>,
 }
 
 impl Outcome {
+    /// Whether every promise was kept, in the big room too.
+    pub(super) fn is_clean(&self) -> bool {
+        let Speaking { judged, big_room, .. } = &self.speaking;
+        judged.verdict.is_clean() && big_room.as_ref().is_none_or(|it| it.verdict.is_clean())
+    }
+
+    /// Those who came in, without the members of the big room.
+    fn clients(&self) -> u32 {
+        self.entering.joined.saturating_sub(self.args.big_room.unwrap_or(0))
+    }
+
     fn deliveries_per_second(&self) -> f64 {
         self.speaking.deliveries as f64 / self.speaking.window.as_secs_f64()
     }
@@ -82,7 +95,7 @@ impl Outcome {
     }
 
     fn quantile(&self, quantile: f64) -> f64 {
-        self.speaking.judged.measured.latency.value_at_quantile(quantile) as f64 / 1000.0
+        self.speaking.judged.measured.millis(quantile)
     }
 
     /// One JSON object.
@@ -94,7 +107,7 @@ impl Outcome {
         let Judged { measured, verdict } = &self.speaking.judged;
         let Measured { late, refused, closed, .. } = measured;
         json!({
-            "clients": self.entering.joined,
+            "clients": self.clients(),
             "rooms": self.args.rooms.min(self.args.clients),
             "text_bytes": self.args.bytes,
             "dialect": self.transport.name(),
@@ -105,12 +118,7 @@ impl Outcome {
             "seconds": self.speaking.window.as_secs_f64(),
             "deliveries": self.speaking.deliveries,
             "deliveries_per_second": self.deliveries_per_second(),
-            "latency_ms": {
-                "p50": self.quantile(0.5),
-                "p99": self.quantile(0.99),
-                "p999": self.quantile(0.999),
-                "max": self.quantile(1.0),
-            },
+            "latency_ms": measured.latency_json(),
             "server_cpu_us_per_delivery": self.micros_per_delivery(),
             "connector_bytes_per_session": self.session_memory(),
             "processes": self.each_process(),
@@ -123,9 +131,32 @@ impl Outcome {
             "lost": verdict.lost,
             "duplicated": verdict.twice,
             "out_of_order": verdict.disordered,
-            "clean": verdict.is_clean(),
+            "big_room": self.speaking.big_room.as_ref().map(|judged| self.big_room_json(judged)),
+            "clean": self.is_clean(),
+            "violations": verdict.found(),
         })
         .to_string()
+    }
+
+    /// The same of the big room, where it differs.
+    fn big_room_json(&self, judged: &Judged) -> Value {
+        let Judged { measured, verdict } = judged;
+        json!({
+            "members": self.args.big_room,
+            "sends": { "per_second": self.args.big_rate },
+            "deliveries_per_second": measured.per_second(self.args.seconds),
+            "latency_ms": measured.latency_json(),
+            "generator_late_ms_max": measured.late.as_secs_f64() * 1000.0,
+            "sent": verdict.sent,
+            "acknowledged": verdict.acked,
+            "refused": measured.refused,
+            "sessions_closed": measured.closed,
+            "lost": verdict.lost,
+            "duplicated": verdict.twice,
+            "out_of_order": verdict.disordered,
+            "clean": verdict.is_clean(),
+            "violations": verdict.found(),
+        })
     }
 
     /// What each process has cost, for JSON.
@@ -184,8 +215,7 @@ impl fmt::Display for Outcome {
         let rooms = self.args.rooms.min(self.args.clients);
         let mut row = |name: &str, value: String| writeln!(f, "{name:<28}{value}");
         let unknown = || "unknown: --up or --pids".to_owned();
-        let joined = self.entering.joined;
-        row("clients", format!("{joined} in {rooms} rooms, {}", self.transport))?;
+        row("clients", format!("{} in {rooms} rooms, {}", self.clients(), self.transport))?;
         let (took, per_second) = (self.entering.took.as_secs_f64(), self.entries_per_second());
         let retried = self.speaking.judged.measured.retried;
         row("entries", format!("{per_second:.0}/s, for {took:.1} s, {retried} tried again"))?;
@@ -199,10 +229,7 @@ impl fmt::Display for Outcome {
         let window = self.speaking.window.as_secs_f64();
         row("deliveries", format!("{} in {window:.1} s", self.speaking.deliveries))?;
         row("deliveries/s", format!("{:.0}", self.deliveries_per_second()))?;
-        let (p50, p99) = (self.quantile(0.5), self.quantile(0.99));
-        let (p999, max) = (self.quantile(0.999), self.quantile(1.0));
-        let latency = format!("p50 {p50:.2}  p99 {p99:.2}  p99.9 {p999:.2}  max {max:.2} ms");
-        row("latency", latency)?;
+        row("latency", self.speaking.judged.measured.latency_text())?;
         let Judged { measured, verdict } = &self.speaking.judged;
         let Measured { late, refused, closed, .. } = measured;
         row("generator late, at most", format!("{:.2} ms", late.as_secs_f64() * 1000.0))?;
@@ -219,6 +246,20 @@ impl fmt::Display for Outcome {
         row("lost", verdict.lost.to_string())?;
         row("duplicated", verdict.twice.to_string())?;
         row("out of order", verdict.disordered.to_string())?;
+        if let (Some(judged), Some(members)) = (&self.speaking.big_room, self.args.big_room) {
+            let Judged { measured, verdict } = judged;
+            let (rate, seconds) = (self.args.big_rate, self.args.seconds);
+            row("big room", format!("{members} members, not counted above but in the deliveries"))?;
+            let per_second = measured.per_second(seconds);
+            row("  sends, deliveries/s", format!("{rate}/s, {per_second:.0}"))?;
+            row("  latency", measured.latency_text())?;
+            row(
+                "  generator late, at most",
+                format!("{:.2} ms", measured.late.as_secs_f64() * 1e3),
+            )?;
+            row("  refused, closed", format!("{}, {}", measured.refused, measured.closed))?;
+            row("  history", verdict.to_string())?;
+        }
         write!(f, "{:<28}{verdict}", "history")
     }
 }

@@ -1,8 +1,9 @@
 //! Processes that play clients, each a part of the crowd.
 //!
 //! A process holds no more sockets than its file limit, and a checker wants all logs of a room in
-//! one place: every part has some rooms, whole. What plays is this program again, with a hidden
-//! flag; orders go in by its standard input, one word a line, and what it has done comes out of its
+//! one place: every part has some rooms, whole. The big room is the exception, whose parts hand
+//! their logs over to be judged here. What plays is this program again, with a hidden
+//! flag; orders go in by its standard input, one a line, and what it has done comes out of its
 //! standard output, one JSON object a line. It ends when its input does, whatever happens here.
 
 use std::{
@@ -11,7 +12,7 @@ use std::{
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread::{self, Builder, JoinHandle},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use anyhow::{Context as _, bail};
@@ -20,8 +21,9 @@ use serde_json::{Value, json};
 
 use super::{
     Args, DOORS_OF_ALL, LOOK,
+    big_room::BigRoom,
     crowd::{Here, Sums},
-    verdict::Judged,
+    verdict::{Judged, Verdict},
 };
 
 /// How often a process says what it has done.
@@ -31,7 +33,11 @@ const NICE: i32 = 5;
 /// How long a process may take to judge its history.
 const JUDGE_PATIENCE: Duration = Duration::from_secs(120);
 
-// What a process is told.
+/// How long after the order to speak everybody begins, so that all have heard it.
+const SPEAK_LEAD: Duration = Duration::from_millis(20);
+
+// What a process is told. To speak has a time with it, in microseconds of the system's clock: members
+// of one room that several processes play must agree on when a message was due.
 const SPEAK: &str = "speak";
 const HUSH: &str = "hush";
 const JUDGE: &str = "judge";
@@ -39,6 +45,8 @@ const JUDGE: &str = "judge";
 /// The processes. When it is dropped, they end.
 pub(super) struct Parts {
     parts: Vec<One>,
+    /// What the last of the parts play together.
+    big_room: Option<Box<BigRoom>>,
 }
 
 struct One {
@@ -54,16 +62,18 @@ struct Said {
     sums: Sums,
     failure: Option<String>,
     judged: Option<Judged>,
+    /// Logs of clients by their numbers, of a room that others play too.
+    logs: Vec<(u32, String)>,
     ended: bool,
 }
 
 /// What one process is to play.
 #[derive(Clone, Copy, Debug, PartialEq)]
-struct Share {
-    clients: u32,
-    rooms: u32,
-    rate: f64,
-    enter_rate: Option<f64>,
+pub(super) struct Share {
+    pub(super) clients: u32,
+    pub(super) rooms: u32,
+    pub(super) rate: f64,
+    pub(super) enter_rate: Option<f64>,
 }
 
 impl Share {
@@ -88,7 +98,8 @@ impl Share {
 /// Most clients of one process of such a run.
 pub(super) fn largest_share(args: &Args) -> u32 {
     let shares = (0..args.processes).map(|number| Share::of(args, number).clients);
-    shares.max().unwrap_or(args.clients)
+    let big_room = args.big_room.map_or(0, BigRoom::largest_slice);
+    shares.max().unwrap_or(args.clients).max(big_room)
 }
 
 impl Parts {
@@ -107,7 +118,13 @@ impl Parts {
             let share = Share::of(args, number);
             parts.push(One::start(args, number, share, gate, transport)?);
         }
-        Ok(Self { parts })
+        let big_room = BigRoom::new(args, gate, transport).map(Box::new);
+        for (number, (args, share)) in
+            (args.processes..).zip(big_room.iter().flat_map(|room| room.slices()))
+        {
+            parts.push(One::start(&args, number, share, gate, transport)?);
+        }
+        Ok(Self { parts, big_room })
     }
 
     pub(super) fn sums(&self) -> Sums {
@@ -125,37 +142,36 @@ impl Parts {
     }
 
     pub(super) fn speak(&mut self) {
-        self.order(SPEAK);
+        let start = SystemTime::now() + SPEAK_LEAD;
+        let start = start.duration_since(UNIX_EPOCH).unwrap_or_default();
+        self.order(&format!("{SPEAK} {}", start.as_micros()));
     }
 
     pub(super) fn hush(&mut self) {
         self.order(HUSH);
     }
 
-    pub(super) async fn judge(&mut self) -> anyhow::Result<Judged> {
+    /// What all have seen and measured, and apart from it what the members of the big room have.
+    pub(super) async fn judge(&mut self) -> anyhow::Result<(Judged, Option<Judged>)> {
         self.order(JUDGE);
         let deadline = Instant::now() + JUDGE_PATIENCE;
+        let slices = self.big_room.as_ref().map_or(0, |room| room.parts());
+        let (parts, slices) = self.parts.split_at(self.parts.len() - slices);
         let mut all = Judged::nothing()?;
-        for part in &self.parts {
-            loop {
-                let (judged, failure) = {
-                    let mut said = part.said();
-                    (said.judged.take(), said.failure.clone().filter(|_| said.ended))
-                };
-                if let Some(judged) = judged {
-                    all.add(judged)?;
-                    break;
-                }
-                if let Some(failure) = failure {
-                    bail!("a process that plays has failed: {failure}");
-                }
-                if Instant::now() > deadline {
-                    bail!("a process that plays does not say what it saw");
-                }
-                tokio::time::sleep(LOOK).await;
-            }
+        for part in parts {
+            all.add(part.judged(deadline).await?.0)?;
         }
-        Ok(all)
+        let Some(room) = &self.big_room else { return Ok((all, None)) };
+        let (mut in_room, mut logs) = (Judged::nothing()?, Vec::new());
+        for slice in slices {
+            let (judged, of_slice) = slice.judged(deadline).await?;
+            in_room.add(judged)?;
+            logs.extend(of_slice);
+        }
+        if !logs.is_empty() {
+            in_room.verdict = room.judge(logs)?;
+        }
+        Ok((all, Some(in_room)))
     }
 
     pub(super) fn pids(&self) -> Vec<u32> {
@@ -208,6 +224,26 @@ impl One {
     fn said(&self) -> MutexGuard<'_, Said> {
         lock(&self.said)
     }
+
+    /// Waits for what it has measured and judged, and for the logs that it could not judge.
+    async fn judged(&self, deadline: Instant) -> anyhow::Result<(Judged, Vec<(u32, String)>)> {
+        loop {
+            let failure = {
+                let mut said = self.said();
+                if let Some(judged) = said.judged.take() {
+                    return Ok((judged, std::mem::take(&mut said.logs)));
+                }
+                said.failure.clone().filter(|_| said.ended)
+            };
+            if let Some(failure) = failure {
+                bail!("a process that plays has failed: {failure}");
+            }
+            if Instant::now() > deadline {
+                bail!("a process that plays does not say what it saw");
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
 }
 
 /// What a process is told when it starts.
@@ -231,7 +267,13 @@ fn flags(
         format!("--seconds={}", args.seconds),
         format!("--warmup={}", args.warmup),
     ];
-    // The processes take turns, or all would send at the same moments.
+    flags.extend(args.run.iter().map(|run| format!("--run={run}")));
+    if let Some((slice, slices)) = args.slice {
+        flags.push(format!("--slice={slice}/{slices}"));
+    }
+    // The processes take turns, or all would send at the same moments. Those that play a room
+    // between them take theirs by the numbers of their clients.
+    let number = if args.slice.is_some() { 0 } else { number };
     let after = |per_second: f64| f64::from(number) / per_second.max(0.001);
     match args.saturate {
         Some(in_flight) => flags.push(format!("--saturate={in_flight}")),
@@ -262,7 +304,10 @@ fn hear(output: ChildStdout, said: &Mutex<Said>) {
         };
         let mut said = lock(said);
         let number = |name: &str| json[name].as_u64().unwrap_or(0);
-        if json["judged"].is_object() {
+        if let Some(log) = json["log"].as_str() {
+            let of = u32::try_from(number("of")).unwrap_or(u32::MAX);
+            said.logs.push((of, log.to_owned()));
+        } else if json["judged"].is_object() {
             match Judged::from_json(&json["judged"]) {
                 Ok(judged) => said.judged = Some(judged),
                 Err(error) => said.failure = Some(format!("{error:#}")),
@@ -294,15 +339,38 @@ pub(super) fn play(args: &Args, gate: SocketAddr, transport: Transport) -> anyho
     let _teller = Builder::new().name("teller".to_owned()).spawn(move || tell(&playing))?;
     for order in std::io::stdin().lines() {
         let mut here = here.lock().unwrap_or_else(PoisonError::into_inner);
-        match order?.as_str() {
-            SPEAK => here.speak(),
+        let order = order?;
+        let (word, rest) = order.split_once(' ').unwrap_or((&order, ""));
+        match word {
+            SPEAK => here.speak(moment(rest).context("no time to speak at")?),
             HUSH => here.hush(),
+            JUDGE if here.plan().is_sliced() => hand_over(&mut here)?,
             JUDGE => say(&json!({ "judged": here.judge()?.to_json() }))?,
             other => bail!("nobody knows how to {other}"),
         }
     }
     // Without a farewell to the server: thousands of those would take a while.
     std::process::exit(0);
+}
+
+/// A moment by this process's clock, from the system's in microseconds.
+fn moment(micros: &str) -> Option<Instant> {
+    let at = UNIX_EPOCH + Duration::from_micros(micros.parse().ok()?);
+    let now = (Instant::now(), SystemTime::now());
+    match at.duration_since(now.1) {
+        Ok(ahead) => Some(now.0 + ahead),
+        Err(past) => now.0.checked_sub(past.duration()),
+    }
+}
+
+/// Says what its clients saw, for a judge who has heard the others of their room too.
+fn hand_over(here: &mut Here) -> anyhow::Result<()> {
+    let (measured, logs) = here.end()?;
+    for (number, log) in here.plan().of_thread(0, 1).zip(logs) {
+        say(&json!({ "of": number, "log": log.to_text() }))?;
+    }
+    say(&json!({ "judged": Judged { measured, verdict: Verdict::default() }.to_json() }))?;
+    Ok(())
 }
 
 fn tell(here: &Mutex<Here>) {
@@ -343,6 +411,31 @@ mod tests {
             Some(Command::Bench(args)) => *args,
             other => panic!("{other:?}"),
         }
+    }
+
+    #[test]
+    fn a_big_room_is_shared_out_by_its_members() {
+        let args = args(&["--up", "--big-room", "20001", "--big-rate", "7", "--processes", "2"]);
+        assert_eq!(largest_share(&args), 6667);
+        let gate = "127.0.0.1:1".parse().unwrap();
+        let room = BigRoom::new(&args, gate, Transport::WebSocket).unwrap();
+        let slices: Vec<_> = room.slices().collect();
+        assert_eq!((room.parts(), slices.len()), (3, 3));
+        let told = flags(&slices[1].0, 3, slices[1].1, gate, Transport::WebSocket);
+        for flag in ["--part=3", "--clients=20001", "--rooms=1", "--rate=7", "--slice=1/3"] {
+            assert!(told.iter().any(|it| it == flag), "{flag} in {told:?}");
+        }
+        let run = |part: &(Args, Share)| part.0.run.clone().unwrap();
+        assert_eq!(run(&slices[0]), run(&slices[2]));
+    }
+
+    #[test]
+    fn a_moment_is_the_same_by_both_clocks() {
+        let at = SystemTime::now() + Duration::from_millis(300);
+        let micros = at.duration_since(UNIX_EPOCH).unwrap().as_micros().to_string();
+        let ahead = moment(&micros).unwrap().saturating_duration_since(Instant::now());
+        assert!(ahead > Duration::from_millis(100) && ahead <= Duration::from_millis(300));
+        assert_eq!(moment("soon"), None);
     }
 
     #[test]

@@ -6,16 +6,19 @@ use std::{
 };
 
 use client::Transport;
-use model::limits::PRESENCE_MEMBERS_MAX;
+use model::limits::{CONNECTIONS_PER_ADDRESS_MAX, PRESENCE_MEMBERS_MAX};
 use verify::history::{History, Log, Name, Names, Presence, Report};
 
 use super::Args;
 
-/// Connections from one loopback address to one port; the kernel has about 28,000 ports.
-pub(super) const CONNECTIONS_PER_SOURCE: u32 = 20_000;
+/// Connections from one loopback address: fewer than the ports that are chosen below, and than a
+/// frontend takes from one address.
+pub(super) const CONNECTIONS_PER_SOURCE: u32 = 8_000;
 /// Where the ports begin by which players come to gates and connectors.
 const GATE_PORTS: u16 = 2_000;
 const CONNECTOR_PORTS: u16 = 40_000;
+
+const _: () = assert!((CONNECTIONS_PER_SOURCE as usize) < CONNECTIONS_PER_ADDRESS_MAX);
 
 /// The plan of one process.
 pub(super) struct Plan {
@@ -43,6 +46,8 @@ pub(super) struct Plan {
 pub(super) struct Part {
     /// Which process it is, from 0: it has loopback addresses of its own.
     pub(super) number: u16,
+    /// Which of the plan's clients it plays: every so many-th, from one on.
+    pub(super) slice: (u32, u32),
     /// Clients of one thread that may be on their way in at once.
     pub(super) doors: u16,
     /// Clients that come in per second; all at once if absent.
@@ -53,9 +58,24 @@ pub(super) struct Part {
     pub(super) send_after: Duration,
 }
 
+impl Default for Part {
+    /// Everything, at once.
+    fn default() -> Self {
+        Self {
+            number: 0,
+            slice: (0, 1),
+            doors: u16::MAX,
+            enter_rate: None,
+            enter_after: Duration::ZERO,
+            send_after: Duration::ZERO,
+        }
+    }
+}
+
 impl Plan {
     pub(super) fn new(args: &Args, part: Part, gate: SocketAddr, transport: Transport) -> Self {
-        let run = format!("{:x}{:x}", std::process::id(), transport as u8);
+        let own = || format!("{:x}{:x}", std::process::id(), transport as u8);
+        let run = args.run.clone().unwrap_or_else(own);
         let rooms = args.rooms.min(args.clients);
         let mut names = Names::default();
         let users = (0..args.clients).map(|index| names.intern(&user_name(&run, index))).collect();
@@ -79,8 +99,15 @@ impl Plan {
         }
     }
 
-    pub(super) const fn clients(&self) -> u32 {
-        self.clients
+    /// The numbers of the clients that one of so many threads plays.
+    pub(super) fn of_thread(&self, number: u32, threads: u32) -> impl Iterator<Item = u32> + use<> {
+        let (first, step) = self.part.slice;
+        (first + number * step..self.clients).step_by((step * threads) as usize)
+    }
+
+    /// Whether other processes play some of the clients, so that this one cannot judge.
+    pub(super) const fn is_sliced(&self) -> bool {
+        self.part.slice.1 > 1
     }
 
     pub(super) const fn transport(&self) -> Transport {
@@ -133,18 +160,35 @@ impl Plan {
         (run == self.run).then(|| self.users.get(index).copied()).flatten()
     }
 
-    /// Judges what the clients did and saw, in the order of their numbers.
-    pub(super) fn judge(&self, logs: Vec<Log>) -> Report {
+    /// Whether joins and leaves are told one by one in rooms of this size.
+    fn presence(&self) -> Presence {
         // One more than the mean, as the clients may not divide evenly.
         let room = (self.clients / self.rooms + 1) as usize;
-        let presence =
-            if room < PRESENCE_MEMBERS_MAX { Presence::Announced } else { Presence::Silent };
-        let mut history = History::new(self.names.clone(), presence);
+        if room < PRESENCE_MEMBERS_MAX { Presence::Announced } else { Presence::Silent }
+    }
+
+    /// Whether the list that a client gets as it enters is judged. In a large room it is not, and
+    /// lists of everybody by everybody would take a gigabyte.
+    pub(super) fn keeps_lists(&self) -> bool {
+        self.presence() == Presence::Announced
+    }
+
+    /// Judges what the clients did and saw, in the order of their numbers.
+    pub(super) fn judge(&self, logs: Vec<Log>) -> Report {
+        let mut history = History::new(self.names.clone(), self.presence());
         for log in logs {
             history.push(log);
         }
         history.check()
     }
+}
+
+/// Reads which part this is of how many, such as `0/2`.
+pub(super) fn slice(text: &str) -> Result<(u32, u32), String> {
+    let numbers = text.split_once('/').and_then(|(number, parts)| {
+        Some((number.parse().ok()?, parts.parse().ok()?)).filter(|(number, parts)| number < parts)
+    });
+    numbers.ok_or_else(|| "a number and how many there are, such as 0/2".to_owned())
 }
 
 pub(super) fn user_name(run: &str, index: u32) -> String {

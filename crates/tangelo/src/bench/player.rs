@@ -197,7 +197,8 @@ async fn join(
     table.notes.borrow_mut().connector.kept = client.kept();
     let members = client.enter(&user, &room).await?;
     let mut log = plan.log(index);
-    log.joined(members.iter().filter_map(|member| plan.user(member.as_bytes())));
+    let listed = if plan.keeps_lists() { members.as_slice() } else { &[] };
+    log.joined(listed.iter().filter_map(|member| plan.user(member.as_bytes())));
     let (connection, codec, events) = client.into_parts();
     let codec = Rc::clone(table.notes.borrow_mut().codec.get_or_insert_with(|| Rc::new(codec)));
     for event in events {

@@ -10,6 +10,10 @@ use verify::history::{Kind, Report};
 /// Longest latency that is told apart, in microseconds.
 pub(super) const LATENCY_MAX: u64 = 60_000_000;
 
+/// What is told of a latency: the median, what one of a hundred and one of a thousand exceed, the
+/// worst.
+const QUANTILES: [f64; 4] = [0.5, 0.99, 0.999, 1.0];
+
 /// What the history checker found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Verdict {
@@ -29,6 +33,11 @@ pub(super) struct Verdict {
 impl Verdict {
     pub(super) const fn is_clean(&self) -> bool {
         self.violations == 0
+    }
+
+    /// What was broken, in words; nothing if nothing was.
+    pub(super) fn found(&self) -> Option<&str> {
+        (!self.is_clean()).then_some(&self.text)
     }
 
     fn add(&mut self, other: Self) {
@@ -98,6 +107,26 @@ impl Measured {
     /// If the histogram's bounds make no sense: never.
     pub(super) fn nothing() -> anyhow::Result<Self> {
         Ok(Self { latency: histogram()?, late: Duration::ZERO, retried: 0, refused: 0, closed: 0 })
+    }
+
+    /// A quantile of the latency, in milliseconds.
+    pub(super) fn millis(&self, quantile: f64) -> f64 {
+        self.latency.value_at_quantile(quantile) as f64 / 1000.0
+    }
+
+    /// Deliveries per second, of messages that were due within these seconds.
+    pub(super) fn per_second(&self, seconds: u32) -> f64 {
+        self.latency.len() as f64 / f64::from(seconds)
+    }
+
+    pub(super) fn latency_json(&self) -> Value {
+        let [p50, p99, p999, max] = QUANTILES.map(|quantile| self.millis(quantile));
+        json!({ "p50": p50, "p99": p99, "p999": p999, "max": max })
+    }
+
+    pub(super) fn latency_text(&self) -> String {
+        let [p50, p99, p999, max] = QUANTILES.map(|quantile| self.millis(quantile));
+        format!("p50 {p50:.2}  p99 {p99:.2}  p99.9 {p999:.2}  max {max:.2} ms")
     }
 
     /// Takes in what others have measured.
