@@ -22,9 +22,13 @@
 //!   the join on without a gap ([`Log::joined_at`]).
 //! - Nobody is listed, or only now seen to leave, that ended longer ago than a bound
 //!   ([`History::leave_within`], [`Log::at`]).
+//! - A client that comes back has seen everything, once and in order, as if it had never been away
+//!   ([`Log::resumed`]), or begins a new log by a reset ([`Log::began_by_reset`]); if it was away for
+//!   less than a bound, nobody has seen it leave ([`History::quiet_within`]).
 
 mod check;
 mod report;
+mod returns;
 #[cfg(test)]
 mod tests;
 
@@ -34,6 +38,7 @@ use model::Position;
 use room::Duplicates;
 
 pub use report::{Kind, Report, Violation};
+use returns::Returns;
 
 /// A user's or a room's name, as a number. Made by [`Names::intern`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -117,10 +122,16 @@ enum Event {
     Sent,
     Acked(u32),
     Refused(u32),
-    Saw { from: Name, id: TextId, whisper: bool },
+    Saw {
+        from: Name,
+        id: TextId,
+        whisper: bool,
+    },
     SawForeign,
     SawAdd(Name),
     SawLeave(Name),
+    /// The how many-th return.
+    Resumed(u32),
 }
 
 /// How a log ended.
@@ -149,6 +160,10 @@ pub struct Log {
     positions: Vec<(Position, TextId)>,
     /// Where the room stood when it joined, if the client was told.
     joined_at: Option<Position>,
+    /// Whether it began as its client came back, and could not be told what it had missed.
+    by_reset: bool,
+    /// Boxed, as most sessions never lose their connections.
+    returns: Option<Box<Returns>>,
     times: Times,
 }
 
@@ -159,7 +174,17 @@ struct Times {
     asked: Option<Duration>,
     joined: Option<Duration>,
     gone: Option<Duration>,
-    leaves: Vec<(Name, Duration)>,
+    leaves: Vec<Leave>,
+}
+
+/// Another user's leave, as it was announced.
+#[derive(Clone, Copy, Debug)]
+struct Leave {
+    user: Name,
+    /// When, if it was not told later.
+    at: Option<Duration>,
+    /// Where in the room's order, if the client was told.
+    position: Option<Position>,
 }
 
 impl Log {
@@ -176,6 +201,8 @@ impl Log {
             end: End::Alive,
             positions: Vec::new(),
             joined_at: None,
+            by_reset: false,
+            returns: None,
             times: Times { now: None, asked: None, joined: None, gone: None, leaves: Vec::new() },
         }
     }
@@ -259,16 +286,31 @@ impl Log {
 
     /// Another user's leave was announced.
     pub fn saw_leave(&mut self, user: Name) {
+        self.left(user, self.times.now, None);
+    }
+
+    /// Another user's leave was announced, and the client was told its position in the room.
+    pub fn saw_leave_at(&mut self, position: Position, user: Name) {
+        self.left(user, self.times.now, Some(position));
+    }
+
+    /// Another user's leave was among what the client missed while it was away.
+    pub fn missed_leave_at(&mut self, position: Position, user: Name) {
+        self.left(user, None, Some(position));
+    }
+
+    fn left(&mut self, user: Name, at: Option<Duration>, position: Option<Position>) {
         self.add(Event::SawLeave(user));
-        if let Some(now) = self.times.now {
-            self.times.leaves.push((user, now));
+        if at.is_some() || position.is_some() {
+            self.times.leaves.push(Leave { user, at, position });
         }
     }
 
-    /// The connection has ended, by whomever. What the session missed from here on is no loss.
+    /// The connection has ended, by whomever. What the session missed from here on is no loss. If
+    /// its connection was lost before, it ended with that.
     pub fn gone(&mut self) {
         if self.end != End::Gone {
-            self.times.gone = self.times.now;
+            self.times.gone = self.lost_since().or(self.times.now);
         }
         self.end = End::Gone;
     }
@@ -320,6 +362,7 @@ pub struct History {
     logs: Vec<Log>,
     presence: Presence,
     leave_within: Option<Duration>,
+    quiet_within: Option<Duration>,
     duplicates: Duplicates,
 }
 
@@ -332,6 +375,7 @@ impl History {
             logs: Vec::new(),
             presence,
             leave_within: None,
+            quiet_within: None,
             duplicates: Duplicates::Reject,
         }
     }
@@ -339,6 +383,11 @@ impl History {
     /// Also judges that nobody is listed longer than this after the end of its session.
     pub const fn leave_within(&mut self, bound: Duration) {
         self.leave_within = Some(bound);
+    }
+
+    /// Also judges that nobody sees a client leave that comes back within less than this.
+    pub const fn quiet_within(&mut self, bound: Duration) {
+        self.quiet_within = Some(bound);
     }
 
     /// What became of a name that two wanted; unless this is said, the second was refused.

@@ -6,6 +6,7 @@ use model::Position;
 use room::Duplicates;
 
 use super::{Checker, End, Kind, Name, TextId, To, index_u32};
+use crate::history::Leave;
 
 /// Since when sessions of one user in one room may have been in, and when they ended: none for one
 /// that is still there, or may be.
@@ -73,7 +74,8 @@ impl Checker<'_> {
         }
         for (index, log) in self.history.logs.iter().enumerate() {
             let index = index_u32(index);
-            for (user, seen) in &log.times.leaves {
+            for Leave { user, at, .. } in &log.times.leaves {
+                let Some(seen) = at else { continue };
                 let of = lives.get(&(log.room, *user)).map_or(&[][..], Vec::as_slice);
                 // One that is put out may hear of it later than the others do.
                 let lived = |(since, end): &(Option<Duration>, Option<Duration>)| {
