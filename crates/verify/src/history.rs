@@ -19,7 +19,8 @@
 //!   come in the order of sending, under its name, in its room, while it is a member.
 //! - What was acknowledged was seen.
 //! - No two messages have one position, and everyone's positions grow ([`Log::saw_at`]), from
-//!   the join on without a gap ([`Log::joined_at`]).
+//!   the join on without a gap ([`Log::joined_at`]). Whoever saw what stands before and after a whisper to it
+//!   has seen that, too ([`Log::acked_at`]).
 //! - Nobody is listed, or only now seen to leave, that ended longer ago than a bound
 //!   ([`History::leave_within`], [`Log::at`]).
 //! - A client that comes back has seen everything, once and in order, as if it had never been away
@@ -158,6 +159,8 @@ pub struct Log {
     end: End,
     /// Where messages stood in the room, if the client was told.
     positions: Vec<(Position, TextId)>,
+    /// Where its whispers stand, if it was told with the answers.
+    whispers: Vec<(u32, Position)>,
     /// Where the room stood when it joined, if the client was told.
     joined_at: Option<Position>,
     /// Whether it began as its client came back, and could not be told what it had missed.
@@ -200,6 +203,7 @@ impl Log {
             joined: false,
             end: End::Alive,
             positions: Vec::new(),
+            whispers: Vec::new(),
             joined_at: None,
             by_reset: false,
             returns: None,
@@ -255,6 +259,15 @@ impl Log {
     /// A send was answered with success.
     pub fn acked(&mut self, number: u32) {
         self.add(Event::Acked(number));
+    }
+
+    /// A send was answered with success, and with its position.
+    pub fn acked_at(&mut self, number: u32, position: Position) {
+        self.acked(number);
+        let to = (number as usize).checked_sub(1).and_then(|at| self.sends.get(at));
+        if let Some(To::One(_)) = to {
+            self.whispers.push((number, position));
+        }
     }
 
     /// A send was answered with a refusal that says that nothing was applied. An answer that

@@ -191,6 +191,8 @@ pub enum Bug {
     LoseLeaves,
     /// Whoever comes back is not told the last event that it missed.
     SkipMissed,
+    /// Whoever comes back is not told the whispers to it.
+    SkipWhispers,
     /// An owner does not look at message ids, and takes what is sent again for something new.
     ForgetIds,
     /// A connector takes every lost connection for a leave.
@@ -199,13 +201,14 @@ pub enum Bug {
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::DropDeliveries(1000),
         Self::ForgetTerms,
         Self::ForgetNumbers,
         Self::LeaveByName,
         Self::LoseLeaves,
         Self::SkipMissed,
+        Self::SkipWhispers,
         Self::ForgetIds,
         Self::EndGrace,
     ];

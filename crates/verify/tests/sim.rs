@@ -240,6 +240,7 @@ fn planted_bugs_are_found() {
             Bug::LeaveByName => &[Kind::Presence, Kind::Unlisted, Kind::NotMember, Kind::Repeated],
             Bug::LoseLeaves => &[Kind::Ghost],
             Bug::SkipMissed => &[Kind::Lost, Kind::Gap],
+            Bug::SkipWhispers => &[Kind::Lost],
             Bug::ForgetIds => &[Kind::Twice],
             Bug::EndGrace => &[Kind::Noticed],
         };

@@ -138,6 +138,7 @@ impl<'a> Checker<'a> {
         self.check_acked();
         self.check_names();
         self.check_positions();
+        self.check_whispers();
         self.check_times();
         self.check_quiet();
         self.report

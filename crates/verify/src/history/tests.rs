@@ -720,3 +720,33 @@ fn what_is_sent_again_may_come_later() {
         assert_eq!(report.count(Kind::SenderOrder), if again_after == 1 { 2 } else { 0 });
     }
 }
+
+#[test]
+fn a_whisper_missed_between_what_was_seen_is_found() {
+    // Seen before and after it, or told after it was back.
+    for (is_away, is_wanted) in [(false, false), (true, false), (true, true)] {
+        let mut scene = Scene::new();
+        let (a, b) = (scene.enter("a"), scene.enter("b"));
+        let (from, user) = (scene.logs[a].user, scene.logs[b].user);
+        scene.logs[b].joined_at(position(2));
+        let number = scene.logs[a].sent(To::One(user));
+        scene.logs[a].acked_at(number, position(3));
+        if is_away {
+            let members: Vec<Name> = scene.members().map(|log| log.user).collect();
+            scene.logs[b].lost();
+            scene.logs[b].resumed(members, position(2), position(4));
+        }
+        let number = scene.logs[a].sent(To::Everyone);
+        for log in [a, b] {
+            scene.logs[log].saw_at(position(5), from, text_id(a, number), false);
+        }
+        // Others of its name are none the wiser.
+        let mut other = Log::new(scene.room, user);
+        other.at(Duration::from_secs(if is_wanted { 0 } else { 9 }));
+        other.asks();
+        other.unwatched();
+        scene.logs.push(other);
+        let report = scene.check();
+        assert_eq!(report.count(Kind::Lost), u64::from(!is_wanted), "{report}");
+    }
+}

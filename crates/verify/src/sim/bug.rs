@@ -3,7 +3,7 @@
 use model::{Incarnation, Outcome, SendNumber, SessionId, Shard};
 use room::{
     LinkId, OwnerEvent,
-    message::{Frame, ToOwner, ToRelay},
+    message::{Body, Frame, ToOwner, ToRelay},
 };
 
 use super::{Bug, world::World};
@@ -19,6 +19,7 @@ impl World<'_> {
                 | Bug::LeaveByName
                 | Bug::LoseLeaves
                 | Bug::SkipMissed
+                | Bug::SkipWhispers
                 | Bug::ForgetIds
                 | Bug::EndGrace,
             )
@@ -33,11 +34,16 @@ impl World<'_> {
         {
             frame.term = *term;
         }
-        if self.config.bug == Some(Bug::SkipMissed)
-            && let ToRelay::Welcome { welcome, .. } = &mut frame.message
+        if let ToRelay::Welcome { welcome, .. } = &mut frame.message
             && welcome.outcome == Outcome::Resumed
         {
-            welcome.events.pop();
+            let events = &mut welcome.events;
+            if self.config.bug == Some(Bug::SkipMissed) {
+                events.pop();
+            }
+            if self.config.bug == Some(Bug::SkipWhispers) {
+                events.retain(|event| !matches!(event.body, Body::Whispered { .. }));
+            }
         }
         frame
     }

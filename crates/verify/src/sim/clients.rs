@@ -283,19 +283,24 @@ impl Clients {
     }
 
     /// A session's send was answered.
-    pub(crate) fn answered(&mut self, session: SessionId, number: SendNumber, code: Code) {
+    pub(crate) fn answered(
+        &mut self,
+        session: SessionId,
+        number: SendNumber,
+        answer: Result<Position, Code>,
+    ) {
         let Some(client) = self.of(session) else { return };
         let client = &mut self.all[client];
         let waiting = client.unanswered.iter().position(|(known, _)| *known == number);
         let Some((_, send)) = waiting.and_then(|at| client.unanswered.remove(at)) else { return };
         let TextId { sender, number } = send.text;
         let log = &mut self.logs[place(sender)];
-        if code == Code::Ok {
-            log.acked(number);
-        } else if code != Code::Unknown && !send.again {
-            log.refused(number);
-        } else if code == Code::Unknown && send.id.is_some() {
-            client.again.push_back(send);
+        match answer {
+            Ok(position) => log.acked_at(number, position),
+            Err(Code::Unknown) if send.id.is_some() => client.again.push_back(send),
+            Err(Code::Unknown) => {}
+            Err(_) if send.again => {}
+            Err(_) => log.refused(number),
         }
     }
 

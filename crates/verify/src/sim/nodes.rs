@@ -1,6 +1,6 @@
 //! The clients and the real machines: what reaches them, and what they want done.
 
-use model::{Code, Incarnation, RoomId, SendNumber, SessionId, Shard, Target, Time};
+use model::{Code, Incarnation, Position, RoomId, SendNumber, SessionId, Shard, Target, Time};
 use room::{
     OwnerEffect, OwnerEvent, ProbeOutcome, RelayEffect, RelayEvent,
     message::{Body, Frame, ToOwner, ToRelay},
@@ -146,9 +146,11 @@ impl World<'_> {
                 self.counters.refused_joins += 1;
                 self.refused(session);
             }
-            RelayEffect::Said { session, number, .. } => self.answer(session, number, Code::Ok),
+            RelayEffect::Said { session, number, position } => {
+                self.answer(session, number, Ok(position));
+            }
             RelayEffect::SayRefused { session, number, code } => {
-                self.answer(session, number, code);
+                self.answer(session, number, Err(code));
             }
             RelayEffect::Push { sessions, except, push, position, answered } => {
                 for session in sessions.iter().filter(|session| Some(**session) != except) {
@@ -157,7 +159,7 @@ impl World<'_> {
                     }
                 }
                 if let Some((session, number)) = answered {
-                    self.answer(session, number, Code::Ok);
+                    self.answer(session, number, Ok(position));
                 }
             }
             RelayEffect::Expel { session } => {
@@ -188,10 +190,10 @@ impl World<'_> {
         }
     }
 
-    fn answer(&mut self, session: SessionId, number: SendNumber, code: Code) {
+    fn answer(&mut self, session: SessionId, number: SendNumber, answer: Result<Position, Code>) {
         self.outstanding.remove(&(session, number));
-        self.counters.acked += u64::from(code == Code::Ok);
-        self.clients.answered(session, number, code);
+        self.counters.acked += u64::from(answer.is_ok());
+        self.clients.answered(session, number, answer);
     }
 
     pub(super) fn up(&mut self, stream: u64, frame: Frame<ToOwner>) {

@@ -61,6 +61,45 @@ impl Checker<'_> {
         to == Some(&To::Everyone)
     }
 
+    /// Whoever has seen the room before and after a whisper to its name has seen the whisper.
+    pub(super) fn check_whispers(&mut self) {
+        let mut targets: BTreeMap<(Name, Name), Vec<u32>> = BTreeMap::new();
+        for (index, log) in self.history.logs.iter().enumerate() {
+            targets.entry((log.room, log.user)).or_default().push(index_u32(index));
+        }
+        for (sender, log) in self.history.logs.iter().enumerate() {
+            for (number, position) in &log.whispers {
+                let Some(To::One(user)) = log.sends.get(*number as usize - 1) else { continue };
+                let entry = self.bases[sender] + number - 1;
+                for target in targets.get(&(log.room, *user)).map_or(&[][..], Vec::as_slice) {
+                    if self.was_there(*target, *position) && !self.contains(*target, entry) {
+                        self.gap(*target, entry);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Whether a session has surely seen everything around a position.
+    fn was_there(&self, index: u32, at: Position) -> bool {
+        let log = self.log(index);
+        let last_seen = log.positions.last().map(|(position, _)| *position);
+        let last_told = log.all_returns().last().map(|back| back.to);
+        let last = last_seen.max(last_told);
+        let within = |from: Position, to: Position| {
+            from.generation == at.generation
+                && to.generation == at.generation
+                && from < at
+                && at < to
+        };
+        if !log.joined_at.zip(last).is_some_and(|(joined, last)| within(joined, last)) {
+            return false;
+        }
+        // While it was away, its name may have been another's.
+        let mut absences = log.all_returns().iter().filter(|back| within(back.from, back.to));
+        absences.all(|back| !self.is_wanted_by_others(log, back))
+    }
+
     /// Nobody is seen to leave, or is listed, long after its session has ended.
     pub(super) fn check_times(&mut self) {
         let mut lives: BTreeMap<(Name, Name), Lives> = BTreeMap::new();

@@ -91,7 +91,7 @@ impl Checker<'_> {
     }
 
     /// Whether another session of this name asked for it while the client was away.
-    fn is_wanted_by_others(&self, log: &Log, back: &Return) -> bool {
+    pub(super) fn is_wanted_by_others(&self, log: &Log, back: &Return) -> bool {
         let mut others = self.history.logs.iter().filter(|other| {
             other.room == log.room && other.user == log.user && !std::ptr::eq(*other, log)
         });
