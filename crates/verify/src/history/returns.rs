@@ -92,6 +92,12 @@ impl Log {
         self.returns.as_ref().is_some_and(|returns| !returns.all.is_empty())
     }
 
+    /// Up to where the client has surely seen the room.
+    pub(super) fn last_seen(&self) -> Option<Position> {
+        let seen = self.positions.last().map(|(position, _)| *position);
+        seen.max(self.all_returns().last().map(|back| back.to))
+    }
+
     pub(super) fn all_returns(&self) -> &[Return] {
         self.returns.as_ref().map_or(&[], |returns| &returns.all)
     }

@@ -39,6 +39,14 @@ pub(crate) struct Send {
     again: bool,
 }
 
+impl Send {
+    /// Whether it may be sent again and be sure to be applied once. A whisper is known to the
+    /// connectors of those whom it concerns only: if they die, the next owner does not know its id.
+    pub(super) fn may_be_repeated(&self) -> bool {
+        self.id.is_some() && matches!(self.target, Target::Everyone { .. })
+    }
+}
+
 /// One place for a client, filled by one after the other.
 #[derive(Debug)]
 pub(crate) struct Client {
@@ -297,7 +305,7 @@ impl Clients {
         let log = &mut self.logs[place(sender)];
         match answer {
             Ok(position) => log.acked_at(number, position),
-            Err(Code::Unknown) if send.id.is_some() => client.again.push_back(send),
+            Err(Code::Unknown) if send.may_be_repeated() => client.again.push_back(send),
             Err(Code::Unknown) => {}
             Err(_) if send.again => {}
             Err(_) => log.refused(number),

@@ -11,7 +11,7 @@ use room::{
 
 use super::{
     Bug,
-    clients::{Action, Client, Clients, State},
+    clients::{Action, Client, Clients, Send, State},
     item::{Item, Node},
     network::Channel,
     random::Random,
@@ -102,6 +102,7 @@ impl Clients {
         let client = &mut self.all[number];
         client.state = State::Away;
         let unanswered = client.unanswered.drain(..).map(|(_, send)| send);
+        let unanswered = unanswered.filter(Send::may_be_repeated);
         let later = std::mem::take(&mut client.again);
         client.again = unanswered.chain(later).collect();
         let log = &mut self.logs[client.log];

@@ -83,9 +83,7 @@ impl Checker<'_> {
     /// Whether a session has surely seen everything around a position.
     fn was_there(&self, index: u32, at: Position) -> bool {
         let log = self.log(index);
-        let last_seen = log.positions.last().map(|(position, _)| *position);
-        let last_told = log.all_returns().last().map(|back| back.to);
-        let last = last_seen.max(last_told);
+        let last = log.last_seen();
         let within = |from: Position, to: Position| {
             from.generation == at.generation
                 && to.generation == at.generation
@@ -97,7 +95,7 @@ impl Checker<'_> {
         }
         // While it was away, its name may have been another's.
         let mut absences = log.all_returns().iter().filter(|back| within(back.from, back.to));
-        absences.all(|back| !self.is_wanted_by_others(log, back))
+        absences.all(|back| !self.may_be_anothers(log, back))
     }
 
     /// Nobody is seen to leave, or is listed, long after its session has ended.

@@ -91,13 +91,31 @@ impl Checker<'_> {
     }
 
     /// Whether another session of this name asked for it while the client was away.
-    pub(super) fn is_wanted_by_others(&self, log: &Log, back: &Return) -> bool {
-        let mut others = self.history.logs.iter().filter(|other| {
-            other.room == log.room && other.user == log.user && !std::ptr::eq(*other, log)
-        });
-        others.any(|other| {
-            let asked = other.times.asked.is_some_and(|asked| asked <= back.back);
-            asked && other.times.gone.is_none_or(|gone| gone >= back.lost)
+    fn is_wanted_by_others(&self, log: &Log, back: &Return) -> bool {
+        self.namesakes(log).any(|other| asked_meanwhile(other, back))
+    }
+
+    /// Whether another session of this name may have been in, in a part of the room's order that
+    /// the client missed: also before the loss of its connection, if that was cut off.
+    pub(super) fn may_be_anothers(&self, log: &Log, back: &Return) -> bool {
+        self.namesakes(log).any(|other| match other.joined_at {
+            Some(joined) => {
+                let last = other.last_seen().unwrap_or(joined);
+                asked_meanwhile(other, back) || (joined < back.to && last.max(joined) > back.from)
+            }
+            // It may never have known that it was in.
+            None => other.times.asked.is_some_and(|asked| asked <= back.back),
         })
     }
+
+    fn namesakes<'b>(&'b self, log: &'b Log) -> impl Iterator<Item = &'b Log> {
+        self.history.logs.iter().filter(move |other| {
+            other.room == log.room && other.user == log.user && !std::ptr::eq(*other, log)
+        })
+    }
+}
+
+fn asked_meanwhile(other: &Log, back: &Return) -> bool {
+    let asked = other.times.asked.is_some_and(|asked| asked <= back.back);
+    asked && other.times.gone.is_none_or(|gone| gone >= back.lost)
 }
