@@ -116,7 +116,8 @@ impl Relay {
         let own = Own {
             user: user.clone(),
             joined: false,
-            back: ticket.map(|ticket| Box::new(Back { ticket, welcome: None, stay: None })),
+            back: ticket
+                .map(|ticket| Box::new(Back { ticket, welcome: None, stay: None, lost: None })),
             until: None,
             applied: SendNumber::default(),
             unanswered: VecDeque::new(),
@@ -127,11 +128,20 @@ impl Relay {
 
     /// Notes that a session's connection is lost. If its client can come back, it stays for the
     /// grace; returns when that ends.
+    ///
+    /// So does one that is coming back and was not told yet that it is in: the owner may have put it
+    /// in the place of the session before, whose grace it would end by leaving.
     pub(crate) fn lose(&mut self, now: Time, session: SessionId) -> Option<Time> {
-        let own = self.own.get_mut(&session).filter(|own| own.joined && own.stay().is_some())?;
+        let own = self.own.get_mut(&session)?;
         let until = now + limits::RETURN_GRACE;
-        own.until = Some(until);
-        self.refresh_audience();
+        if own.joined {
+            own.stay()?;
+            own.until = Some(until);
+            self.refresh_audience();
+        } else {
+            let comes_back = |back: &&mut Box<Back>| back.ticket.seen.is_some();
+            own.back.as_mut().filter(comes_back)?.lost = Some(until);
+        }
         Some(until)
     }
 
@@ -205,7 +215,9 @@ impl Relay {
 
     fn unanswered_by_own(&self) -> impl Iterator<Item = ToOwner> {
         self.own.iter().flat_map(|(session, own)| {
-            let join = (!own.joined).then(|| ToOwner::Join {
+            // By now its client may have come back elsewhere, and must not be sent away from there.
+            let asks = !own.joined && own.lost().is_none();
+            let join = asks.then(|| ToOwner::Join {
                 room: self.room.clone(),
                 session: *session,
                 user: own.user.clone(),
@@ -307,7 +319,7 @@ impl Relay {
     fn enter_in(&mut self, session: SessionId, position: Position, out: &mut Vec<Effect>) {
         let Some(own) = self.own.get_mut(&session) else { return };
         own.joined = true;
-        own.until = None;
+        own.until = own.lost();
         // Without a welcome that got lost on the way nothing can be said of what it missed.
         let since = position.seq;
         let welcome = own.back.as_mut().map(|back| {

@@ -202,6 +202,35 @@ fn a_quiet_return_is_heard_by_nobody() {
 
 /// Who is away for longer has left, and is told all the same what it missed, whispers to it while it
 /// was a member included; but none to another of its name.
+/// A return whose connection breaks before it is answered ends no grace, if it went well or not.
+#[test]
+fn a_return_that_is_cut_short_is_heard_by_nobody() {
+    for is_applied in [true, false] {
+        let mut stage = Stage::new();
+        stage.enter(FRONT_1, 1, "a");
+        stage.come(FRONT_1, 2, "b", 7, None);
+        stage.lost(FRONT_1, 2);
+        stage.told();
+        stage.held.insert((CHAT_A, FRONT_2));
+        if !is_applied {
+            stage.unlink(FRONT_2, CHAT_A);
+        }
+        stage.come(FRONT_2, 3, "b", 7, Some(2));
+        stage.lost(FRONT_2, 3);
+        stage.come(FRONT_3, 4, "b", 7, Some(2));
+        stage.say(FRONT_1, 1, 1);
+        // What connector 2 asked for and was not answered, it does not ask for again.
+        stage.relink(FRONT_2, CHAT_A);
+        stage.settle();
+        stage.pass(limits::RETURN_GRACE * 2);
+        let told = stage.told();
+        assert!(told.contains(&"4: in with a b, resumed:".to_owned()), "{told:?}");
+        assert!(told.contains(&"4: 1/1".to_owned()), "{told:?}");
+        let wrong = |it: &&String| ["1: -b", "1: +b", "4: elsewhere"].contains(&it.as_str());
+        assert_eq!(told.iter().find(wrong), None, "{told:?}");
+    }
+}
+
 #[test]
 fn a_late_return_is_a_join_that_knows_what_it_missed() {
     let mut stage = Stage::new();

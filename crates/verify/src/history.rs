@@ -19,12 +19,17 @@
 //!   come in the order of sending, under its name, in its room, while it is a member.
 //! - What was acknowledged was seen.
 //! - No two messages have one position, and everyone's positions grow ([`Log::saw_at`]), from
-//!   the join on without a gap ([`Log::joined_at`]).
+//!   the join on without a gap ([`Log::joined_at`]). Whoever saw what stands before and after a whisper to it
+//!   has seen that, too ([`Log::acked_at`]).
 //! - Nobody is listed, or only now seen to leave, that ended longer ago than a bound
 //!   ([`History::leave_within`], [`Log::at`]).
+//! - A client that comes back has seen everything, once and in order, as if it had never been away
+//!   ([`Log::resumed`]), or begins a new log by a reset ([`Log::began_by_reset`]); if it was away for
+//!   less than a bound, nobody has seen it leave ([`History::quiet_within`]).
 
 mod check;
 mod report;
+mod returns;
 #[cfg(test)]
 mod tests;
 mod text;
@@ -35,6 +40,7 @@ use model::Position;
 use room::Duplicates;
 
 pub use report::{Kind, Report, Violation};
+use returns::Returns;
 
 /// A user's or a room's name, as a number. Made by [`Names::intern`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -118,10 +124,16 @@ enum Event {
     Sent,
     Acked(u32),
     Refused(u32),
-    Saw { from: Name, id: TextId, whisper: bool },
+    Saw {
+        from: Name,
+        id: TextId,
+        whisper: bool,
+    },
     SawForeign,
     SawAdd(Name),
     SawLeave(Name),
+    /// The how many-th return.
+    Resumed(u32),
 }
 
 /// How a log ended.
@@ -148,8 +160,14 @@ pub struct Log {
     end: End,
     /// Where messages stood in the room, if the client was told.
     positions: Vec<(Position, TextId)>,
+    /// Where its whispers stand, if it was told with the answers.
+    whispers: Vec<(u32, Position)>,
     /// Where the room stood when it joined, if the client was told.
     joined_at: Option<Position>,
+    /// Whether it began as its client came back, and could not be told what it had missed.
+    by_reset: bool,
+    /// Boxed, as most sessions never lose their connections.
+    returns: Option<Box<Returns>>,
     times: Times,
 }
 
@@ -160,7 +178,17 @@ struct Times {
     asked: Option<Duration>,
     joined: Option<Duration>,
     gone: Option<Duration>,
-    leaves: Vec<(Name, Duration)>,
+    leaves: Vec<Leave>,
+}
+
+/// Another user's leave, as it was announced.
+#[derive(Clone, Copy, Debug)]
+struct Leave {
+    user: Name,
+    /// When, if it was not told later.
+    at: Option<Duration>,
+    /// Where in the room's order, if the client was told.
+    position: Option<Position>,
 }
 
 impl Log {
@@ -176,7 +204,10 @@ impl Log {
             joined: false,
             end: End::Alive,
             positions: Vec::new(),
+            whispers: Vec::new(),
             joined_at: None,
+            by_reset: false,
+            returns: None,
             times: Times { now: None, asked: None, joined: None, gone: None, leaves: Vec::new() },
         }
     }
@@ -231,6 +262,15 @@ impl Log {
         self.add(Event::Acked(number));
     }
 
+    /// A send was answered with success, and with its position.
+    pub fn acked_at(&mut self, number: u32, position: Position) {
+        self.acked(number);
+        let to = (number as usize).checked_sub(1).and_then(|at| self.sends.get(at));
+        if let Some(To::One(_)) = to {
+            self.whispers.push((number, position));
+        }
+    }
+
     /// A send was answered with a refusal that says that nothing was applied. An answer that
     /// leaves it open is not recorded at all.
     pub fn refused(&mut self, number: u32) {
@@ -260,16 +300,31 @@ impl Log {
 
     /// Another user's leave was announced.
     pub fn saw_leave(&mut self, user: Name) {
+        self.left(user, self.times.now, None);
+    }
+
+    /// Another user's leave was announced, and the client was told its position in the room.
+    pub fn saw_leave_at(&mut self, position: Position, user: Name) {
+        self.left(user, self.times.now, Some(position));
+    }
+
+    /// Another user's leave was among what the client missed while it was away.
+    pub fn missed_leave_at(&mut self, position: Position, user: Name) {
+        self.left(user, None, Some(position));
+    }
+
+    fn left(&mut self, user: Name, at: Option<Duration>, position: Option<Position>) {
         self.add(Event::SawLeave(user));
-        if let Some(now) = self.times.now {
-            self.times.leaves.push((user, now));
+        if at.is_some() || position.is_some() {
+            self.times.leaves.push(Leave { user, at, position });
         }
     }
 
-    /// The connection has ended, by whomever. What the session missed from here on is no loss.
+    /// The connection has ended, by whomever. What the session missed from here on is no loss. If
+    /// its connection was lost before, it ended with that.
     pub fn gone(&mut self) {
         if self.end != End::Gone {
-            self.times.gone = self.times.now;
+            self.times.gone = self.lost_since().or(self.times.now);
         }
         self.end = End::Gone;
     }
@@ -321,6 +376,7 @@ pub struct History {
     logs: Vec<Log>,
     presence: Presence,
     leave_within: Option<Duration>,
+    quiet_within: Option<Duration>,
     duplicates: Duplicates,
 }
 
@@ -333,6 +389,7 @@ impl History {
             logs: Vec::new(),
             presence,
             leave_within: None,
+            quiet_within: None,
             duplicates: Duplicates::Reject,
         }
     }
@@ -340,6 +397,11 @@ impl History {
     /// Also judges that nobody is listed longer than this after the end of its session.
     pub const fn leave_within(&mut self, bound: Duration) {
         self.leave_within = Some(bound);
+    }
+
+    /// Also judges that nobody sees a client leave that comes back within less than this.
+    pub const fn quiet_within(&mut self, bound: Duration) {
+        self.quiet_within = Some(bound);
     }
 
     /// What became of a name that two wanted; unless this is said, the second was refused.

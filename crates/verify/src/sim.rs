@@ -3,7 +3,9 @@
 //!
 //! A run plays clients that enter, talk, whisper, fall silent and leave, some of them under one
 //! name, while chats are killed, streams cut,
-//! nodes paused, connectors killed, shards moved and the registry gone. Then faults stop,
+//! nodes paused, connectors killed, shards moved and the registry gone. Most of them can come back
+//! when their connections are lost, and do: soon or late, elsewhere, sometimes twice at once or while
+//! nobody knows that they were gone. What was not answered they send again. Then faults stop,
 //! everything comes to rest, and [`history`](crate::history) judges what the clients saw. The same
 //! seed gives the same run, event by event: [`Outcome::trace`] is a hash over all of them. A run
 //! that fails is made small by [`shrink`], so that its story can be read.
@@ -20,6 +22,7 @@ mod network;
 mod nodes;
 mod plan;
 mod random;
+mod returns;
 mod shrink;
 mod trouble;
 mod world;
@@ -56,6 +59,8 @@ pub struct Config {
     pub only: Option<BTreeSet<FaultId>>,
     /// How long after its end a session may be listed, if that is to be judged.
     pub leave_within: Option<Duration>,
+    /// How soon a client must be back so that nobody sees it leave, if that is to be judged.
+    pub quiet_within: Option<Duration>,
     /// A bug to plant, to see that the judge finds it.
     pub bug: Option<Bug>,
     /// Keeps the run as text in [`Outcome::story`].
@@ -87,6 +92,10 @@ pub struct Faults {
     pub moved: Option<Duration>,
     /// The registry is silent for a while, up to 10 s: nobody is given up, nothing is claimed.
     pub registry_away: Option<Duration>,
+    /// A connection of a client that can come back is lost.
+    pub connection_lost: Option<Duration>,
+    /// Two of three clients can come back, and do so when their connections are lost.
+    pub modern: bool,
     /// Some sends go out twice, as from a connector that is impatient.
     pub repeats: bool,
     /// Every node's clock begins anywhere and is up to 5 % wrong.
@@ -107,6 +116,8 @@ impl Faults {
             slow: Some(Duration::from_secs(6)),
             moved: Some(Duration::from_secs(4)),
             registry_away: Some(Duration::from_secs(20)),
+            connection_lost: Some(Duration::from_millis(700)),
+            modern: true,
             repeats: true,
             skew: true,
         }
@@ -125,6 +136,8 @@ impl Faults {
             slow: None,
             moved: None,
             registry_away: None,
+            connection_lost: None,
+            modern: false,
             repeats: true,
             skew: true,
         }
@@ -136,6 +149,8 @@ impl Faults {
         Self {
             chat_killed: Some(Duration::from_secs(8)),
             moved: Some(Duration::from_secs(4)),
+            connection_lost: Some(Duration::from_millis(700)),
+            modern: true,
             ..Self::none()
         }
     }
@@ -143,7 +158,7 @@ impl Faults {
     /// Only connectors die: the others see their members go in time.
     #[must_use]
     pub const fn connectors_only() -> Self {
-        Self { connector_killed: Some(Duration::from_secs(6)), ..Self::none() }
+        Self { connector_killed: Some(Duration::from_secs(6)), modern: true, ..Self::none() }
     }
 
     /// Only the network between connectors and chats fails.
@@ -154,6 +169,8 @@ impl Faults {
             one_way: Some(Duration::from_secs(2)),
             parted: Some(Duration::from_secs(6)),
             slow: Some(Duration::from_secs(4)),
+            connection_lost: Some(Duration::from_millis(700)),
+            modern: true,
             ..Self::none()
         }
     }
@@ -172,16 +189,28 @@ pub enum Bug {
     LeaveByName,
     /// A leave is lost, and its member listed for ever.
     LoseLeaves,
+    /// Whoever comes back is not told the last event that it missed.
+    SkipMissed,
+    /// Whoever comes back is not told the whispers to it.
+    SkipWhispers,
+    /// An owner does not look at message ids, and takes what is sent again for something new.
+    ForgetIds,
+    /// A connector takes every lost connection for a leave.
+    EndGrace,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 9] = [
         Self::DropDeliveries(1000),
         Self::ForgetTerms,
         Self::ForgetNumbers,
         Self::LeaveByName,
         Self::LoseLeaves,
+        Self::SkipMissed,
+        Self::SkipWhispers,
+        Self::ForgetIds,
+        Self::EndGrace,
     ];
 }
 
@@ -238,12 +267,34 @@ pub struct Counters {
     pub registry_away: u64,
     /// Sends of live sessions without an answer at the end.
     pub unanswered: u64,
+    /// Connections lost of clients that can come back.
+    pub connections_lost: u64,
+    /// Clients that came back and were told all that they had missed.
+    pub resumed: u64,
+    /// Those of them that came back by another connector.
+    pub resumed_elsewhere: u64,
+    /// Events that they were told so.
+    pub caught_up: u64,
+    /// Clients that came back and were told that it cannot be told.
+    pub reset_returns: u64,
+    /// Members that went on as other sessions, so that nobody heard of their absence.
+    pub quiet_returns: u64,
+    /// Those of them whose connectors still took the old sessions for alive.
+    pub half_open: u64,
+    /// Clients that tried to come back once more while they had a connection.
+    pub tried_twice: u64,
+    /// Sessions closed as their clients came back by others.
+    pub superseded: u64,
+    /// Sends that came again in another session, and were recognised by their ids.
+    pub ids_recognised: u64,
+    /// Clients that were on their way back at the end, and had no answer.
+    pub stranded: u64,
 }
 
 impl Counters {
     /// What a set of runs under all faults must have seen, each at least once, with its name.
     #[must_use]
-    pub const fn sometimes(&self) -> [(u64, &'static str); 24] {
+    pub const fn sometimes(&self) -> [(u64, &'static str); 34] {
         [
             (self.acked, "acknowledged sends"),
             (self.deliveries, "deliveries"),
@@ -269,6 +320,16 @@ impl Counters {
             (self.slow, "slow nodes"),
             (self.moved, "moved shards"),
             (self.registry_away, "silences of the registry"),
+            (self.connections_lost, "lost connections"),
+            (self.resumed, "resumed returns"),
+            (self.resumed_elsewhere, "returns to another connector"),
+            (self.caught_up, "events told to who came back"),
+            (self.reset_returns, "reset returns"),
+            (self.quiet_returns, "quiet returns"),
+            (self.half_open, "returns before the old connector knew"),
+            (self.tried_twice, "second tries"),
+            (self.superseded, "superseded sessions"),
+            (self.ids_recognised, "recognised message ids"),
         ]
     }
 
@@ -299,6 +360,17 @@ impl Counters {
         self.moved += other.moved;
         self.registry_away += other.registry_away;
         self.unanswered += other.unanswered;
+        self.connections_lost += other.connections_lost;
+        self.resumed += other.resumed;
+        self.resumed_elsewhere += other.resumed_elsewhere;
+        self.caught_up += other.caught_up;
+        self.reset_returns += other.reset_returns;
+        self.quiet_returns += other.quiet_returns;
+        self.half_open += other.half_open;
+        self.tried_twice += other.tried_twice;
+        self.superseded += other.superseded;
+        self.ids_recognised += other.ids_recognised;
+        self.stranded += other.stranded;
     }
 }
 

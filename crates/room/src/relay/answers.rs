@@ -28,11 +28,12 @@ impl Relay {
         out: &mut Vec<Effect>,
     ) -> Option<ToOwner> {
         let own = self.own.get(&session)?;
-        if own.until.is_none_or(|until| until > now) {
-            return None;
-        }
-        if own.joined {
+        let is_over = |until: Option<Time>| until.is_some_and(|until| until <= now);
+        if is_over(own.lost()) || (own.joined && is_over(own.until)) {
             return self.leave(session, attaching);
+        }
+        if own.joined || !is_over(own.until) {
+            return None;
         }
         let own = self.own.remove(&session)?;
         out.push(Effect::EnterRefused { session, code: Code::NotApplied });

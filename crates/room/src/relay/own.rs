@@ -35,6 +35,9 @@ pub(super) struct Back {
     pub(super) welcome: Option<Welcome>,
     /// Its stay, once it is a member.
     pub(super) stay: Option<Stay>,
+    /// Of one that comes back: its connection is lost once more, before it was told that it is in,
+    /// and until then it may come back again.
+    pub(super) lost: Option<Time>,
 }
 
 // Idle members are millions.
@@ -49,6 +52,11 @@ impl Own {
     /// Its stay, once it is a member and if its client can come back.
     pub(super) fn stay(&self) -> Option<Stay> {
         self.back.as_ref().and_then(|back| back.stay)
+    }
+
+    /// Until when one that is coming back may come back again, if its connection is lost.
+    pub(super) fn lost(&self) -> Option<Time> {
+        self.back.as_ref().and_then(|back| back.lost)
     }
 
     /// Whether it hears what happens in the room.

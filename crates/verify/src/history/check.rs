@@ -11,6 +11,7 @@
 mod blame;
 mod bounds;
 mod rest;
+mod returns;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -137,7 +138,9 @@ impl<'a> Checker<'a> {
         self.check_acked();
         self.check_names();
         self.check_positions();
+        self.check_whispers();
         self.check_times();
+        self.check_quiet();
         self.report
     }
 
@@ -197,7 +200,8 @@ impl<'a> Checker<'a> {
                     | Event::Saw { .. }
                     | Event::SawForeign
                     | Event::SawAdd(_)
-                    | Event::SawLeave(_) => continue,
+                    | Event::SawLeave(_)
+                    | Event::Resumed(_) => continue,
                 };
                 if number == 0 || number as usize > log.sends.len() {
                     continue;
@@ -233,6 +237,7 @@ impl<'a> Checker<'a> {
                 }
                 Event::SawAdd(user) => self.presence(&mut walk, *user, true),
                 Event::SawLeave(user) => self.presence(&mut walk, *user, false),
+                Event::Resumed(number) => self.resume(&mut walk, *number),
                 Event::Sent | Event::Acked(_) | Event::Refused(_) => {}
             }
         }
@@ -317,11 +322,13 @@ impl<'a> Checker<'a> {
         }
         self.entries[entry as usize].stamp = stamp;
         let (hearer, number) = self.heard[id.sender.0 as usize];
-        if hearer == stamp && number > id.number {
+        let is_later = hearer == stamp && number > id.number;
+        if is_later && !self.log(id.sender.0).may_come_after(id.number, number) {
             let detail = format!("{} saw number {number} before", self.who(walk.log));
             self.add(Kind::SenderOrder, walk.log, Some(id), detail);
         }
-        self.heard[id.sender.0 as usize] = (stamp, id.number);
+        let highest = if hearer == stamp { number.max(id.number) } else { id.number };
+        self.heard[id.sender.0 as usize] = (stamp, highest);
         if self.announced() && !self.is_listed(walk, from) {
             let detail =
                 format!("{} does not list {}", self.who(walk.log), self.history.names.text(from));
@@ -401,10 +408,13 @@ impl<'a> Checker<'a> {
         let replace = if found.previous == NONE {
             true
         } else if found.previous == walk.previous {
-            if found.cell_hash != walk.cell_hash && self.announced() {
+            let (theirs, mine) = ((found.previous_log, found.cell), (walk.log, cell));
+            let differs = found.cell_hash != walk.cell_hash && self.announced();
+            if differs && !self.same_presence(theirs, mine) {
                 self.presence_differs(walk, found.previous_log, entry, "joins and leaves before");
             }
-            false
+            // Whoever was never away knows more.
+            differs && self.log(found.previous_log).was_away()
         } else {
             let (theirs, mine) = (found.previous, walk.previous);
             self.differ(found.previous_log, walk.log, theirs, mine, entry)
@@ -436,11 +446,15 @@ impl<'a> Checker<'a> {
 
     fn compare_list(&mut self, walk: &mut Walk, entry: u32) {
         let found = self.entries[entry as usize];
-        if found.list_log == NONE {
+        let (theirs, mine) = ((found.list_log, found.list_hash), (walk.log, walk.list_hash));
+        let same = found.list_log != NONE && self.same_members(theirs, mine);
+        // Whoever was never away knows more.
+        let knows_less = || same && self.log(found.list_log).was_away();
+        if found.list_log == NONE || (found.list_hash != walk.list_hash && knows_less()) {
             let found = &mut self.entries[entry as usize];
             found.list_log = walk.log;
             found.list_hash = walk.list_hash;
-        } else if found.list_hash != walk.list_hash && self.announced() {
+        } else if !same && self.announced() {
             let other = found.list_log;
             self.presence_differs(walk, other, entry, "members at");
         }

@@ -42,6 +42,8 @@ pub enum Kind {
     Fork,
     /// Listed for longer than the bound after the end of its session.
     Late,
+    /// Others saw a client leave that came back in time.
+    Noticed,
 }
 
 impl Kind {
@@ -65,6 +67,7 @@ impl Kind {
             Self::NameTwice => "one name twice",
             Self::Fork => "one position twice",
             Self::Late => "listed for too long",
+            Self::Noticed => "return noticed",
         }
     }
 }

@@ -565,3 +565,188 @@ fn a_whisper_to_who_left_is_no_loss() {
     let report = scene.check();
     assert!(report.is_clean(), "{report}");
 }
+
+/// One is away while the others talk, come and go, and comes back to all of it. Others see it leave
+/// and join again, if it is away for long.
+fn a_return(is_long: bool) -> (Scene, usize) {
+    let mut scene = Scene::new();
+    let (a, b) = (scene.enter("a"), scene.enter("b"));
+    scene.say(a);
+    scene.say(b);
+    let user = scene.logs[b].user;
+    let seconds = Duration::from_secs;
+    scene.logs[b].at(seconds(10));
+    scene.logs[b].lost();
+    scene.say(a);
+    if is_long {
+        scene.logs[a].at(seconds(15));
+        scene.logs[a].saw_leave_at(position(5), user);
+    }
+    scene.say(a);
+    // What it was told when it was back stands in its log like all the rest.
+    let c = scene.enter("c");
+    if is_long {
+        scene.logs[c].members.retain(|member| *member != user);
+    }
+    scene.say(c);
+    for log in [a, c] {
+        if is_long {
+            scene.logs[log].saw_add(user);
+        }
+    }
+    let members: Vec<Name> = scene.members().map(|log| log.user).collect();
+    scene.logs[b].at(seconds(if is_long { 20 } else { 12 }));
+    scene.logs[b].resumed(members, position(4), position(9));
+    scene.say(b);
+    scene.say(a);
+    (scene, b)
+}
+
+#[test]
+fn a_return_to_everything_is_clean() {
+    for is_long in [false, true] {
+        let report = a_return(is_long).0.check();
+        assert!(report.is_clean(), "{report}");
+    }
+}
+
+#[test]
+fn what_a_return_skips_or_repeats_is_found() {
+    for is_long in [false, true] {
+        let (clean, b) = a_return(is_long);
+        let places = 0..clean.logs[b].events.len();
+        let back = |event: &Event| matches!(event, Event::Resumed(_));
+        let back = clean.logs[b].events.iter().position(back).unwrap();
+        let (mut skipped, mut repeated) = (0, 0);
+        for place in places.filter(|place| *place < back) {
+            let event = clean.logs[b].events[place];
+            if matches!(event, Event::Saw { .. } | Event::SawAdd(_)) {
+                let mut scene = a_return(is_long).0;
+                scene.logs[b].events.remove(place);
+                assert!(!scene.check().is_clean(), "without {event:?}");
+                skipped += 1;
+                let mut scene = a_return(is_long).0;
+                scene.logs[b].events.insert(back, event);
+                let kinds = scene.check();
+                let found = kinds.count(Kind::Twice) + kinds.count(Kind::Repeated);
+                assert!(found > 0, "{event:?} twice: {kinds}");
+                repeated += 1;
+            }
+        }
+        assert!(skipped > 4 && repeated > 4);
+    }
+}
+
+#[test]
+fn other_members_at_a_return_are_found() {
+    let (mut scene, b) = a_return(false);
+    let returns = scene.logs[b].returns.as_mut().unwrap();
+    returns.all[0].members.pop();
+    assert_eq!(scene.check().count(Kind::Presence), 1);
+}
+
+/// The others may have seen the leave of nobody but of one who was away.
+#[test]
+fn who_was_away_explains_no_other_difference() {
+    let (mut scene, b) = a_return(false);
+    let a = scene.names.intern("a");
+    let back = |event: &Event| matches!(event, Event::Resumed(_));
+    let back = scene.logs[b].events.iter().position(back).unwrap();
+    scene.logs[b].events.insert(back, Event::SawAdd(a));
+    scene.logs[b].events.insert(back, Event::SawLeave(a));
+    assert!(scene.check().count(Kind::Presence) > 0);
+}
+
+#[test]
+fn a_return_that_others_notice_is_found() {
+    let noticed = |is_long, within, asked: Option<u64>| {
+        let (mut scene, b) = a_return(is_long);
+        let mut other = Log::new(scene.room, scene.logs[b].user);
+        other.at(Duration::from_secs(asked.unwrap_or(100)));
+        other.asks();
+        scene.logs.push(other);
+        let mut history = History::new(scene.names, Presence::Announced);
+        history.logs = scene.logs;
+        history.quiet_within(Duration::from_secs(within));
+        history.check().count(Kind::Noticed)
+    };
+    assert_eq!(noticed(true, 5, None), 0, "it was away for longer");
+    assert_eq!(noticed(true, 11, None), 1);
+    assert_eq!(noticed(true, 11, Some(12)), 0, "another wanted its name");
+    assert_eq!(noticed(false, 11, None), 0);
+}
+
+#[test]
+fn a_reset_begins_another_log() {
+    for is_told in [true, false] {
+        let mut scene = Scene::new();
+        let (a, b) = (scene.enter("a"), scene.enter("b"));
+        scene.say(a);
+        scene.logs[b].gone();
+        scene.say(a);
+        // It was in all the time, and nobody heard of its return.
+        let mut log = Log::new(scene.room, scene.logs[b].user);
+        if is_told {
+            log.began_by_reset();
+        }
+        log.joined(scene.logs[a].members.clone().into_iter().chain([scene.logs[b].user]));
+        scene.logs.push(log);
+        scene.say(a);
+        scene.say(a);
+        let report = scene.check();
+        assert_eq!(report.is_clean(), is_told, "{report}");
+    }
+}
+
+#[test]
+fn what_is_sent_again_may_come_later() {
+    for again_after in 1..=3 {
+        let mut scene = Scene::new();
+        let (a, b) = (scene.enter("a"), scene.enter("b"));
+        scene.say(b);
+        for number in 1..=3 {
+            scene.logs[a].sent(To::Everyone);
+            if number == again_after {
+                scene.logs[a].sent_again(1);
+            }
+        }
+        let from = scene.logs[a].user;
+        for number in [2, 1, 3] {
+            for log in [a, b] {
+                scene.logs[log].saw(from, text_id(a, number), false);
+            }
+        }
+        let report = scene.check();
+        assert_eq!(report.count(Kind::SenderOrder), if again_after == 1 { 2 } else { 0 });
+    }
+}
+
+#[test]
+fn a_whisper_missed_between_what_was_seen_is_found() {
+    // Seen before and after it, or told after it was back.
+    for (is_away, is_wanted) in [(false, false), (true, false), (true, true)] {
+        let mut scene = Scene::new();
+        let (a, b) = (scene.enter("a"), scene.enter("b"));
+        let (from, user) = (scene.logs[a].user, scene.logs[b].user);
+        scene.logs[b].joined_at(position(2));
+        let number = scene.logs[a].sent(To::One(user));
+        scene.logs[a].acked_at(number, position(3));
+        if is_away {
+            let members: Vec<Name> = scene.members().map(|log| log.user).collect();
+            scene.logs[b].lost();
+            scene.logs[b].resumed(members, position(2), position(4));
+        }
+        let number = scene.logs[a].sent(To::Everyone);
+        for log in [a, b] {
+            scene.logs[log].saw_at(position(5), from, text_id(a, number), false);
+        }
+        // Others of its name are none the wiser.
+        let mut other = Log::new(scene.room, user);
+        other.at(Duration::from_secs(if is_wanted { 0 } else { 9 }));
+        other.asks();
+        other.unwatched();
+        scene.logs.push(other);
+        let report = scene.check();
+        assert_eq!(report.count(Kind::Lost), u64::from(!is_wanted), "{report}");
+    }
+}

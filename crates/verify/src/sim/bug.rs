@@ -1,9 +1,9 @@
 //! Planted bugs: what passes between the real machines is mangled on its way.
 
-use model::{Incarnation, SendNumber, SessionId, Shard};
+use model::{Incarnation, Outcome, SendNumber, SessionId, Shard};
 use room::{
     LinkId, OwnerEvent,
-    message::{Frame, ToOwner, ToRelay},
+    message::{Body, Frame, ToOwner, ToRelay},
 };
 
 use super::{Bug, world::World};
@@ -13,17 +13,37 @@ impl World<'_> {
     pub(super) fn loses_a_push(&mut self) -> bool {
         match self.config.bug {
             Some(Bug::DropDeliveries(n)) => self.random.one_in(n),
-            Some(Bug::ForgetTerms | Bug::ForgetNumbers | Bug::LeaveByName | Bug::LoseLeaves)
+            Some(
+                Bug::ForgetTerms
+                | Bug::ForgetNumbers
+                | Bug::LeaveByName
+                | Bug::LoseLeaves
+                | Bug::SkipMissed
+                | Bug::SkipWhispers
+                | Bug::ForgetIds
+                | Bug::EndGrace,
+            )
             | None => false,
         }
     }
 
-    /// A frame as a connector reads it that does not know of terms.
+    /// A frame as a connector reads it that does not know of terms, or does not read to the end.
     pub(super) fn misread(&self, mut frame: Frame<ToRelay>) -> Frame<ToRelay> {
         if self.config.bug == Some(Bug::ForgetTerms)
             && let Some((_, term)) = self.owners.get(&frame.shard)
         {
             frame.term = *term;
+        }
+        if let ToRelay::Welcome { welcome, .. } = &mut frame.message
+            && welcome.outcome == Outcome::Resumed
+        {
+            let events = &mut welcome.events;
+            if self.config.bug == Some(Bug::SkipMissed) {
+                events.pop();
+            }
+            if self.config.bug == Some(Bug::SkipWhispers) {
+                events.retain(|event| !matches!(event.body, Body::Whispered { .. }));
+            }
         }
         frame
     }
@@ -52,6 +72,7 @@ impl World<'_> {
                 self.fresh_number += 1;
                 *number = SendNumber(self.fresh_number);
             }
+            (Some(Bug::ForgetIds), ToOwner::Say { id, .. }) => *id = None,
             (Some(Bug::LoseLeaves), ToOwner::Leave { .. }) => return None,
             (Some(Bug::LeaveByName), ToOwner::Leave { session, .. }) => {
                 if let Some((namesake, other)) = self.namesake(*session, stream) {

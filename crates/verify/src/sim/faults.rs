@@ -30,6 +30,7 @@ impl World<'_> {
             Kind::Slow => self.slow_down(random),
             Kind::Moved => self.move_shard(random),
             Kind::RegistryAway => self.silence_registry(random),
+            Kind::ConnectionLost => self.lose_some_connection(random),
         };
         if struck {
             self.struck.push(id);

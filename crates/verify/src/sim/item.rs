@@ -21,6 +21,18 @@ pub(super) enum Item {
         room: usize,
         action: Action,
     },
+    /// A connector learns that a client's connection is lost.
+    Noticed {
+        connector: usize,
+        life: Incarnation,
+        session: SessionId,
+        room: usize,
+    },
+    /// A client whose connection was lost tries to come back, if its log is still this one.
+    ComesBack {
+        client: usize,
+        log: usize,
+    },
     /// Something for a connector's rooms.
     Relay {
         connector: usize,
@@ -165,6 +177,8 @@ impl Item {
             Self::Broken(stream) => [19, *stream, 0],
             Self::Again { stream, .. } => [21, *stream, 0],
             Self::Fault(fault) => [20, fault.kind as u64, 0],
+            Self::Noticed { connector, session, .. } => [22, *connector as u64, session.0],
+            Self::ComesBack { client, log } => [23, *client as u64, *log as u64],
         }
     }
 }

@@ -1,13 +1,13 @@
 //! The clients and the real machines: what reaches them, and what they want done.
 
-use model::{Code, Incarnation, RoomId, SendNumber, SessionId, Shard, Target, Time};
+use model::{Code, Incarnation, Position, RoomId, SendNumber, SessionId, Shard, Target, Time};
 use room::{
     OwnerEffect, OwnerEvent, ProbeOutcome, RelayEffect, RelayEvent,
     message::{Body, Frame, ToOwner, ToRelay},
 };
 
 use super::{
-    clients::Action,
+    clients::{Action, Send},
     item::{Item, Node, Stream},
     network::Channel,
     world::{LAST_WORDS, SHARDS, World, ms},
@@ -39,7 +39,7 @@ impl World<'_> {
             let delay = self.random.delay();
             self.agenda.over(Channel::Client(number), self.now, delay, item);
             if leaves {
-                self.clients.gone(session);
+                self.clients.gone(number);
                 self.clients.renew(number);
             }
         }
@@ -57,20 +57,23 @@ impl World<'_> {
         room: usize,
         action: Action,
     ) {
+        if self.closed.contains(&session) {
+            return;
+        }
         let (shard, room) = self.room(room);
         let event = match action {
-            Action::Enter { user } => {
-                RelayEvent::Enter { shard, room, session, user, ticket: None }
+            Action::Enter { user, ticket } => {
+                RelayEvent::Enter { shard, room, session, user, ticket }
             }
-            Action::Say { number, target, content } => {
-                RelayEvent::Say { shard, room, session, number, target, content, id: None }
+            Action::Say { number, send: Send { target, content, id, .. } } => {
+                RelayEvent::Say { shard, room, session, number, target, content, id }
             }
             Action::Leave => RelayEvent::Leave { shard, room, session, lost: false },
         };
         self.relay(connector, life, event);
     }
 
-    fn room(&self, number: usize) -> (Shard, RoomId) {
+    pub(super) fn room(&self, number: usize) -> (Shard, RoomId) {
         let shard = Shard::from_hash((number % usize::from(SHARDS)) as u64);
         (shard, self.rooms[number].clone())
     }
@@ -125,8 +128,13 @@ impl World<'_> {
                     self.cut(id);
                 }
             }
-            RelayEffect::Entered { session, users, position, .. } => {
-                self.clients.entered(session, &users, position);
+            RelayEffect::Entered { session, users, position, welcome } => {
+                let welcome = welcome.as_ref();
+                let told = self.clients.entered(connector, session, &users, position, welcome);
+                self.tell(|| format!("{session:?} is in at {position}: {told:?}"));
+                if let Some(told) = told {
+                    self.count_return(told);
+                }
             }
             RelayEffect::Probe { session } => self.probe(connector, session),
             RelayEffect::Replace { session } => {
@@ -136,45 +144,56 @@ impl World<'_> {
             }
             RelayEffect::EnterRefused { session, .. } => {
                 self.counters.refused_joins += 1;
-                self.clients.refused(session);
+                self.refused(session);
             }
-            RelayEffect::Said { session, number, .. } => self.answer(session, number, Code::Ok),
+            RelayEffect::Said { session, number, position } => {
+                self.answer(session, number, Ok(position));
+            }
             RelayEffect::SayRefused { session, number, code } => {
-                self.answer(session, number, code);
+                self.answer(session, number, Err(code));
             }
-            RelayEffect::Push { sessions, except, push, answered, .. } => {
+            RelayEffect::Push { sessions, except, push, position, answered } => {
                 for session in sessions.iter().filter(|session| Some(**session) != except) {
                     if !self.loses_a_push() {
-                        self.clients.hears(*session, &push);
+                        self.clients.hears(*session, &push, position);
                     }
                 }
                 if let Some((session, number)) = answered {
-                    self.answer(session, number, Code::Ok);
+                    self.answer(session, number, Ok(position));
                 }
             }
             RelayEffect::Expel { session } => {
                 self.tell(|| format!("connector {connector} expels {session:?}"));
                 self.counters.expelled += 1;
-                self.end(session);
+                if let Some(number) = self.clients.of(session) {
+                    self.go_away(number, self.clients.all[number].log);
+                }
+            }
+            RelayEffect::Supersede { session } => {
+                self.tell(|| format!("connector {connector} closes {session:?}: it is elsewhere"));
+                self.counters.superseded += 1;
+                if let Some(number) = self.clients.of(session) {
+                    self.clients.logs[self.clients.all[number].log].superseded();
+                    self.clients.renew(number);
+                }
             }
             RelayEffect::StaleFrame { .. } => self.counters.stale_frames += 1,
-            // Nobody comes back here (yet).
-            RelayEffect::Attached { .. } | RelayEffect::Supersede { .. } => {}
+            RelayEffect::Attached { .. } => {}
         }
     }
 
     /// A session was closed; its client will enter anew.
     fn end(&mut self, session: SessionId) {
-        self.clients.gone(session);
         if let Some(number) = self.clients.of(session) {
+            self.clients.gone(number);
             self.clients.renew(number);
         }
     }
 
-    fn answer(&mut self, session: SessionId, number: SendNumber, code: Code) {
+    fn answer(&mut self, session: SessionId, number: SendNumber, answer: Result<Position, Code>) {
         self.outstanding.remove(&(session, number));
-        self.counters.acked += u64::from(code == Code::Ok);
-        self.clients.answered(session, number, code);
+        self.counters.acked += u64::from(answer.is_ok());
+        self.clients.answered(session, number, answer);
     }
 
     pub(super) fn up(&mut self, stream: u64, frame: Frame<ToOwner>) {
@@ -220,9 +239,7 @@ impl World<'_> {
                 {
                     self.placed.insert((from.session, number.0));
                 }
-                if let ToRelay::Event { event, .. } = &frame.message {
-                    self.counters.shared += u64::from(matches!(event.body, Body::SessionJoined(_)));
-                }
+                self.count_frame(to, &frame.message);
                 if let Some(id) = self.stream_between(to, life) {
                     let delay = self.delay_over(id);
                     let channel = Channel::Stream { stream: id, up: false };
@@ -276,6 +293,23 @@ impl World<'_> {
             let delay = self.delay_over(stream);
             let channel = Channel::Stream { stream, up: true };
             self.agenda.over(channel, self.now, delay, Item::Up { stream, frame });
+        }
+    }
+
+    fn count_frame(&mut self, to: Incarnation, message: &ToRelay) {
+        if let ToRelay::Repeated { .. } = message {
+            self.counters.ids_recognised += 1;
+        }
+        let ToRelay::Event { event, .. } = message else { return };
+        if let Body::SessionJoined(_) = event.body {
+            self.counters.shared += 1;
+        }
+        if let Body::Moved { from, to: now } = &event.body
+            && now.id.connector == to
+        {
+            self.counters.quiet_returns += 1;
+            let believed = !self.closed.contains(&from.session);
+            self.counters.half_open += u64::from(believed);
         }
     }
 

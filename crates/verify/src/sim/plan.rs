@@ -35,6 +35,7 @@ pub(super) enum Kind {
     Slow,
     Moved,
     RegistryAway,
+    ConnectionLost,
 }
 
 /// All faults of a run, kind by kind.
@@ -51,6 +52,7 @@ pub(super) fn plan(config: &Config) -> Vec<Planned> {
         (faults.slow, Kind::Slow),
         (faults.moved, Kind::Moved),
         (faults.registry_away, Kind::RegistryAway),
+        (faults.connection_lost, Kind::ConnectionLost),
     ];
     let mut planned = Vec::new();
     for (number, (mean, kind)) in (0..).zip(kinds) {

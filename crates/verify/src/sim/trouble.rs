@@ -6,6 +6,7 @@ use model::{Incarnation, Shard, Term, Time};
 use room::{LinkId, Owner, OwnerEvent, RelayEvent, Relays};
 
 use super::{
+    clients::Client,
     clock::Clock,
     item::{Item, Node, Stream},
     network::Channel,
@@ -58,9 +59,12 @@ impl World<'_> {
             Node::Connector(n) => {
                 self.connectors[n].alive = false;
                 for client in 0..self.clients.all.len() {
-                    if self.clients.all[client].connector == n {
-                        self.clients.gone(self.clients.all[client].session);
-                        self.clients.renew(client);
+                    let Client { connector, log, .. } = self.clients.all[client];
+                    if connector != n {
+                        continue;
+                    }
+                    if !self.clients.all[client].is_away() {
+                        self.go_away(client, log);
                         self.clients.look_elsewhere(client, self.connectors.len());
                     }
                 }

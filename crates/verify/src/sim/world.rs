@@ -29,6 +29,9 @@ const REST: Duration = Duration::from_secs(30);
 /// When, in that time, everybody says something once more.
 pub(super) const LAST_WORDS: Duration = Duration::from_secs(20);
 
+/// Tells the chance of clients that can come back from that of everything else.
+const MODERN: u64 = 0x0bac_0bac;
+
 pub(super) const fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)
 }
@@ -60,6 +63,8 @@ pub(super) struct World<'a> {
     pub(super) placed: BTreeSet<(SessionId, u64)>,
     pub(super) counters: Counters,
     pub(super) struck: Vec<FaultId>,
+    /// Connections that carry nothing any more.
+    pub(super) closed: BTreeSet<SessionId>,
     /// Sends without an answer.
     pub(super) outstanding: BTreeSet<(SessionId, SendNumber)>,
     trace: u64,
@@ -73,7 +78,9 @@ impl<'a> World<'a> {
         let random = Random::new(chance.below(u64::MAX) ^ config.luck);
         let room = |n| RoomId::from_peer(&format!("r{n}")).expect("short");
         let rooms: Vec<RoomId> = (0..config.rooms).map(room).collect();
-        let clients = Clients::new(config.clients, config.connectors, &rooms, &mut chance);
+        // Drawn apart, so that without them everything is as it would be.
+        let modern = config.faults.modern.then(|| Random::new(config.seed ^ MODERN));
+        let clients = Clients::new(config.clients, config.connectors, &rooms, &mut chance, modern);
         let mut world = Self {
             config,
             random,
@@ -98,6 +105,7 @@ impl<'a> World<'a> {
             placed: BTreeSet::new(),
             counters: Counters::default(),
             struck: Vec::new(),
+            closed: BTreeSet::new(),
             outstanding: BTreeSet::new(),
             trace: 0xcbf2_9ce4_8422_2325,
             story: Vec::new(),
@@ -134,6 +142,7 @@ impl<'a> World<'a> {
             self.clients.now = at;
             self.happen(item);
         }
+        self.end_returns();
         let alive = |session| self.clients.of(session).is_some();
         let unanswered = self.outstanding.iter().filter(|(session, _)| alive(*session)).count();
         self.counters.unanswered = unanswered as u64;
@@ -141,6 +150,9 @@ impl<'a> World<'a> {
         history.duplicates(self.config.duplicates);
         if let Some(bound) = self.config.leave_within {
             history.leave_within(bound);
+        }
+        if let Some(bound) = self.config.quiet_within {
+            history.quiet_within(bound);
         }
         for log in self.clients.logs {
             self.counters.deliveries += log.deliveries();
@@ -177,9 +189,9 @@ impl<'a> World<'a> {
     fn place(&self, item: &Item) -> Option<Node> {
         let stream = |id: &u64| self.streams.get(id).copied();
         match item {
-            Item::Does { connector, .. } | Item::Relay { connector, .. } => {
-                Some(Node::Connector(*connector))
-            }
+            Item::Does { connector, .. }
+            | Item::Noticed { connector, .. }
+            | Item::Relay { connector, .. } => Some(Node::Connector(*connector)),
             Item::LinkUp(id) | Item::LinkDown(id) | Item::Down { stream: id, .. } => {
                 stream(id).map(|stream| Node::Connector(stream.connector))
             }
@@ -189,6 +201,7 @@ impl<'a> World<'a> {
             Item::Owner { chat, .. } => Some(Node::Chat(*chat)),
             Item::GivenUp { node, .. } => Some(*node),
             Item::Acts(_)
+            | Item::ComesBack { .. }
             | Item::Dial { .. }
             | Item::Gone(_)
             | Item::Missed(_)
@@ -228,6 +241,10 @@ impl<'a> World<'a> {
             Item::Does { connector, life, session, room, action } => {
                 self.does(connector, life, session, room, action);
             }
+            Item::Noticed { connector, life, session, room } => {
+                self.noticed(connector, life, session, room);
+            }
+            Item::ComesBack { client, log } => self.comes_back(client, log),
             Item::Relay { connector, life, event } => self.relay(connector, life, event),
             Item::Dialled(id) => self.dialled(id),
             Item::LinkUp(id) => {

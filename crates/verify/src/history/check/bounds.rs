@@ -6,6 +6,7 @@ use model::Position;
 use room::Duplicates;
 
 use super::{Checker, End, Kind, Name, TextId, To, index_u32};
+use crate::history::Leave;
 
 /// Since when sessions of one user in one room may have been in, and when they ended: none for one
 /// that is still there, or may be.
@@ -60,6 +61,43 @@ impl Checker<'_> {
         to == Some(&To::Everyone)
     }
 
+    /// Whoever has seen the room before and after a whisper to its name has seen the whisper.
+    pub(super) fn check_whispers(&mut self) {
+        let mut targets: BTreeMap<(Name, Name), Vec<u32>> = BTreeMap::new();
+        for (index, log) in self.history.logs.iter().enumerate() {
+            targets.entry((log.room, log.user)).or_default().push(index_u32(index));
+        }
+        for (sender, log) in self.history.logs.iter().enumerate() {
+            for (number, position) in &log.whispers {
+                let Some(To::One(user)) = log.sends.get(*number as usize - 1) else { continue };
+                let entry = self.bases[sender] + number - 1;
+                for target in targets.get(&(log.room, *user)).map_or(&[][..], Vec::as_slice) {
+                    if self.was_there(*target, *position) && !self.contains(*target, entry) {
+                        self.gap(*target, entry);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Whether a session has surely seen everything around a position.
+    fn was_there(&self, index: u32, at: Position) -> bool {
+        let log = self.log(index);
+        let last = log.last_seen();
+        let within = |from: Position, to: Position| {
+            from.generation == at.generation
+                && to.generation == at.generation
+                && from < at
+                && at < to
+        };
+        if !log.joined_at.zip(last).is_some_and(|(joined, last)| within(joined, last)) {
+            return false;
+        }
+        // While it was away, its name may have been another's.
+        let mut absences = log.all_returns().iter().filter(|back| within(back.from, back.to));
+        absences.all(|back| !self.may_be_anothers(log, back))
+    }
+
     /// Nobody is seen to leave, or is listed, long after its session has ended.
     pub(super) fn check_times(&mut self) {
         let mut lives: BTreeMap<(Name, Name), Lives> = BTreeMap::new();
@@ -73,7 +111,8 @@ impl Checker<'_> {
         }
         for (index, log) in self.history.logs.iter().enumerate() {
             let index = index_u32(index);
-            for (user, seen) in &log.times.leaves {
+            for Leave { user, at, .. } in &log.times.leaves {
+                let Some(seen) = at else { continue };
                 let of = lives.get(&(log.room, *user)).map_or(&[][..], Vec::as_slice);
                 // One that is put out may hear of it later than the others do.
                 let lived = |(since, end): &(Option<Duration>, Option<Duration>)| {

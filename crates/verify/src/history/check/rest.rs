@@ -59,7 +59,7 @@ impl Log {
 }
 
 /// The joins and leaves in a part of a log.
-fn presence_in(log: &Log, (start, end): (u32, u32)) -> impl Iterator<Item = Event> {
+pub(super) fn presence_in(log: &Log, (start, end): (u32, u32)) -> impl Iterator<Item = Event> {
     let events = log.events.get(start as usize..end as usize).unwrap_or(&[]);
     let presence = |event: &Event| matches!(event, Event::SawAdd(_) | Event::SawLeave(_));
     events.iter().copied().filter(presence)
@@ -73,19 +73,32 @@ impl Checker<'_> {
             return;
         }
         let of = self.log(first.log);
-        let own: Vec<Event> = presence_in(of, first.cell).collect();
-        let theirs: Vec<Event> = presence_in(self.log(found.previous_log), found.cell).collect();
+        let theirs = self.log(found.previous_log);
+        // What others may have seen of the coming and going of one who was away.
+        let away = theirs.was_away().then_some(theirs.user);
+        let again = of.was_away().then_some(of.user);
+        let about = |event: &Event, user: Option<Name>| {
+            user.is_some_and(|it| [Event::SawAdd(it), Event::SawLeave(it)].contains(event))
+        };
+        let own: Vec<Event> =
+            presence_in(of, first.cell).filter(|event| !about(event, away)).collect();
+        let theirs: Vec<Event> =
+            presence_in(theirs, found.cell).filter(|event| !about(event, away)).collect();
         let is_own_join = |event: &Event| *event == Event::SawAdd(of.user);
         let mut after_join = (0..theirs.len()).filter(|at| is_own_join(&theirs[*at]));
-        if after_join.any(|at| theirs[at + 1..] == own[..]) {
+        let unseen = |event: &&Event| !about(event, again);
+        if after_join.any(|at| theirs[at + 1..].iter().filter(unseen).eq(&own)) {
             return;
         }
         // Of a further session of its name others hear nothing; what it missed, positions tell.
         let shares_names = self.history.duplicates == Duplicates::Multi;
-        if shares_names && theirs.ends_with(&own) {
+        // Nor does one of its name who was away.
+        let is_unheard = shares_names || of.by_reset || away == Some(of.user);
+        let others: Vec<Event> = theirs.iter().filter(unseen).copied().collect();
+        if is_unheard && others.ends_with(&own) {
             return;
         }
-        if shares_names || theirs.iter().any(is_own_join) {
+        if is_unheard || theirs.iter().any(is_own_join) {
             let detail = format!(
                 "{} and session {} have other joins and leaves before its first message",
                 self.who(first.log),
