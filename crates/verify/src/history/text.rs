@@ -29,6 +29,8 @@ impl Log {
                 Event::SawForeign => write!(text, "f "),
                 Event::SawAdd(name) => write!(text, "+{} ", name.0),
                 Event::SawLeave(name) => write!(text, "-{} ", name.0),
+                // Goes on as if the connection had not been lost: what was missed has been seen.
+                Event::Resumed(_) => Ok(()),
             };
             debug_assert!(written.is_ok(), "a string takes everything");
         }
