@@ -141,6 +141,12 @@ pub enum IoUring {
     Off,
 }
 
+/// Whether the system lets processes like this one write through io_uring.
+#[must_use]
+pub fn may_use_io_uring() -> bool {
+    Writes::can_be_together().is_ok()
+}
+
 impl IoUring {
     /// Whether it is to be used, by what the system says; the log tells.
     fn is_used(self) -> bool {

@@ -48,6 +48,8 @@ pub(crate) struct Machine {
     tracked: Option<(u64, u64)>,
     /// Memory that can be had, in bytes.
     memory: Option<u64>,
+    /// 1 if connectors may write through io_uring, else 0.
+    io_uring: Option<u64>,
 }
 
 /// A limit, and how it compares to what is wanted.
@@ -102,6 +104,7 @@ impl Machine {
             half_open: one("/proc/sys/net/ipv4/tcp_max_syn_backlog"),
             tracked: tracked.zip(one("/proc/sys/net/netfilter/nf_conntrack_max")),
             memory: available_memory(),
+            io_uring: Some(connector::may_use_io_uring().into()),
         }
     }
 
@@ -156,6 +159,10 @@ impl Machine {
         let advice = "each end of a connection takes some 8 KiB of the machine: fewer sessions, or \
                       clients on another machine";
         add("memory available, in bytes", self.memory, ends * END_BYTES, true, advice.to_owned());
+        let advice = "connectors write one by one, at up to half the cost more: \
+                      `sysctl -w kernel.io_uring_disabled=0`, or a seccomp profile of the container that \
+                      lets io_uring_setup, io_uring_enter and io_uring_register through";
+        add("io_uring allowed (1)", self.io_uring, 1, false, advice.to_owned());
         findings
     }
 }
@@ -200,6 +207,7 @@ mod tests {
             half_open: Some(2_048),
             tracked: None,
             memory: Some(24 << 30),
+            io_uring: Some(1),
         }
     }
 
