@@ -120,15 +120,10 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     chat.serve(me, token, TcpIncoming::from(listener).with_nodelay(Some(true)));
 
     let node = Node {
-        id: process.name.clone(),
-        incarnation: process.incarnation,
-        role: Role::Chat,
         link: Some(format!("http://{host}:{}", address.port())),
-        client: None,
         admin: Some(process.admin_url()),
-        load: 0,
-        draining: false,
         ready: true,
+        ..Node::new(process.name.clone(), process.incarnation, Role::Chat)
     };
     let membership = registry.join(node, process.vital_tasks()).await;
     chat.keep_shards(&membership, &process.ready);

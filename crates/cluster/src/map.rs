@@ -50,6 +50,22 @@ pub struct Node {
 }
 
 impl Node {
+    /// A node that can be reached nowhere and takes no work yet.
+    #[must_use]
+    pub const fn new(id: NodeId, incarnation: Incarnation, role: Role) -> Self {
+        Self {
+            id,
+            incarnation,
+            role,
+            link: None,
+            client: None,
+            admin: None,
+            load: 0,
+            draining: false,
+            ready: false,
+        }
+    }
+
     /// Whether it may be given something new.
     #[must_use]
     pub const fn takes_work(&self) -> bool {

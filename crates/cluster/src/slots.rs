@@ -52,15 +52,9 @@ mod tests {
 
     fn node(number: u64, role: Role, admissions: u32) -> Node {
         Node {
-            id: NodeId::new(&format!("node-{number}")).unwrap(),
-            incarnation: Incarnation(number),
-            role,
-            link: None,
             client: Some(ClientAddress { host: None, port: 3050, admissions }),
-            admin: None,
-            load: 0,
-            draining: false,
             ready: true,
+            ..Node::new(NodeId::new(&format!("node-{number}")).unwrap(), Incarnation(number), role)
         }
     }
 

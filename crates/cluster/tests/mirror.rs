@@ -56,15 +56,13 @@ fn record(number: u64, load: u32) -> Box<Node> {
     // Three names for eight lives: they replace each other.
     let name = if number == ME { "gate-1".to_owned() } else { format!("chat-{}", number % 3) };
     Box::new(Node {
-        id: NodeId::new(&name).unwrap(),
-        incarnation: Incarnation(number),
-        role: if number == ME { Role::Gate } else { Role::Chat },
-        link: None,
-        client: None,
-        admin: None,
         load,
-        draining: false,
         ready: true,
+        ..Node::new(
+            NodeId::new(&name).unwrap(),
+            Incarnation(number),
+            if number == ME { Role::Gate } else { Role::Chat },
+        )
     })
 }
 

@@ -15,17 +15,7 @@ use model::{Incarnation, NodeId, Role, Shard, Term, Time, limits};
 use proptest::{collection, prelude::*};
 
 fn node(role: Role, name: &str, incarnation: u64) -> Node {
-    Node {
-        id: NodeId::new(name).unwrap(),
-        incarnation: Incarnation(incarnation),
-        role,
-        link: None,
-        client: None,
-        admin: None,
-        load: 0,
-        draining: false,
-        ready: true,
-    }
+    Node { ready: true, ..Node::new(NodeId::new(name).unwrap(), Incarnation(incarnation), role) }
 }
 
 // ---- placement

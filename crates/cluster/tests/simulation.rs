@@ -383,17 +383,8 @@ impl Sim {
     fn start(&mut self, name: String, role: Role) {
         let incarnation = Incarnation(self.id());
         let state = NodeState { load: 0, ready: true, draining: false };
-        let node = Node {
-            id: NodeId::new(&name).unwrap(),
-            incarnation,
-            role,
-            link: None,
-            client: None,
-            admin: None,
-            load: 0,
-            draining: false,
-            ready: true,
-        };
+        let node =
+            Node { ready: true, ..Node::new(NodeId::new(&name).unwrap(), incarnation, role) };
         let process = Process {
             name,
             member: Member::new(node),

@@ -225,15 +225,9 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     process.ready.met("address");
     let host = args.advertise_host.filter(|host| !host.is_empty());
     let node = Node {
-        id: process.name.clone(),
-        incarnation: process.incarnation,
-        role: Role::Connector,
-        link: None,
         client: Some(ClientAddress { host, port, admissions }),
         admin: Some(process.admin_url()),
-        load: 0,
-        draining: false,
-        ready: false,
+        ..Node::new(process.name.clone(), process.incarnation, Role::Connector)
     };
     let membership = registry.join(node, process.vital_tasks()).await;
     let me = Hello { node: process.name.clone(), incarnation: process.incarnation };

@@ -59,15 +59,13 @@ struct Wave {
 
 fn node(number: u64, role: Role, admissions: u32) -> Node {
     Node {
-        id: NodeId::new(&format!("{}-{number}", role.name())).unwrap(),
-        incarnation: Incarnation(number),
-        role,
-        link: None,
         client: Some(ClientAddress { host: None, port: 3050, admissions }),
-        admin: None,
-        load: 0,
-        draining: false,
         ready: true,
+        ..Node::new(
+            NodeId::new(&format!("{}-{number}", role.name())).unwrap(),
+            Incarnation(number),
+            role,
+        )
     }
 }
 

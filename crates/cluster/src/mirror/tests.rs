@@ -22,15 +22,12 @@ fn node(number: u64, name: &str) -> Node {
     let (role, _) = name.split_once('-').unwrap();
     let roles = [Role::Gate, Role::Connector, Role::Chat];
     Node {
-        id: NodeId::new(name).unwrap(),
-        incarnation: Incarnation(number),
-        role: roles.into_iter().find(|known| known.name() == role).unwrap(),
-        link: None,
-        client: None,
-        admin: None,
-        load: 0,
-        draining: false,
         ready: true,
+        ..Node::new(
+            NodeId::new(name).unwrap(),
+            Incarnation(number),
+            roles.into_iter().find(|known| known.name() == role).unwrap(),
+        )
     }
 }
 

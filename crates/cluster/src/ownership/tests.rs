@@ -73,15 +73,8 @@ impl Bench {
 
 fn node(role: Role, incarnation: Incarnation) -> Node {
     Node {
-        id: NodeId::new(&format!("{role}-{incarnation}")).unwrap(),
-        incarnation,
-        role,
-        link: None,
-        client: None,
-        admin: None,
-        load: 0,
-        draining: false,
         ready: true,
+        ..Node::new(NodeId::new(&format!("{role}-{incarnation}")).unwrap(), incarnation, role)
     }
 }
 

@@ -4,15 +4,8 @@ use super::*;
 
 fn node(role: Role, number: u64) -> Node {
     Node {
-        id: NodeId::new(&format!("{role}-{number}")).unwrap(),
-        incarnation: Incarnation(number),
-        role,
-        link: None,
-        client: None,
-        admin: None,
-        load: 0,
-        draining: false,
         ready: true,
+        ..Node::new(NodeId::new(&format!("{role}-{number}")).unwrap(), Incarnation(number), role)
     }
 }
 

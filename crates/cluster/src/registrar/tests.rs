@@ -122,17 +122,7 @@ fn answer(out: &[Effect], call: CallId) -> Answer {
 }
 
 fn node(role: Role, number: u64) -> Node {
-    Node {
-        id: NodeId::new(&format!("{role}-{number}")).unwrap(),
-        incarnation: Incarnation(number),
-        role,
-        link: None,
-        client: None,
-        admin: None,
-        load: 0,
-        draining: false,
-        ready: false,
-    }
+    Node::new(NodeId::new(&format!("{role}-{number}")).unwrap(), Incarnation(number), role)
 }
 
 fn fresh(role: Role, number: u64) -> Join {

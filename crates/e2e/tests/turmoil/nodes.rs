@@ -8,7 +8,7 @@ use chat::Chat;
 use cluster::{ClientAddress, Lease, Node, Timing};
 use connector::{Connector, Dialling, Setup};
 use daemon::{Readiness, Tasks};
-use model::{Incarnation, NodeId, Role, limits};
+use model::{NodeId, Role, limits};
 use registry::{Config, EmbeddedServer, Membership, Registry};
 use room::Duplicates;
 use rpc::link::Hello;
@@ -56,7 +56,7 @@ pub(crate) async fn chat(number: usize, leave: Arc<Notify>, world: World) -> tur
         let me = Hello { node: name.clone(), incarnation };
         chat.serve(me, None, listen(LINK_PORT).await?);
         let link = Some(format!("http://{name}:{LINK_PORT}"));
-        let node = Node { link, ready: true, ..node(&name, Role::Chat, incarnation) };
+        let node = Node { link, ready: true, ..Node::new(name.clone(), incarnation, Role::Chat) };
         let membership = join(node, &tasks).await?;
         chat.keep_shards(&membership, &Readiness::new());
         tokio::select! {
@@ -78,7 +78,7 @@ pub(crate) async fn connector(number: usize, seats: Vec<Seat>, world: World) -> 
         let setup = Setup { workers: WORKERS, admissions, writes_together: false };
         let connector = Connector::start(setup, incarnation, &options, &tasks);
         let client = Some(ClientAddress { host: None, port: 3050, admissions });
-        let node = Node { client, ..node(&name, Role::Connector, incarnation) };
+        let node = Node { client, ..Node::new(name.clone(), incarnation, Role::Connector) };
         let membership = join(node, &tasks).await?;
         let me = Hello { node: name.clone(), incarnation };
         let dialling = Dialling { me, token: None, dialer: Arc::new(Simulated) };
@@ -91,20 +91,6 @@ pub(crate) async fn connector(number: usize, seats: Vec<Seat>, world: World) -> 
         lost(&membership).await;
         world.end(&name, &tasks).await;
         sleep(RESTART).await;
-    }
-}
-
-fn node(name: &NodeId, role: Role, incarnation: Incarnation) -> Node {
-    Node {
-        id: name.clone(),
-        incarnation,
-        role,
-        link: None,
-        client: None,
-        admin: None,
-        load: 0,
-        draining: false,
-        ready: false,
     }
 }
 

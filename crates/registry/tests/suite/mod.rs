@@ -54,15 +54,12 @@ where
 pub(crate) fn node(role: Role, name: &str) -> Node {
     static LAST: AtomicU64 = AtomicU64::new(0);
     Node {
-        id: NodeId::new(name).unwrap(),
-        incarnation: Incarnation(LAST.fetch_add(1, Ordering::Relaxed) + 1),
-        role,
         link: (role == Role::Chat).then(|| "http://127.0.0.1:6050".to_owned()),
-        client: None,
-        admin: None,
-        load: 0,
-        draining: false,
-        ready: false,
+        ..Node::new(
+            NodeId::new(name).unwrap(),
+            Incarnation(LAST.fetch_add(1, Ordering::Relaxed) + 1),
+            role,
+        )
     }
 }
 
