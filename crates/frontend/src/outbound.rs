@@ -163,24 +163,16 @@ impl Outbound {
     pub fn deliver(&self, run: &Run, from: usize, answers: &[Answer], reply_first: bool) -> bool {
         debug_assert_eq!(run.form(), self.queue.form, "a run of another form");
         let replied = saturated(answers.len());
-        match (run.form(), answers) {
-            (Form::Units, _) => {
-                let mut state = self.queue.lock();
-                state.replied += replied;
-                let units = (from..).zip(run.units().iter().skip(from));
-                let taken = self.queue.add_units(&mut state, units, answers, reply_first);
-                wake(state);
-                taken
-            }
-            (_, []) => {
-                let (bytes, frames) = run.part(from);
-                self.write(&bytes, frames, 0)
-            }
-            (_, answers) => {
-                let (bytes, frames) = run.with(from, answers, reply_first);
-                self.write(&bytes, frames, replied)
-            }
+        if run.form() == Form::Units {
+            let mut state = self.queue.lock();
+            state.replied += replied;
+            let units = (from..).zip(run.units().iter().skip(from));
+            let taken = self.queue.add_units(&mut state, units, answers, reply_first);
+            wake(state);
+            return taken;
         }
+        let (bytes, frames) = run.with(from, answers, reply_first);
+        self.write(&bytes, frames, replied)
     }
 
     /// Queues the answer to a call, whichever way the session wants it. Returns whether it was

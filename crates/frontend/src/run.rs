@@ -89,7 +89,7 @@ impl Run {
     }
 
     /// The bytes from a push on, and how many frames that is.
-    pub(crate) fn part(&self, from: usize) -> (Bytes, usize) {
+    fn part(&self, from: usize) -> (Bytes, usize) {
         (self.bytes.slice(self.begin(from)..), self.frames(from))
     }
 
@@ -101,6 +101,9 @@ impl Run {
         answers: &[Answer],
         reply_first: bool,
     ) -> (Bytes, usize) {
+        if answers.is_empty() {
+            return self.part(from);
+        }
         let units = answers.iter().filter_map(|answer| Some((answer.push, answer.unit.as_ref()?)));
         let (mut bytes, mut frames) = (Vec::new(), self.frames(from));
         let mut done = self.begin(from);

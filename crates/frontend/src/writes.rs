@@ -84,10 +84,7 @@ impl Writes {
             return;
         }
         let replied = u32::try_from(answers.len()).unwrap_or(u32::MAX);
-        let (bytes, frames) = match answers {
-            [] => run.part(from),
-            answers => run.with(from, answers, reply_first),
-        };
+        let (bytes, frames) = run.with(from, answers, reply_first);
         self.waiting.push(Write { outbound: outbound.clone(), bytes, frames, replied });
         if self.waiting.len() >= WRITES_MAX {
             self.flush();
