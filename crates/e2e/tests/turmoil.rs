@@ -33,8 +33,6 @@ mod nodes;
 mod plan;
 #[path = "turmoil/player.rs"]
 mod player;
-#[path = "turmoil/random.rs"]
-mod random;
 #[path = "turmoil/story.rs"]
 mod story;
 #[path = "turmoil/world.rs"]

@@ -29,6 +29,7 @@ mod world;
 
 use std::{collections::BTreeSet, time::Duration};
 
+pub use random::Random;
 use room::Duplicates;
 pub use shrink::{shrink, shrink_by};
 

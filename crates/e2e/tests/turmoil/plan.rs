@@ -4,9 +4,10 @@ use std::{collections::BTreeMap, time::Duration};
 
 use model::limits::LEASE_AFTER_BREAK;
 
+use verify::sim::Random;
+
 use crate::{
     nodes::{REGISTRY, chat_name, connector_name},
-    random::Random,
     world::{FAULTS, HEALED},
 };
 

@@ -20,10 +20,9 @@ use wire::{
     route,
 };
 
-use crate::{
-    random::Random,
-    world::{QUIET, TALK, World, now},
-};
+use verify::sim::Random;
+
+use crate::world::{QUIET, TALK, World, now};
 
 /// Where one client after the other sits.
 #[derive(Clone, Copy, Debug)]
@@ -109,7 +108,7 @@ impl<H: Handler> Player<H> {
         world: &World,
         random: &mut Random,
     ) -> Self {
-        let mut random = Random::new(random.next());
+        let mut random = random.fork();
         let room = format!("r{}", random.index(seat.rooms));
         let user = format!("u{}", seat.number);
         let log = world.state().open(&room, &user);

@@ -11,7 +11,7 @@ use daemon::Tasks;
 use model::{Incarnation, NodeId};
 use verify::history::{History, Log, Name, Names, Presence};
 
-use crate::random::Random;
+use verify::sim::Random;
 
 /// When clients begin: the registry has settled and the chats have their shards.
 pub(crate) const TALK: Duration = Duration::from_secs(4);

@@ -4,14 +4,23 @@ use std::time::Duration;
 
 /// SplitMix64: small, fast, and the same everywhere.
 #[derive(Clone, Debug)]
-pub(crate) struct Random(u64);
+pub struct Random(u64);
 
 impl Random {
-    pub(crate) fn new(seed: u64) -> Self {
+    /// The numbers of a seed.
+    #[must_use]
+    pub const fn new(seed: u64) -> Self {
         Self(seed)
     }
 
-    fn next(&mut self) -> u64 {
+    /// The same numbers whenever it is asked for the same thing.
+    #[must_use]
+    pub const fn of(seed: u64, what: u64) -> Self {
+        Self(Self(seed).next() ^ Self(what).next())
+    }
+
+    /// The next number, any of all.
+    pub const fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -20,30 +29,36 @@ impl Random {
     }
 
     /// Another source, whose numbers do not depend on how many this one gives later.
-    pub(crate) fn fork(&mut self) -> Self {
+    #[must_use]
+    pub const fn fork(&mut self) -> Self {
         Self(self.next())
     }
 
     /// A number below `end`, which must not be 0.
-    pub(crate) fn below(&mut self, end: u64) -> u64 {
+    pub const fn below(&mut self, end: u64) -> u64 {
         self.next() % end
     }
 
     /// An index below `len`, which must not be 0.
-    pub(crate) fn index(&mut self, len: usize) -> usize {
+    pub fn index(&mut self, len: usize) -> usize {
         usize::try_from(self.below(len as u64)).unwrap_or_default()
     }
 
     /// True once in `n` times.
-    pub(crate) fn one_in(&mut self, n: u64) -> bool {
+    pub const fn one_in(&mut self, n: u64) -> bool {
         self.below(n) == 0
     }
 
     /// A span between two bounds, in whole microseconds.
-    pub(crate) fn span(&mut self, from: Duration, to: Duration) -> Duration {
+    pub fn span(&mut self, from: Duration, to: Duration) -> Duration {
         let micros = |span: Duration| u64::try_from(span.as_micros()).unwrap_or(u64::MAX);
         let width = micros(to).saturating_sub(micros(from)) + 1;
         from + Duration::from_micros(self.below(width))
+    }
+
+    /// A span between two bounds, in whole milliseconds.
+    pub const fn millis(&mut self, from: u64, to: u64) -> Duration {
+        Duration::from_millis(from + self.below(to - from + 1))
     }
 
     /// A delay of the network: mostly short, sometimes long.
