@@ -251,10 +251,15 @@ impl<T: Transport, H: Handler> Connection<T, H> {
 
     /// Closes the connection, while the role notes that the session is over: neither waits for
     /// the other.
+    ///
+    /// A crowd that is lost in one moment does so by a few at a time: those who stay have their
+    /// turn in between. Nothing is written to those who wait for it.
     async fn finish(&mut self, reason: CloseReason) {
         let Self { transport, handler, inbox, shared, protocol, .. } = self;
         let protocol = *protocol;
         let rest = inbox.end();
+        // Nobody closes it.
+        let turn = shared.closings.acquire().await;
         shared.closed(reason);
         let close = async {
             let over = limits::CLOSE_TIMEOUT + limits::SOCKETIO_FAREWELL;
@@ -268,7 +273,11 @@ impl<T: Transport, H: Handler> Connection<T, H> {
                 let _ = transport.socket().map(TcpStream::set_zero_linger);
             }
         };
-        tokio::join!(handler.closed(&reason), close);
+        let noted = async {
+            handler.closed(&reason).await;
+            drop(turn);
+        };
+        tokio::join!(noted, close);
     }
 }
 

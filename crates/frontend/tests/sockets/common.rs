@@ -46,6 +46,8 @@ pub(crate) struct Chat {
     pub(crate) clients: Arc<Mutex<BTreeMap<SessionId, Client>>>,
     pub(crate) closed: Arc<Mutex<Vec<(SessionId, CloseReason)>>>,
     members: Arc<Mutex<BTreeMap<SessionId, Member>>>,
+    /// How many are being closed, and how many were at most.
+    pub(crate) closing: Arc<Mutex<(usize, usize)>>,
 }
 
 #[derive(Clone)]
@@ -127,6 +129,13 @@ impl Handler for ChatHandler {
     }
 
     async fn closed(&mut self, reason: &CloseReason) {
+        {
+            let mut closing = self.chat.closing.lock().unwrap();
+            *closing = (closing.0 + 1, closing.1.max(closing.0 + 1));
+        }
+        // As a role does whose queue is full.
+        tokio::task::yield_now().await;
+        self.chat.closing.lock().unwrap().0 -= 1;
         self.chat.members.lock().unwrap().remove(&self.client.id);
         self.chat.clients.lock().unwrap().remove(&self.client.id);
         self.chat.closed.lock().unwrap().push((self.client.id, *reason));

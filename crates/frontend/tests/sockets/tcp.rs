@@ -36,6 +36,20 @@ async fn a_conversation_has_the_originals_bytes() {
 }
 
 #[tokio::test]
+async fn a_crowd_that_is_lost_at_once_is_closed_by_a_few_at_a_time() {
+    let server = Server::connector();
+    let mut crowd = Vec::new();
+    for number in 0..100 {
+        crowd.push(enter_by_tcp(&server, &format!("u{number}")).await);
+    }
+    drop(crowd);
+    server.is_quiet().await;
+    assert_eq!(server.chat.closed.lock().unwrap().len(), 100);
+    let (_, most) = *server.chat.closing.lock().unwrap();
+    assert!(most <= 16, "{most} at once");
+}
+
+#[tokio::test]
 async fn a_gate_answers_and_knows_no_heartbeat() {
     let server = Server::gate();
     let mut client = server.connect().await;
