@@ -12,13 +12,14 @@ mod survivors;
 use std::{
     io::Write as _,
     net::SocketAddr,
+    path::{Path, PathBuf},
     process::Stdio,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, anyhow, ensure};
 use client::Transport;
-use survivors::Survivors;
+use survivors::{Answer, Survivors};
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines},
     net::lookup_host,
@@ -71,6 +72,11 @@ pub struct Args {
     #[arg(long, value_name = "SECONDS", default_value_t = 10,
           value_parser = clap::value_parser!(u32).range(1..=3_600))]
     pub seconds: u32,
+
+    /// Write all answers to survivors to this file, as lines of "seconds from the cut to the moment
+    /// a message was due, milliseconds from then to its answer"
+    #[arg(long, value_name = "FILE")]
+    pub answers: Option<PathBuf>,
 
     /// Play only this part of the crowd, as FIRST:COUNT, and do what the input says
     #[arg(long, hide = true, value_name = "FIRST:COUNT")]
@@ -144,7 +150,23 @@ async fn play(args: &Args, gate: SocketAddr) -> anyhow::Result<()> {
     writeln!(out, "answers to survivors in it  {}", spread(during.clone()))?;
     let ratio = percentile(&during, 99).as_secs_f64() / percentile(&before, 99).as_secs_f64();
     writeln!(out, "p99 in it is {ratio:.2} x that before")?;
+    if let Some(file) = &args.answers {
+        write_down(&answers, storm, file)?;
+    }
     Ok(())
+}
+
+/// Writes a line for each answer, in the order in which the messages were due.
+fn write_down(answers: &[Answer], cut: Instant, file: &Path) -> anyhow::Result<()> {
+    let mut answers = answers.to_vec();
+    answers.sort_unstable_by_key(|answer| answer.due);
+    let mut lines = String::new();
+    for Answer { due, after } in answers {
+        let since_cut = due.saturating_duration_since(cut).as_secs_f64()
+            - cut.saturating_duration_since(due).as_secs_f64();
+        lines.push_str(&format!("{since_cut:.4} {:.3}\n", after.as_secs_f64() * 1e3));
+    }
+    std::fs::write(file, lines).with_context(|| format!("--answers {}", file.display()))
 }
 
 fn percentile(spans: &[Duration], percent: usize) -> Duration {

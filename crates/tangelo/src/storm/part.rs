@@ -52,8 +52,7 @@ pub(super) struct Crowd {
 pub(super) async fn play(args: &Args, gate: SocketAddr, part: &str) -> anyhow::Result<()> {
     let (first, count) = part.split_once(':').context("--part is FIRST:COUNT")?;
     let (first, count): (u32, u32) = (first.parse()?, count.parse()?);
-    // A real crowd brings processors of its own: this one takes what the cluster leaves over.
-    let _ = rustix::process::nice(CROWD_NICENESS);
+    stand_back();
     let options = Options { transport: args.transport(), ..Options::default() };
     let options = Options { modern: args.modern, kept: kept(gate, &options).await?, ..options };
     let phase = watch::Sender::new(Phase::Come);
@@ -94,6 +93,19 @@ pub(super) async fn play(args: &Args, gate: SocketAddr, part: &str) -> anyhow::R
         gone??;
     }
     Ok(())
+}
+
+/// Leaves the processors to the cluster, for a real crowd brings its own: this one takes what is
+/// left over. Where that is not allowed, it competes.
+fn stand_back() {
+    let _ = rustix::process::nice(CROWD_NICENESS);
+    // Linux may share the processors out among sessions first (`sched(7)`, autogroups), and a
+    // niceness counts within one only. So this process takes a session of its own, and dies with
+    // the one that started it, as no terminal ends it any more.
+    let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM));
+    if rustix::process::setsid().is_ok() {
+        let _ = std::fs::write("/proc/self/autogroup", CROWD_NICENESS.to_string());
+    }
 }
 
 fn report(line: &str) -> anyhow::Result<()> {
