@@ -28,8 +28,12 @@ use super::{
 
 /// How often a process says what it has done.
 const TELL: Duration = Duration::from_millis(50);
-/// By how much those who play step back.
+/// By how much those who play step back: what is measured goes first, and must not be taken for
+/// dead because they are busy.
 const NICE: i32 = 5;
+/// By how much those who play the big room do: what the other rooms notice of it is the servers'
+/// work, and not that of its members, who would bring processors of their own.
+const NICE_BIG_ROOM: i32 = 15;
 /// How long a process may take to judge its history.
 const JUDGE_PATIENCE: Duration = Duration::from_secs(120);
 
@@ -331,8 +335,7 @@ fn hear(output: ChildStdout, said: &Mutex<Said>) {
 ///
 /// If it cannot play, or its history cannot be judged.
 pub(super) fn play(args: &Args, gate: SocketAddr, transport: Transport) -> anyhow::Result<()> {
-    // What is measured goes first, and must not be taken for dead because we are busy.
-    let _ = rustix::process::nice(NICE);
+    let _ = rustix::process::nice(args.slice.map_or(NICE, |_| NICE_BIG_ROOM));
     let here = Arc::new(Mutex::new(Here::start(args, gate, transport)?));
     let playing = Arc::clone(&here);
     // It ends with the process, when the orders do.
