@@ -11,6 +11,7 @@
 //! may have open files want several processes (`--processes`), each with whole rooms. One more room
 //! may be larger than that (`--big-room`): it stands beside the others, and is measured apart.
 
+mod alarms;
 mod big_room;
 mod crowd;
 mod dialect;

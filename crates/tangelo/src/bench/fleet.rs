@@ -10,12 +10,14 @@ use std::{
 use anyhow::{Context as _, anyhow};
 use client::Connection;
 use tokio::{
+    select,
     sync::{Semaphore, watch},
     task::{JoinSet, LocalSet},
 };
 use verify::history::Log;
 
 use super::{
+    alarms::Alarms,
     plan::Plan,
     player::{self, Counts, Left, Notes, Phase, Table},
     verdict::Measured,
@@ -103,8 +105,13 @@ fn play(
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let notes = RefCell::new(Notes::new(plan.transport())?);
     let doors = Semaphore::new(plan.doors());
-    let table = Rc::new(Table { plan, counts, phase, doors, notes });
-    let lefts = LocalSet::new().block_on(&runtime, async {
+    let alarms = {
+        let _inside = runtime.enter();
+        Rc::new(Alarms::new()?)
+    };
+    let ringing = Rc::clone(&alarms);
+    let table = Rc::new(Table { plan, counts, phase, doors, alarms, notes });
+    let playing = async {
         let mut clients = JoinSet::new();
         for index in indexes {
             clients.spawn_local(player::play(Rc::clone(&table), index));
@@ -120,6 +127,12 @@ fn play(
             }
         }
         anyhow::Ok(lefts)
+    };
+    let lefts = LocalSet::new().block_on(&runtime, async {
+        select! {
+            lefts = playing => lefts,
+            Err(error) = ringing.ring() => Err(error).context("the timer of a thread fails"),
+        }
     })?;
     let table = Rc::into_inner(table).context("somebody still plays")?;
     let Notes { measured, .. } = table.notes.into_inner();

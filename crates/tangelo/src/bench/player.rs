@@ -11,15 +11,17 @@ use std::{
     time::{Duration, Instant},
 };
 
+use anyhow::Context as _;
 use client::{Client, Codec, Connection, Heard, Options, RequestId, Route, Transport};
 use serde_json::{Map, Value};
 use tokio::{
-    sync::{Semaphore, watch},
+    sync::{Notify, Semaphore, watch},
     time::{Sleep, sleep, sleep_until},
 };
 use verify::history::{Log, TextId, To};
 
 use super::{
+    alarms::Alarms,
     crowd::Sums,
     plan::{Plan, room_name, user_name},
     verdict::{LATENCY_MAX, Measured},
@@ -86,6 +88,7 @@ pub(super) struct Table {
     pub(super) phase: watch::Receiver<Phase>,
     /// How many may be on their way in at once.
     pub(super) doors: Semaphore,
+    pub(super) alarms: Rc<Alarms>,
     pub(super) notes: RefCell<Notes>,
 }
 
@@ -133,11 +136,12 @@ pub(super) async fn play(table: Rc<Table>, index: u32) -> anyhow::Result<Left> {
     table.counts.joined.fetch_add(1, Ordering::Relaxed);
     let mut player = Player::new(&table, index, codec, log);
     let mut connection = connection;
-    let mut sleep: Pin<Box<Sleep>> = Box::pin(sleep_until(player.wake().into()));
+    let mut sleep: Pin<Box<Sleep>> = Box::pin(sleep_until(player.beat.into()));
+    let alarm = Rc::clone(&player.alarm);
     loop {
-        let wake = player.wake().into();
-        if sleep.deadline() != wake {
-            sleep.as_mut().reset(wake);
+        let beat = player.beat.into();
+        if sleep.deadline() != beat {
+            sleep.as_mut().reset(beat);
         }
         let mut now = None;
         let lives = tokio::select! {
@@ -145,13 +149,14 @@ pub(super) async fn play(table: Rc<Table>, index: u32) -> anyhow::Result<Left> {
                 let now = *now.get_or_insert_with(Instant::now);
                 Heard::each(unit, |heard| player.hear(heard, now));
             }) => received,
-            () = &mut sleep => player.act(&mut connection),
+            () = &mut sleep => player.beat(&mut connection),
+            () = alarm.notified() => player.act(&mut connection)?,
             _ = phase.changed() => {
                 let now = *phase.borrow_and_update();
                 if now == Phase::Stop {
                     return Ok(player.leave(Some(connection)));
                 }
-                player.enter(now);
+                player.enter(now)?;
                 Ok(())
             }
         };
@@ -221,8 +226,9 @@ struct Player<'a> {
     start: Option<Instant>,
     /// When the next heartbeat is due.
     beat: Instant,
-    /// When the next message is due.
+    /// When the next message is due: then this rings.
     due: Option<Instant>,
+    alarm: Rc<Notify>,
     in_flight: u32,
 }
 
@@ -240,6 +246,7 @@ impl<'a> Player<'a> {
             start: None,
             beat: Instant::now() + part,
             due: None,
+            alarm: Rc::new(Notify::new()),
             in_flight: 0,
         }
     }
@@ -248,31 +255,37 @@ impl<'a> Player<'a> {
         Left { index: self.index, log: self.log, connection }
     }
 
-    fn wake(&self) -> Instant {
-        self.due.map_or(self.beat, |due| due.min(self.beat))
+    /// Says when the next message is due.
+    fn wait(&mut self, due: Instant) -> anyhow::Result<()> {
+        self.due = Some(due);
+        let set = self.table.alarms.set(due, self.index, &self.alarm);
+        set.context("the timer of this thread cannot be set")
     }
 
     /// The sends of all clients are evenly spread: each is due one step after its neighbour's.
-    fn enter(&mut self, phase: Phase) {
+    fn enter(&mut self, phase: Phase) -> anyhow::Result<()> {
         self.phase = phase;
         self.start = self.start.or(phase.start());
-        self.due = match phase {
-            Phase::Send { start } if self.table.plan.saturate.is_none() => {
-                let plan = &self.table.plan;
-                let wait = Duration::from_secs_f64(f64::from(self.index) / plan.rate);
-                Some(start + plan.part.send_after + wait)
-            }
-            Phase::Send { .. } | Phase::Join | Phase::Hush | Phase::Stop => None,
-        };
+        self.due = None;
+        if let Phase::Send { start } = phase
+            && self.table.plan.saturate.is_none()
+        {
+            let plan = &self.table.plan;
+            let wait = Duration::from_secs_f64(f64::from(self.index) / plan.rate);
+            self.wait(start + plan.part.send_after + wait)?;
+        }
+        Ok(())
     }
 
-    /// Does what is due.
-    fn act(&mut self, connection: &mut Connection) -> Result<(), client::Closed> {
+    /// Gives a sign of life.
+    fn beat(&mut self, connection: &mut Connection) -> Result<(), client::Closed> {
+        self.beat = Instant::now() + self.codec.heartbeat().unwrap_or(NEVER);
+        connection.send(&self.codec.beat())
+    }
+
+    /// Says what is due. The inner error is the connection's.
+    fn act(&mut self, connection: &mut Connection) -> anyhow::Result<Result<(), client::Closed>> {
         let now = Instant::now();
-        if now >= self.beat {
-            self.beat = now + self.codec.heartbeat().unwrap_or(NEVER);
-            connection.send(&self.codec.beat())?;
-        }
         while let Some(due) = self.due.filter(|due| *due <= now) {
             if self.table.plan.saturate.is_some() {
                 // The pause after a refusal is over.
@@ -280,14 +293,16 @@ impl<'a> Player<'a> {
                 break;
             }
             let plan = &self.table.plan;
-            self.due = Some(due + Duration::from_secs_f64(f64::from(plan.clients) / plan.rate));
+            self.wait(due + Duration::from_secs_f64(f64::from(plan.clients) / plan.rate))?;
             let late = now - due;
             let mut notes = self.table.notes.borrow_mut();
             notes.measured.late = notes.measured.late.max(late);
             drop(notes);
-            self.say(connection, due)?;
+            if let Err(closed) = self.say(connection, due) {
+                return Ok(Err(closed));
+            }
         }
-        Ok(())
+        Ok(Ok(()))
     }
 
     /// Keeps as many messages in flight as were asked for.
@@ -332,7 +347,9 @@ impl<'a> Player<'a> {
                 if refused {
                     self.table.notes.borrow_mut().measured.refused += 1;
                     if self.table.plan.saturate.is_some() {
-                        self.due = Some(now + REFUSAL_PAUSE);
+                        // Without a timer it goes on at once.
+                        let is_set = self.wait(now + REFUSAL_PAUSE).is_ok();
+                        self.due = self.due.filter(|_| is_set);
                     }
                 } else {
                     self.log.acked(number);
