@@ -31,6 +31,7 @@ pub struct Args {
 }
 
 /// What one run measured.
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Figures {
     pub(crate) micros: f64,
     pub(crate) per_second: f64,
@@ -174,7 +175,7 @@ pub(crate) fn bench(tangelo: &Path, how: &[String], options: &[String]) -> anyho
 
 impl Figures {
     /// Picks them out of what `tangelo bench` has printed.
-    fn read(figures: &Value) -> Self {
+    pub(crate) fn read(figures: &Value) -> Self {
         let number = |value: &Value| value.as_f64().unwrap_or(f64::NAN);
         Self {
             micros: number(&figures["server_cpu_us_per_delivery"]),

@@ -10,11 +10,13 @@
 //! - [`textbook`]: `tokio-tungstenite` with its defaults, a task and a queue per connection.
 //! - [`compare`]: runs Tangelo and these in turn, and prints what each costs as ratios.
 //! - [`peers`]: the same with servers that others have built, each in its own protocol.
+//! - [`goals`]: every goal of the project, measured, and whether it is met.
 //! - [`sweep`]: Tangelo beside the floor as rooms, members or connectors grow, with plots.
 
 pub mod compare;
 pub mod epoll;
 mod frame;
+pub mod goals;
 pub mod peers;
 mod ring;
 mod speech;

@@ -3,7 +3,7 @@
 use std::{io::Write as _, net::SocketAddr};
 
 use clap::Parser as _;
-use reference::{compare, epoll, peers, sweep, textbook};
+use reference::{compare, epoll, goals, peers, sweep, textbook};
 
 /// Servers to compare Tangelo with.
 #[derive(Debug, clap::Parser)]
@@ -26,6 +26,8 @@ enum Command {
     Compare(compare::Args),
     /// Run Tangelo, the reference servers and servers that others have built in turn, and print ratios
     Peers(peers::Args),
+    /// Measure every goal of docs/performance.md, and say which are met
+    Goals(goals::Args),
     /// Measure as members, rooms, connectors or a room next door grow; write a table and plots
     Sweep(sweep::Args),
 }
@@ -51,6 +53,7 @@ fn main() -> anyhow::Result<()> {
         Command::Textbook(Listen { listen }) => textbook::serve(listen, announce),
         Command::Compare(args) => compare::run(&args),
         Command::Peers(args) => peers::run(&args),
-        Command::Sweep(args) => sweep::run(&args),
+        Command::Goals(args) => goals::run(&args),
+        Command::Sweep(args) => sweep::run(&args).map(drop),
     }
 }

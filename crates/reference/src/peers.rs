@@ -7,47 +7,48 @@ use anyhow::Context as _;
 use crate::compare::{Figures, note, print};
 use crowd::{Crowd, Load};
 use server::Server;
-use tongue::Peer;
 
 mod crowd;
 mod server;
 mod tongue;
+
+pub(crate) use tongue::Peer;
 
 /// What to compare, and under which load.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
     /// The `tangelo` to measure
     #[arg(long, value_name = "PATH", default_value = "target/release/tangelo")]
-    tangelo: PathBuf,
+    pub(crate) tangelo: PathBuf,
 
     /// Whom to measure beside Tangelo; the first is what the ratios are to
     #[arg(long, value_name = "NAME", value_delimiter = ',',
           default_values_t = [Peer::Epoll, Peer::Tangelo, Peer::Textbook, Peer::Nats, Peer::Mosquitto, Peer::Nchan])]
-    peers: Vec<Peer>,
+    pub(crate) peers: Vec<Peer>,
 
     /// Rounds; each runs every server once
     #[arg(long, value_name = "N", default_value_t = 3)]
-    rounds: u32,
+    pub(crate) rounds: u32,
 
     /// Clients, each in one room
     #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(2..=15_000))]
-    clients: u32,
+    pub(crate) clients: u32,
 
     /// Rooms, topics, subjects or channels
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
-    rooms: u32,
+    pub(crate) rooms: u32,
 
     /// Messages per second of all clients together
     #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=100_000))]
-    rate: u32,
+    pub(crate) rate: u32,
 
     /// Instead of a rate: messages that each client always has on their way
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
-    saturate: Option<u32>,
+    pub(crate) saturate: Option<u32>,
 
     /// How long to measure, in seconds, after a second to warm up
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=600))]
-    seconds: u64,
+    pub(crate) seconds: u64,
 }
 
 /// Runs all and prints a table, as [`crate::compare::run`] does.
@@ -68,7 +69,12 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     print(&runs, &names)
 }
 
-fn measure(args: &Args, peer: Peer) -> anyhow::Result<Figures> {
+/// Runs one of them once.
+///
+/// # Errors
+///
+/// As [`run`].
+pub(crate) fn measure(args: &Args, peer: Peer) -> anyhow::Result<Figures> {
     let server = Server::start(peer, &args.tangelo)?;
     let load = match args.saturate {
         Some(in_flight) => Load::Saturate(in_flight),

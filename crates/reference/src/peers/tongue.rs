@@ -9,7 +9,7 @@ use wire::{
 
 /// A server to measure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub(super) enum Peer {
+pub(crate) enum Peer {
     /// The minimal server, with one write per delivery
     Epoll,
     /// The minimal server, which writes once per socket and turn

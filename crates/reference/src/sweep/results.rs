@@ -141,6 +141,15 @@ impl Results {
         Spread::of(&figures)
     }
 
+    /// How many times the least processor time of a delivery, at one point, is in the most.
+    pub(crate) fn unevenness(&self, series: Series) -> Option<f64> {
+        let points = self.points(series).into_iter();
+        let cost = |x| self.spread((series, Server::Tangelo, x), |run| Some(run.cpu_us));
+        let costs: Vec<f64> = points.filter_map(cost).map(|it| it.median).collect();
+        let all = Spread::of(&costs)?;
+        (all.least > 0.0).then(|| all.most / all.least)
+    }
+
     /// By how much Tangelo has more of something than what it is held against, in the same round.
     ///
     /// The machine's speed drifts more between rounds than within one.
@@ -209,6 +218,8 @@ mod tests {
         let alone = results.ratio(Series::Neighbours, 20_000, |run| run.p99_ms).unwrap();
         assert!((alone.median - 3.0).abs() < 1e-9, "what is there for all points is at each");
         assert_eq!(results.ratio(Series::Rooms, 10, |run| run.cpu_us), None);
+        assert_eq!(results.unevenness(Series::Members), Some(1.0));
+        assert_eq!(results.unevenness(Series::Rooms), None);
         let cost = results.spread((Series::Members, Server::Floor, 10), |run| Some(run.cpu_us));
         assert_eq!(cost, Some(Spread { median: 2.0, least: 1.0, most: 3.0 }));
     }

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::{
     Args,
-    processes::{Costs, Processes, spent},
+    processes::{CHAT, CONNECTOR, Costs, Processes, spent},
     verdict::{Judged, Measured},
 };
 
@@ -89,9 +89,14 @@ impl Outcome {
         self.micros_per((*joined).into(), idle, entered)
     }
 
-    fn session_memory(&self) -> Option<u64> {
+    /// What the processes of a role have grown by for each session, in bytes, if it is known.
+    fn memory_of(&self, role: &str) -> Option<u64> {
         let Entering { joined, idle, settled, .. } = &self.entering;
-        self.processes.per_session(idle, settled, *joined)
+        self.processes.per_session(role, (idle, settled), *joined)
+    }
+
+    fn session_memory(&self) -> Option<u64> {
+        self.memory_of(CONNECTOR)
     }
 
     fn quantile(&self, quantile: f64) -> f64 {
@@ -121,6 +126,7 @@ impl Outcome {
             "latency_ms": measured.latency_json(),
             "server_cpu_us_per_delivery": self.micros_per_delivery(),
             "connector_bytes_per_session": self.session_memory(),
+            "chat_bytes_per_member": self.memory_of(CHAT),
             "processes": self.each_process(),
             "machine_bytes_left_min": self.memory_left,
             "generator_late_ms_max": late.as_secs_f64() * 1000.0,
@@ -237,6 +243,8 @@ impl fmt::Display for Outcome {
         row("server CPU per delivery", cost.unwrap_or_else(unknown))?;
         let memory = self.session_memory().map(|bytes| format!("{bytes} bytes"));
         row("connector memory/session", memory.unwrap_or_else(unknown))?;
+        let memory = self.memory_of(CHAT).map(|bytes| format!("{bytes} bytes"));
+        row("chat memory/member", memory.unwrap_or_else(unknown))?;
         for (role, text) in self.each_role() {
             row(role, text)?;
         }

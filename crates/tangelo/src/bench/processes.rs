@@ -53,6 +53,8 @@ pub(super) struct Cost {
 /// What each process has cost, by its id.
 pub(super) type Costs = BTreeMap<u32, Cost>;
 
+/// The role of processes that own rooms, and know each session as a member.
+pub(super) const CHAT: &str = "chat";
 /// The role of processes that hold sessions.
 pub(super) const CONNECTOR: &str = "connector";
 /// What processes are called that play clients.
@@ -118,11 +120,16 @@ impl Processes {
         cluster.map(|(pid, _)| spent(*pid, before, after)).sum()
     }
 
-    /// What connectors have grown by for each session, in bytes.
-    pub(super) fn per_session(&self, idle: &Costs, full: &Costs, sessions: u32) -> Option<u64> {
+    /// What the processes of a role have grown by for each session, in bytes.
+    pub(super) fn per_session(
+        &self,
+        role: &str,
+        (idle, full): (&Costs, &Costs),
+        sessions: u32,
+    ) -> Option<u64> {
         let of = |costs: &Costs| {
-            let connectors = self.pids.iter().filter(|(_, named)| named.role == CONNECTOR);
-            let memory = connectors.filter_map(|(pid, _)| costs.get(pid)).map(|cost| cost.memory);
+            let processes = self.pids.iter().filter(|(_, named)| named.role == role);
+            let memory = processes.filter_map(|(pid, _)| costs.get(pid)).map(|cost| cost.memory);
             memory.reduce(|one, other| one + other)
         };
         (sessions > 0).then_some(())?;
@@ -138,7 +145,7 @@ impl Named {
         let is_role = |role: &&str| {
             program.ends_with(&format!("-{role}")) || words.get(1).is_some_and(|word| word == role)
         };
-        let role = ["gate", CONNECTOR, "chat"].into_iter().find(is_role).unwrap_or("other");
+        let role = ["gate", CONNECTOR, CHAT].into_iter().find(is_role).unwrap_or("other");
         let name = words.iter().skip_while(|word| **word != "--name").nth(1);
         Self { name: name.map_or(role, |name| name).to_owned(), role }
     }
@@ -312,12 +319,16 @@ mod tests {
         assert!(!processes.is_empty());
         let costs = processes.costs();
         assert!(costs[&id].memory > 100_000);
-        assert_eq!(processes.per_session(&costs, &costs, 3), None, "a test is no connector");
+        assert_eq!(
+            processes.per_session(CONNECTOR, (&costs, &costs), 3),
+            None,
+            "a test is no connector"
+        );
         processes.pids.insert(id, Named { name: "c".to_owned(), role: CONNECTOR });
         let mut full = costs.clone();
         full.get_mut(&id).unwrap().memory += 3000;
         full.get_mut(&id).unwrap().processor_time += Duration::from_secs(2);
-        assert_eq!(processes.per_session(&costs, &full, 3), Some(1000));
+        assert_eq!(processes.per_session(CONNECTOR, (&costs, &full), 3), Some(1000));
         assert_eq!(processes.processor_time(&costs, &full), Duration::from_secs(2));
         processes.add_generators(&[id]);
         assert!(processes.is_empty());
