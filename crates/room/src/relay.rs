@@ -17,7 +17,7 @@ use self::own::{Back, Own};
 use crate::{
     members::Members,
     message::{
-        Body, Event, Member, OwnMember, RoomState, Snapshot, Stay, Ticket, ToOwner, Welcome,
+        Body, Event, Member, OwnMember, RoomState, Snapshot, Spoken, Stay, Ticket, ToOwner, Welcome,
     },
     relays::Effect,
     room::Saying,
@@ -247,7 +247,8 @@ impl Relay {
             }
             Body::SessionLeft(member) => self.remove(member, out),
             Body::Moved { from, to } => self.moved(*from, to, event.position, out),
-            Body::Said { from, number, .. } => {
+            Body::Said(spoken) => {
+                let Spoken { from, number, .. } = &**spoken;
                 let answered = self.answered(from.id, *number, out);
                 out.push(Effect::Push {
                     sessions: Arc::clone(&self.audience),
@@ -257,14 +258,15 @@ impl Relay {
                     answered: answered.then_some((from.id.session, *number)),
                 });
             }
-            Body::Whispered { from, number, to, also, .. } => {
+            Body::Whispered(whisper) => {
+                let Spoken { from, number, .. } = &whisper.spoken;
                 if self.answered(from.id, *number, out) {
                     let session = from.id.session;
                     out.push(Effect::Said { session, number: *number, position: event.position });
                 }
                 let is_here =
-                    |to: &&MemberId| to.connector == self.me && self.own.contains_key(&to.session);
-                for to in [to.id].iter().chain(also).filter(is_here) {
+                    |to: &MemberId| to.connector == self.me && self.own.contains_key(&to.session);
+                for to in whisper.receivers().filter(is_here) {
                     out.push(Effect::Push {
                         sessions: Arc::new([to.session]),
                         except: None,

@@ -124,7 +124,7 @@ impl Relay {
     /// or the next owner might apply it again, and its target would hear it twice.
     pub(crate) fn welcome(&mut self, session: SessionId, welcome: Welcome) {
         for event in &welcome.events {
-            if matches!(event.body, Body::Whispered { .. }) {
+            if matches!(event.body, Body::Whispered(_)) {
                 self.tail.disclose(event);
             }
         }
