@@ -12,7 +12,7 @@ use session::CloseReason;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::{Settings, admission::Admission, drain::Drain, meters::Meters, socketio::Directory};
+use crate::{Settings, admission::Admission, clock::Clock, meters::Meters, socketio::Directory};
 
 /// What a frontend and its handles share with all connections.
 #[derive(Debug)]
@@ -20,7 +20,7 @@ pub(crate) struct Shared {
     pub(crate) settings: Settings,
     pub(crate) admission: Arc<Admission>,
     pub(crate) meters: Meters,
-    pub(crate) drain: Drain,
+    pub(crate) clock: Clock,
     /// Which sessions of Socket.IO requests can reach.
     pub(crate) directory: Arc<Directory>,
     start: Instant,
@@ -42,13 +42,14 @@ pub(crate) struct Context<A> {
 
 impl Shared {
     pub(crate) fn new(settings: Settings) -> Self {
+        let start = Instant::now();
         let (total, per_address) = (settings.connections_max, settings.connections_per_address_max);
         Self {
             admission: Admission::new(total, per_address),
             meters: Meters::new(),
-            drain: Drain::default(),
+            clock: Clock::new(start),
             directory: Arc::default(),
-            start: Instant::now(),
+            start,
             last_id: AtomicU64::new(0),
             sessions: AtomicUsize::new(0),
             settings,

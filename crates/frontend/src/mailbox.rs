@@ -56,6 +56,7 @@ impl Mailbox {
             Item::Push(unit) | Item::Run(unit, _) => Delivery::Unit(unit),
             Item::Reply(request, reply) => Delivery::Event(Event::Reply { request, reply }),
             Item::Probe => Delivery::Event(Event::Probe),
+            Item::Alarm => Delivery::Event(Event::Timeout),
             Item::Kick(reason) => Delivery::Event(Event::Kick { reason }),
             Item::Close(reason) => Delivery::Event(Event::Close(reason)),
         }));

@@ -53,6 +53,8 @@ pub(crate) enum Item {
     Reply(RequestKey, Reply),
     /// Somebody wants to know whether the client lives.
     Probe,
+    /// The session's time has come.
+    Alarm,
     /// A reason to go.
     Kick(String),
     /// The end. Always the last item.
@@ -190,9 +192,23 @@ impl Outbound {
     ///
     /// [`Handler::alive`]: crate::Handler::alive
     pub fn probe(&self) {
+        self.tell(Item::Probe);
+    }
+
+    /// Tells the session that its time has come. Whoever rings it does so once for each time.
+    pub(crate) fn ring(&self) {
+        self.tell(Item::Alarm);
+    }
+
+    /// Of which session it is.
+    pub(crate) fn id(&self) -> SessionId {
+        self.queue.session
+    }
+
+    fn tell(&self, item: Item) {
         let mut state = self.queue.lock();
         if state.phase == Phase::Open {
-            state.items.push_back(Item::Probe);
+            state.items.push_back(item);
             wake(state);
         }
     }
@@ -284,6 +300,11 @@ impl fmt::Debug for Outbound {
 }
 
 impl Inbox {
+    /// The other end.
+    pub(crate) fn outbound(&self) -> Outbound {
+        Outbound { queue: Arc::clone(&self.queue) }
+    }
+
     /// Takes all that waits, into `batch`, which must be empty, and the turn to write.
     pub(crate) fn poll_take(
         &mut self,
@@ -445,7 +466,12 @@ impl State {
         match self.items.pop_front() {
             Some(Item::Run(rest, frames)) => Some((rest, frames)),
             Some(
-                Item::Push(_) | Item::Reply(..) | Item::Probe | Item::Kick(_) | Item::Close(_),
+                Item::Push(_)
+                | Item::Reply(..)
+                | Item::Probe
+                | Item::Alarm
+                | Item::Kick(_)
+                | Item::Close(_),
             )
             | None => None,
         }
@@ -459,7 +485,7 @@ impl Item {
             Self::Push(package) => (1, package.len()),
             Self::Run(bytes, frames) => (*frames, bytes.len()),
             Self::Reply(_, reply) => (1, reply.json_len_hint()),
-            Self::Probe | Self::Kick(_) | Self::Close(_) => (0, 0),
+            Self::Probe | Self::Alarm | Self::Kick(_) | Self::Close(_) => (0, 0),
         };
         (frames, frames * ITEM_BYTES + bytes)
     }
