@@ -71,21 +71,18 @@ impl<T: Transport, H: Handler> Connection<T, H> {
     }
 
     async fn serve(&mut self) -> CloseReason {
-        let mut batch = VecDeque::new();
         loop {
             if let Some(reason) = self.settle().await {
                 return reason;
             }
-            self.inbox.written(&mut batch);
+            self.inbox.written();
             self.set_alarm();
             select! {
                 () = self.transport.ready() => self.read(),
-                taken = poll_fn(|context| self.inbox.poll_take(context, &mut batch)) => {
-                    match taken {
-                        Ok(()) => self.take(&mut batch),
-                        Err(Overflow) => self.event(Event::Close(CloseReason::SlowReader)),
-                    }
-                }
+                taken = poll_fn(|context| self.inbox.poll_take(context)) => match taken {
+                    Ok(items) => self.take(items),
+                    Err(Overflow) => self.event(Event::Close(CloseReason::SlowReader)),
+                },
             }
         }
     }
@@ -137,8 +134,8 @@ impl<T: Transport, H: Handler> Connection<T, H> {
 
     /// Takes what others have queued, in order: replies through the session, which knows how they
     /// are wanted.
-    fn take(&mut self, batch: &mut VecDeque<Item>) {
-        for item in batch.drain(..) {
+    fn take(&mut self, items: VecDeque<Item>) {
+        for item in items {
             match item {
                 Item::Push(package) => self.effects.push(Effect::Transmit(package)),
                 Item::Run(bytes, frames) => {

@@ -305,12 +305,14 @@ impl Inbox {
         Outbound { queue: Arc::clone(&self.queue) }
     }
 
-    /// Takes all that waits, into `batch`, which must be empty, and the turn to write.
+    /// Takes all that waits, and the turn to write.
+    ///
+    /// With the room that it had: what a queue is used for is rarer than a delivery, so an idle one
+    /// keeps none.
     pub(crate) fn poll_take(
         &mut self,
         context: &Context<'_>,
-        batch: &mut VecDeque<Item>,
-    ) -> Poll<Result<(), Overflow>> {
+    ) -> Poll<Result<VecDeque<Item>, Overflow>> {
         let mut state = self.queue.lock();
         if state.phase == Phase::Overflowed {
             return Poll::Ready(Err(Overflow));
@@ -319,12 +321,12 @@ impl Inbox {
             state.wait(context);
             return Poll::Pending;
         }
-        mem::swap(&mut state.items, batch);
+        let items = mem::take(&mut state.items);
         state.is_busy = true;
         state.is_begun = false;
         self.has_turn = true;
         self.in_hand = (state.frames, state.bytes);
-        Poll::Ready(Ok(()))
+        Poll::Ready(Ok(items))
     }
 
     /// Takes the turn to write. Returns what must be written first, and how many frames end in it:
@@ -351,19 +353,14 @@ impl Inbox {
         Poll::Pending
     }
 
-    /// Notes that all that was taken has been written, and gives the turn back. `batch` is what it
-    /// was taken into.
-    pub(crate) fn written(&mut self, batch: &mut VecDeque<Item>) {
+    /// Notes that all that was taken has been written, and gives the turn back.
+    pub(crate) fn written(&mut self) {
         if mem::take(&mut self.has_turn) {
             let (frames, bytes) = mem::take(&mut self.in_hand);
             let mut state = self.queue.lock();
             state.is_busy = false;
             state.frames = state.frames.saturating_sub(frames);
             state.bytes = state.bytes.saturating_sub(bytes);
-        }
-        if batch.capacity() > 0 {
-            // An idle queue keeps no room: what it is used for is rarer than a delivery.
-            *batch = VecDeque::new();
         }
     }
 
@@ -523,13 +520,7 @@ mod tests {
     }
 
     fn taken(inbox: &mut Inbox) -> Poll<Result<usize, Overflow>> {
-        let mut batch = VecDeque::new();
-        let context = Context::from_waker(Waker::noop());
-        inbox.poll_take(&context, &mut batch).map_ok(|()| batch.len())
-    }
-
-    fn written(inbox: &mut Inbox) {
-        inbox.written(&mut VecDeque::new());
+        inbox.poll_take(&Context::from_waker(Waker::noop())).map_ok(|items| items.len())
     }
 
     #[test]
@@ -539,7 +530,7 @@ mod tests {
         assert!(outbound.push(package(1)) && outbound.push(package(1)));
         assert_eq!(taken(&mut inbox), Poll::Ready(Ok(2)));
         assert!(outbound.push(package(1)));
-        written(&mut inbox);
+        inbox.written();
         assert!(outbound.push(package(1)) && outbound.push(package(1)));
         assert!(!outbound.push(package(1)));
         assert_eq!(taken(&mut inbox), Poll::Ready(Err(Overflow)));
@@ -551,7 +542,7 @@ mod tests {
         let (outbound, mut inbox) = queue();
         assert!(outbound.push(package(1_000_000)));
         assert_eq!(taken(&mut inbox), Poll::Ready(Ok(1)));
-        written(&mut inbox);
+        inbox.written();
         assert!(outbound.push(package(84)));
         assert!(!outbound.push(package(1)));
         let context = Context::from_waker(Waker::noop());
