@@ -17,20 +17,26 @@ use crate::worker::{Input, Place, Workers};
 /// Makes a handler for every client that connects.
 #[derive(Clone, Debug)]
 pub(crate) struct Clients {
+    /// One word in each of them.
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
     workers: Workers,
-    connected: Arc<AtomicU32>,
+    connected: AtomicU32,
     entries: Turns,
 }
 
 impl Clients {
     /// Hands what clients ask to these workers, and lets them enter by these turns.
     pub(crate) fn new(workers: Workers, entries: Turns) -> Self {
-        Self { workers, connected: Arc::default(), entries }
+        Self { shared: Arc::new(Shared { workers, connected: AtomicU32::new(0), entries }) }
     }
 
     /// How many clients are connected, entered or not.
     pub(crate) fn connected(&self) -> u32 {
-        self.connected.load(Ordering::Relaxed)
+        self.shared.connected.load(Ordering::Relaxed)
     }
 }
 
@@ -38,7 +44,7 @@ impl Application for Clients {
     type Handler = Entrant;
 
     fn accept(&self, client: Client) -> Entrant {
-        self.connected.fetch_add(1, Ordering::Relaxed);
+        self.shared.connected.fetch_add(1, Ordering::Relaxed);
         Entrant {
             clients: self.clone(),
             session: client.id,
@@ -94,19 +100,19 @@ impl Handler for Entrant {
                 return;
             }
         };
-        self.clients.workers.shard(shard, input).await;
+        self.clients.shared.workers.shard(shard, input).await;
     }
 
     async fn alive(&mut self) {
         if let Some(place) = self.place.clone() {
             let session = self.session;
-            self.clients.workers.shard(place.shard, Input::Alive { place, session }).await;
+            self.clients.shared.workers.shard(place.shard, Input::Alive { place, session }).await;
         }
     }
 
     async fn closed(&mut self, reason: &CloseReason) {
         self.leave(reason.is_loss()).await;
-        self.clients.connected.fetch_sub(1, Ordering::Relaxed);
+        self.clients.shared.connected.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -114,7 +120,7 @@ impl Entrant {
     /// Waits for the turn to enter. All who connect have waited for one before: here wait those who
     /// connected in peace and want in together.
     async fn turn(&self, dialect: Dialect) -> Result<(), Reply> {
-        let turns = &self.clients.entries;
+        let turns = &self.clients.shared.entries;
         let turn = if dialect == Dialect::Modern {
             // Who can be told to come again waits only if it would not be sooner in by that.
             turns.turn_within(limits::RETRY_AFTER).await
@@ -127,7 +133,7 @@ impl Entrant {
     async fn leave(&mut self, lost: bool) {
         if let Some(place) = self.place.take() {
             let (shard, session) = (place.shard, self.session);
-            self.clients.workers.shard(shard, Input::Leave { place, session, lost }).await;
+            self.clients.shared.workers.shard(shard, Input::Leave { place, session, lost }).await;
         }
     }
 }

@@ -9,10 +9,12 @@
 //! goes in pieces, a piece with every [`Hub::flush`], and what the room hears meanwhile is gathered
 //! for the next walk.
 
+mod client;
 mod told;
 
 use std::{
     collections::{HashMap, VecDeque},
+    mem,
     sync::Arc,
 };
 
@@ -23,8 +25,9 @@ use room::{
     message::{Event, Spoken, Welcome},
 };
 use session::{CloseReason, RequestKey};
-use told::ToldLast;
 use wire::{Dialect, Entered, Reply, Stamp, pomelo::Options};
+
+use self::{client::Client, told::ToldLast};
 
 /// Pushes gathered for one room at most. Fewer than a queue holds: a client that reads is never
 /// taken for slow because much came at once.
@@ -79,19 +82,6 @@ struct Walk {
 /// A push, where its event stands in the log, and the send of a member that it answers.
 type Placed = (Push, Position, Option<(SessionId, SendNumber)>);
 
-/// What a worker needs to answer a client.
-#[derive(Debug)]
-struct Client {
-    outbound: Outbound,
-    dialect: Dialect,
-    /// The `enter` that waits for its answer.
-    entering: Option<RequestKey>,
-    /// The sends that wait for theirs, in order.
-    saying: VecDeque<(SendNumber, RequestKey)>,
-    /// Those of them that what is gathered answers.
-    answers: Vec<Answer>,
-}
-
 impl Hub {
     /// A hub without sessions.
     pub(crate) fn new(options: Arc<Options>, writes: Writes) -> Self {
@@ -113,15 +103,13 @@ impl Hub {
         dialect: Dialect,
         key: RequestKey,
     ) {
-        let (saying, answers) = (VecDeque::new(), Vec::new());
-        let client = Client { outbound, dialect, entering: Some(key), saying, answers };
-        self.sessions.insert(session, client);
+        self.sessions.insert(session, Client::new(outbound, dialect, key));
     }
 
     /// Notes which request a send answers.
     pub(crate) fn say(&mut self, session: SessionId, number: SendNumber, key: RequestKey) {
         if let Some(client) = self.sessions.get_mut(&session) {
-            client.saying.push_back((number, key));
+            client.says(number, key);
         }
     }
 
@@ -141,7 +129,7 @@ impl Hub {
     ) {
         // Nothing that is gathered is for this session: it is in no audience yet.
         if let Some(client) = self.sessions.get_mut(&session)
-            && let Some(key) = client.entering.take()
+            && let Some(key) = client.entering()
         {
             let reply = match welcome {
                 None => Reply::Users(users),
@@ -158,7 +146,7 @@ impl Hub {
     pub(crate) fn placed(&mut self, session: SessionId, number: SendNumber, position: Position) {
         self.settle(session);
         if let Some(client) = self.sessions.get_mut(&session)
-            && let Some(key) = client.answers(number)
+            && let Some(key) = client.saying(number)
         {
             client.outbound.reply(key, client.done(position));
         }
@@ -168,7 +156,7 @@ impl Hub {
     pub(crate) fn enter_refused(&mut self, session: SessionId, code: Code) {
         self.settle(session);
         if let Some(client) = self.sessions.get_mut(&session)
-            && let Some(key) = client.entering.take()
+            && let Some(key) = client.entering()
         {
             client.outbound.reply(key, Reply::Refused { code, error: true });
         }
@@ -243,7 +231,7 @@ impl Hub {
     /// Tells what was gathered: everybody in small rooms, and the next piece of one large room.
     /// Returns how often a member was told something since the last time.
     pub(crate) fn flush(&mut self) -> usize {
-        let mut gathered = std::mem::take(&mut self.gathered);
+        let mut gathered = mem::take(&mut self.gathered);
         for room in gathered.drain(..) {
             if self.walk_in(&room).is_some() {
                 self.gathered.push(room);
@@ -264,7 +252,7 @@ impl Hub {
             // Large rooms take turns.
             self.walks.push_back(walk);
         }
-        std::mem::take(&mut self.told)
+        mem::take(&mut self.told)
     }
 
     /// Whether somebody is yet to be told something that others of its room have been told, so that
@@ -325,11 +313,11 @@ impl Hub {
         for (number, (_, position, answered)) in room.pushes.iter().enumerate() {
             let Some((session, said)) = *answered else { continue };
             let Some(client) = self.sessions.get_mut(&session) else { continue };
-            let Some(key) = client.answers(said) else { continue };
+            let Some(key) = client.saying(said) else { continue };
             // The sender may have left the audience between its send and now.
             if room.has(session) {
                 let unit = key.encode(&client.done(*position), client.dialect, &self.options);
-                client.answers.push(Answer { push: number, unit });
+                client.answer(Answer { push: number, unit });
             } else {
                 astray.push((session, key, *position));
             }
@@ -349,8 +337,8 @@ impl Hub {
             let Some(client) = self.sessions.get_mut(session) else { continue };
             let run = walk.run(client.dialect, client.outbound.form(), &self.options);
             let reply_first = client.dialect.reply_before_push();
-            self.writes.deliver(&client.outbound, run, from, &client.answers, reply_first);
-            client.answers = Vec::new();
+            let answers = client.take_answers();
+            self.writes.deliver(&client.outbound, run, from, &answers, reply_first);
             self.told += run.frames(from);
             walk.members += 1;
         }
@@ -406,26 +394,6 @@ impl Gathered {
                     "told"
                 );
             }
-        }
-    }
-}
-
-impl Client {
-    /// The request that this send was, once.
-    fn answers(&mut self, number: SendNumber) -> Option<RequestKey> {
-        // Answers come in the order of the sends, but for refusals that need no owner.
-        let at = self.saying.iter().position(|(said, _)| *said == number)?;
-        self.saying.remove(at).map(|(_, key)| key)
-    }
-
-    /// The answer to a send that has this position.
-    fn done(&self, position: Position) -> Reply {
-        if self.dialect == Dialect::Modern { Reply::Placed(position) } else { Reply::Done }
-    }
-
-    fn refuse(&mut self, number: SendNumber, code: Code) {
-        if let Some(key) = self.answers(number) {
-            self.outbound.reply(key, Reply::Refused { code, error: false });
         }
     }
 }

@@ -8,22 +8,19 @@ use model::{SessionId, limits};
 use session::{CloseReason, Effect, Event, Farewell, Protocol, Session};
 use tokio::{
     net::TcpStream,
-    pin, select,
-    time::{Instant, sleep, sleep_until, timeout},
+    select,
+    time::{sleep, timeout},
 };
-use tokio_util::sync::CancellationToken;
 use wire::socketio::v09;
 
 use crate::{
     Handler,
+    clock::Tick,
     context::Shared,
     meters::Meters,
     outbound::{Inbox, Item, Overflow},
     transport::{Arrival, Transport},
 };
-
-/// When the session has no time limit; it always has one until it is closed.
-const NEVER: Duration = Duration::from_secs(24 * 3600);
 
 /// One client.
 #[derive(Debug)]
@@ -35,6 +32,8 @@ pub(crate) struct Connection<T, H> {
     pub(crate) handler: H,
     pub(crate) inbox: Inbox,
     pub(crate) shared: Arc<Shared>,
+    /// When it will be rung, at the latest.
+    pub(crate) alarm: Tick,
     /// Not yet applied.
     pub(crate) effects: Vec<Effect>,
     /// Not yet written.
@@ -64,52 +63,48 @@ impl<T: Transport, H: Handler> Connection<T, H> {
     ///
     /// Borrows itself, here and below, so that the task holds it once: futures that own what they
     /// are given keep a copy's room for each.
-    pub(crate) async fn run(&mut self, end: &CancellationToken) {
-        let reason = self.serve(end).await;
+    pub(crate) async fn run(&mut self) {
+        let reason = self.serve().await;
+        self.shared.clock.leave(self.alarm, self.id);
         tracing::debug!(session = self.id.0, %reason, "closed");
         Box::pin(self.finish(reason)).await;
     }
 
-    async fn serve(&mut self, end: &CancellationToken) -> CloseReason {
-        let shared = self.shared.clone();
-        let drained = shared.drain.reaches(self.id, end);
-        let alarm = sleep_until(self.timeout());
-        pin!(drained, alarm);
-        let mut batch = VecDeque::new();
+    async fn serve(&mut self) -> CloseReason {
         loop {
             if let Some(reason) = self.settle().await {
                 return reason;
             }
-            self.inbox.written(&mut batch);
-            // The alarm is moved to an earlier moment only: most of the time something was heard
-            // before it rings, and then it is set anew.
-            if self.timeout() < alarm.deadline() {
-                alarm.as_mut().reset(self.timeout());
-            }
+            self.inbox.written();
+            self.set_alarm();
             select! {
                 () = self.transport.ready() => self.read(),
-                taken = poll_fn(|context| self.inbox.poll_take(context, &mut batch)) => {
-                    match taken {
-                        Ok(()) => self.take(&mut batch),
-                        Err(Overflow) => self.event(Event::Close(CloseReason::SlowReader)),
-                    }
-                }
-                () = &mut alarm => {
-                    // What the client sent while this task was busy counts before the clock does.
-                    if self.transport.ready().now_or_never().is_some() {
-                        self.read();
-                    }
-                    self.event(Event::Timeout);
-                    alarm.as_mut().reset(self.timeout());
-                }
-                () = &mut drained => self.event(Event::Drain),
+                taken = poll_fn(|context| self.inbox.poll_take(context)) => match taken {
+                    Ok(items) => self.take(items),
+                    Err(Overflow) => self.event(Event::Close(CloseReason::SlowReader)),
+                },
             }
         }
     }
 
-    fn timeout(&self) -> Instant {
-        let never = || Instant::now() + NEVER;
-        self.session.poll_timeout().map_or_else(never, |time| self.shared.instant(time))
+    /// Moves the alarm to an earlier moment, never to a later one: most of the time something was
+    /// heard before it rings, and then it is set anew.
+    fn set_alarm(&mut self) {
+        let at = self.session.poll_timeout().map_or(Tick::NEVER, Tick::after);
+        if at < self.alarm {
+            self.shared.clock.stop(self.alarm, self.id);
+            self.alarm = self.shared.clock.set(at, self.inbox.outbound());
+        }
+    }
+
+    fn rung(&mut self) {
+        self.shared.clock.stop(mem::replace(&mut self.alarm, Tick::NEVER), self.id);
+        // What the client sent while this task was busy counts before the clock does.
+        if self.transport.ready().now_or_never().is_some() {
+            self.read();
+        }
+        let is_over = self.shared.clock.is_over(self.id);
+        self.event(if is_over { Event::Drain } else { Event::Timeout });
     }
 
     fn event(&mut self, event: Event<'_>) {
@@ -139,8 +134,8 @@ impl<T: Transport, H: Handler> Connection<T, H> {
 
     /// Takes what others have queued, in order: replies through the session, which knows how they
     /// are wanted.
-    fn take(&mut self, batch: &mut VecDeque<Item>) {
-        for item in batch.drain(..) {
+    fn take(&mut self, items: VecDeque<Item>) {
+        for item in items {
             match item {
                 Item::Push(package) => self.effects.push(Effect::Transmit(package)),
                 Item::Run(bytes, frames) => {
@@ -155,6 +150,7 @@ impl<T: Transport, H: Handler> Connection<T, H> {
                 }
                 Item::Reply(request, reply) => self.event(Event::Reply { request, reply }),
                 Item::Probe => self.event(Event::Probe),
+                Item::Alarm => self.rung(),
                 Item::Kick(reason) => self.event(Event::Kick { reason }),
                 Item::Close(reason) => self.event(Event::Close(reason)),
             }

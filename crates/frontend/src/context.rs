@@ -12,7 +12,7 @@ use session::CloseReason;
 use tokio::{sync::Semaphore, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use crate::{Settings, admission::Admission, drain::Drain, meters::Meters, socketio::Directory};
+use crate::{Settings, admission::Admission, clock::Clock, meters::Meters, socketio::Directory};
 
 /// Sessions that end at once, each some 50 µs of work. A task waits behind all that are ready
 /// before it, so this is a millisecond; with nothing else to do it holds nobody back.
@@ -24,7 +24,7 @@ pub(crate) struct Shared {
     pub(crate) settings: Settings,
     pub(crate) admission: Arc<Admission>,
     pub(crate) meters: Meters,
-    pub(crate) drain: Drain,
+    pub(crate) clock: Clock,
     /// Which sessions of Socket.IO requests can reach.
     pub(crate) directory: Arc<Directory>,
     /// Sessions that are over wait here for the role to note it.
@@ -48,14 +48,15 @@ pub(crate) struct Context<A> {
 
 impl Shared {
     pub(crate) fn new(settings: Settings) -> Self {
+        let start = Instant::now();
         let (total, per_address) = (settings.connections_max, settings.connections_per_address_max);
         Self {
             admission: Admission::new(total, per_address),
             meters: Meters::new(),
-            drain: Drain::default(),
+            clock: Clock::new(start),
             directory: Arc::default(),
             closings: Semaphore::new(CLOSINGS_AT_ONCE),
-            start: Instant::now(),
+            start,
             last_id: AtomicU64::new(0),
             sessions: AtomicUsize::new(0),
             settings,

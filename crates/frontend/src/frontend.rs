@@ -15,6 +15,7 @@ use tokio::{
 use crate::{
     Application, Client, Outbound, Settings,
     admission::Permit,
+    clock::Tick,
     connection::{Connection, Output},
     context::{Context, Shared},
     http::{Handshaken, Opened, open},
@@ -68,12 +69,17 @@ impl Frontend {
         Handle { shared: self.shared.clone() }
     }
 
-    /// Accepts connections until the frontend is drained or `tasks` end. Each becomes a task of
-    /// its own, called `client`.
+    /// Accepts connections until the frontend is drained or `tasks` end, and tells their sessions
+    /// the time until all have ended. Each is a task of its own, called `client`.
     ///
     /// `http` answers requests that ask for no WebSocket; their peer's address is in
     /// [`axum::extract::ConnectInfo`].
     pub async fn run<A: Application>(self, app: A, http: Router, tasks: &Tasks) {
+        let (shared, end) = (self.shared.clone(), tasks.token());
+        tokio::join!(self.accept(app, http, tasks), shared.clock.run(&end));
+    }
+
+    async fn accept<A: Application>(self, app: A, http: Router, tasks: &Tasks) {
         let Self { listener, shared, .. } = self;
         let end = tasks.token();
         let (shared_too, tasks_too) = (shared.clone(), tasks.clone());
@@ -82,12 +88,7 @@ impl Frontend {
         loop {
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
-                () = context.end.cancelled() => {
-                    // Sessions wait for nothing else.
-                    shared.drain.begin(Duration::ZERO);
-                    break;
-                }
-                () = shared.drain.begun() => break,
+                () = shared.clock.draining() => break,
             };
             match accepted {
                 Ok((stream, peer)) => {
@@ -112,7 +113,7 @@ impl Handle {
     /// [`session::CloseReason::Draining`]. When all tasks are told to end, those that are left end
     /// at once.
     pub fn drain(&self, over: Duration) {
-        self.shared.drain.begin(over);
+        self.shared.clock.drain(over);
     }
 
     /// How many sessions are open.
@@ -227,6 +228,7 @@ fn start<A: Application, T: Transport + 'static>(
     let shared = &context.shared;
     let Greeting { protocol, kind, peer, local, host, opening } = greeting;
     let id = shared.opened();
+    shared.clock.enter();
     let (spoken, carried) = (protocol.name(), kind.name());
     tracing::debug!(session = id.0, %peer, protocol = spoken, transport = carried, "connected");
     let settings = &shared.settings;
@@ -244,13 +246,13 @@ fn start<A: Application, T: Transport + 'static>(
         handler: context.app.accept(client),
         inbox,
         shared: shared.clone(),
+        alarm: Tick::NEVER,
         effects: Vec::new(),
         output: opening.into_iter().map(Output::Unit).collect(),
     };
     connection.begin(first);
-    let end = context.end.clone();
     context.tasks.spawn("client", async move {
-        connection.run(&end).await;
+        connection.run().await;
         drop(permit);
     });
 }

@@ -82,7 +82,7 @@ pub(crate) async fn open<A: Application>(
 ) -> Option<Opened> {
     let head = tokio::select! {
         head = timeout(context.shared.settings.head_timeout, read_head(&mut stream)) => head,
-        () = context.shared.drain.begun() => return None,
+        () = context.shared.clock.draining() => return None,
         () = context.end.cancelled() => return None,
     };
     let failure = match head {
@@ -313,7 +313,7 @@ async fn serve<A: Application>(
 
 async fn ending<A>(context: &Context<A>) {
     tokio::select! {
-        () = context.shared.drain.begun() => {}
+        () = context.shared.clock.draining() => {}
         () = context.end.cancelled() => {}
     }
 }

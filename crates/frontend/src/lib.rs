@@ -22,13 +22,14 @@
 //! - **No wake-up per delivery.** What is pushed to an idle socket is written at once, by whoever
 //!   has it, and what many hear is handed to the kernel by [`Writes`] in one call; only what the socket does not take is left to the session's task. Nobody writes while
 //!   that task has its turn, or before what was queued earlier.
-//! - **Idle is cheap.** A session has no buffer; queues are allocated when something is in them.
+//! - **Idle is cheap.** A session has no buffer; queues are allocated when something is in them, and one
+//!   clock rings all sessions.
 
 mod admission;
 mod application;
+mod clock;
 mod connection;
 mod context;
-mod drain;
 mod frontend;
 mod http;
 mod mailbox;

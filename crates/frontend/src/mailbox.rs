@@ -1,6 +1,6 @@
 //! Clients without a socket.
 
-use std::{collections::VecDeque, future::poll_fn};
+use std::future::poll_fn;
 
 use bytes::Bytes;
 use model::SessionId;
@@ -17,7 +17,6 @@ use crate::{
 #[derive(Debug)]
 pub struct Mailbox {
     inbox: Inbox,
-    batch: VecDeque<Item>,
 }
 
 /// Something for such a client.
@@ -34,7 +33,7 @@ impl Mailbox {
     #[must_use]
     pub fn new(session: SessionId, frames_max: usize, bytes_max: usize) -> (Outbound, Self) {
         let (outbound, inbox) = Outbound::new(session, Form::Units, None, frames_max, bytes_max);
-        (outbound, Self { inbox, batch: VecDeque::new() })
+        (outbound, Self { inbox })
     }
 
     /// Waits for what is sent, and takes all of it.
@@ -43,23 +42,23 @@ impl Mailbox {
     ///
     /// Nothing is lost.
     pub async fn take(&mut self) -> Vec<Delivery> {
-        let taken = poll_fn(|context| self.inbox.poll_take(context, &mut self.batch)).await;
-        if taken.is_err() {
+        let Ok(items) = poll_fn(|context| self.inbox.poll_take(context)).await else {
             return vec![Delivery::Event(Event::Close(CloseReason::SlowReader))];
-        }
-        let mut deliveries = Vec::with_capacity(self.batch.len() + 1);
+        };
+        let mut deliveries = Vec::with_capacity(items.len() + 1);
         let replied = self.inbox.take_replied();
         if replied > 0 {
             deliveries.push(Delivery::Event(Event::Replied(replied)));
         }
-        deliveries.extend(self.batch.drain(..).map(|item| match item {
+        deliveries.extend(items.into_iter().map(|item| match item {
             Item::Push(unit) | Item::Run(unit, _) => Delivery::Unit(unit),
             Item::Reply(request, reply) => Delivery::Event(Event::Reply { request, reply }),
             Item::Probe => Delivery::Event(Event::Probe),
+            Item::Alarm => Delivery::Event(Event::Timeout),
             Item::Kick(reason) => Delivery::Event(Event::Kick { reason }),
             Item::Close(reason) => Delivery::Event(Event::Close(reason)),
         }));
-        self.inbox.written(&mut self.batch);
+        self.inbox.written();
         deliveries
     }
 }

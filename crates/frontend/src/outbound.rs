@@ -53,6 +53,8 @@ pub(crate) enum Item {
     Reply(RequestKey, Reply),
     /// Somebody wants to know whether the client lives.
     Probe,
+    /// The session's time has come.
+    Alarm,
     /// A reason to go.
     Kick(String),
     /// The end. Always the last item.
@@ -190,9 +192,23 @@ impl Outbound {
     ///
     /// [`Handler::alive`]: crate::Handler::alive
     pub fn probe(&self) {
+        self.tell(Item::Probe);
+    }
+
+    /// Tells the session that its time has come. Whoever rings it does so once for each time.
+    pub(crate) fn ring(&self) {
+        self.tell(Item::Alarm);
+    }
+
+    /// Of which session it is.
+    pub(crate) fn id(&self) -> SessionId {
+        self.queue.session
+    }
+
+    fn tell(&self, item: Item) {
         let mut state = self.queue.lock();
         if state.phase == Phase::Open {
-            state.items.push_back(Item::Probe);
+            state.items.push_back(item);
             wake(state);
         }
     }
@@ -284,12 +300,19 @@ impl fmt::Debug for Outbound {
 }
 
 impl Inbox {
-    /// Takes all that waits, into `batch`, which must be empty, and the turn to write.
+    /// The other end.
+    pub(crate) fn outbound(&self) -> Outbound {
+        Outbound { queue: Arc::clone(&self.queue) }
+    }
+
+    /// Takes all that waits, and the turn to write.
+    ///
+    /// With the room that it had: what a queue is used for is rarer than a delivery, so an idle one
+    /// keeps none.
     pub(crate) fn poll_take(
         &mut self,
         context: &Context<'_>,
-        batch: &mut VecDeque<Item>,
-    ) -> Poll<Result<(), Overflow>> {
+    ) -> Poll<Result<VecDeque<Item>, Overflow>> {
         let mut state = self.queue.lock();
         if state.phase == Phase::Overflowed {
             return Poll::Ready(Err(Overflow));
@@ -298,12 +321,12 @@ impl Inbox {
             state.wait(context);
             return Poll::Pending;
         }
-        mem::swap(&mut state.items, batch);
+        let items = mem::take(&mut state.items);
         state.is_busy = true;
         state.is_begun = false;
         self.has_turn = true;
         self.in_hand = (state.frames, state.bytes);
-        Poll::Ready(Ok(()))
+        Poll::Ready(Ok(items))
     }
 
     /// Takes the turn to write. Returns what must be written first, and how many frames end in it:
@@ -330,19 +353,14 @@ impl Inbox {
         Poll::Pending
     }
 
-    /// Notes that all that was taken has been written, and gives the turn back. `batch` is what it
-    /// was taken into.
-    pub(crate) fn written(&mut self, batch: &mut VecDeque<Item>) {
+    /// Notes that all that was taken has been written, and gives the turn back.
+    pub(crate) fn written(&mut self) {
         if mem::take(&mut self.has_turn) {
             let (frames, bytes) = mem::take(&mut self.in_hand);
             let mut state = self.queue.lock();
             state.is_busy = false;
             state.frames = state.frames.saturating_sub(frames);
             state.bytes = state.bytes.saturating_sub(bytes);
-        }
-        if batch.capacity() > 0 {
-            // An idle queue keeps no room: what it is used for is rarer than a delivery.
-            *batch = VecDeque::new();
         }
     }
 
@@ -445,7 +463,12 @@ impl State {
         match self.items.pop_front() {
             Some(Item::Run(rest, frames)) => Some((rest, frames)),
             Some(
-                Item::Push(_) | Item::Reply(..) | Item::Probe | Item::Kick(_) | Item::Close(_),
+                Item::Push(_)
+                | Item::Reply(..)
+                | Item::Probe
+                | Item::Alarm
+                | Item::Kick(_)
+                | Item::Close(_),
             )
             | None => None,
         }
@@ -459,7 +482,7 @@ impl Item {
             Self::Push(package) => (1, package.len()),
             Self::Run(bytes, frames) => (*frames, bytes.len()),
             Self::Reply(_, reply) => (1, reply.json_len_hint()),
-            Self::Probe | Self::Kick(_) | Self::Close(_) => (0, 0),
+            Self::Probe | Self::Alarm | Self::Kick(_) | Self::Close(_) => (0, 0),
         };
         (frames, frames * ITEM_BYTES + bytes)
     }
@@ -497,13 +520,7 @@ mod tests {
     }
 
     fn taken(inbox: &mut Inbox) -> Poll<Result<usize, Overflow>> {
-        let mut batch = VecDeque::new();
-        let context = Context::from_waker(Waker::noop());
-        inbox.poll_take(&context, &mut batch).map_ok(|()| batch.len())
-    }
-
-    fn written(inbox: &mut Inbox) {
-        inbox.written(&mut VecDeque::new());
+        inbox.poll_take(&Context::from_waker(Waker::noop())).map_ok(|items| items.len())
     }
 
     #[test]
@@ -513,7 +530,7 @@ mod tests {
         assert!(outbound.push(package(1)) && outbound.push(package(1)));
         assert_eq!(taken(&mut inbox), Poll::Ready(Ok(2)));
         assert!(outbound.push(package(1)));
-        written(&mut inbox);
+        inbox.written();
         assert!(outbound.push(package(1)) && outbound.push(package(1)));
         assert!(!outbound.push(package(1)));
         assert_eq!(taken(&mut inbox), Poll::Ready(Err(Overflow)));
@@ -525,7 +542,7 @@ mod tests {
         let (outbound, mut inbox) = queue();
         assert!(outbound.push(package(1_000_000)));
         assert_eq!(taken(&mut inbox), Poll::Ready(Ok(1)));
-        written(&mut inbox);
+        inbox.written();
         assert!(outbound.push(package(84)));
         assert!(!outbound.push(package(1)));
         let context = Context::from_waker(Waker::noop());

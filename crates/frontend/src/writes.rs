@@ -211,7 +211,6 @@ impl Ring {
 #[cfg(test)]
 mod tests {
     use std::{
-        collections::VecDeque,
         net::SocketAddr,
         task::{Context, Poll, Waker},
     };
@@ -268,16 +267,14 @@ mod tests {
     }
 
     fn waiting(inbox: &mut Inbox) -> Vec<Bytes> {
-        let mut batch = VecDeque::new();
         let context = Context::from_waker(Waker::noop());
-        let Poll::Ready(taken) = inbox.poll_take(&context, &mut batch) else { return Vec::new() };
-        taken.unwrap();
-        let bytes = batch.iter().map(|item| {
+        let Poll::Ready(taken) = inbox.poll_take(&context) else { return Vec::new() };
+        let bytes = taken.unwrap().into_iter().map(|item| {
             let Item::Run(bytes, _) = item else { panic!("{item:?} is no rest of a run") };
-            bytes.clone()
+            bytes
         });
         let bytes = bytes.collect();
-        inbox.written(&mut batch);
+        inbox.written();
         bytes
     }
 

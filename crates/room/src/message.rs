@@ -275,59 +275,48 @@ pub enum Body {
         /// The session that it was.
         from: MemberId,
         /// The one that it is.
-        to: Member,
+        to: Box<Member>,
     },
     /// A member said something to everyone.
-    Said {
-        /// Who.
-        from: Member,
-        /// Which of its sends.
-        number: SendNumber,
-        /// What receivers are told as the target.
-        shown: Content,
-        /// What was said.
-        content: Content,
-        /// The client's own name for it.
-        id: Option<MessageId>,
-    },
+    Said(Box<Spoken>),
     /// A member said something to one member.
-    Whispered {
-        /// Who.
-        from: Member,
-        /// Which of its sends.
-        number: SendNumber,
-        /// To whom.
-        to: Member,
-        /// Its other sessions.
-        also: Box<[MemberId]>,
-        /// What the receiver is told as the target: its own name.
-        shown: Content,
-        /// What was said.
-        content: Content,
-        /// The client's own name for it.
-        id: Option<MessageId>,
-    },
+    Whispered(Box<Whisper>),
     /// A whisper between others: it takes a position, so that a relay can tell a missing event
     /// from one that is none of its business.
     Hidden,
 }
 
+// What is seldom and what is large is boxed: of idle members, who are millions, the recent events
+// are their joins.
+const _: () = assert!(size_of::<Event>() <= 56);
+
 /// What a member said, to everyone or to one.
-#[derive(Clone, Copy, Debug)]
-pub struct Spoken<'a> {
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Spoken {
     /// Who.
-    pub from: &'a Member,
+    pub from: Member,
     /// Which of its sends.
     pub number: SendNumber,
-    /// What receivers are told as the target.
-    pub shown: &'a Content,
+    /// What receivers are told as the target; of a whisper, the name of its receiver.
+    pub shown: Content,
     /// What was said.
-    pub content: &'a Content,
+    pub content: Content,
     /// The client's own name for it.
-    pub id: Option<&'a MessageId>,
+    pub id: Option<MessageId>,
 }
 
-impl Spoken<'_> {
+/// What a member said to one member.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Whisper {
+    /// What was said.
+    pub spoken: Spoken,
+    /// To whom.
+    pub to: Member,
+    /// Its other sessions.
+    pub also: Box<[MemberId]>,
+}
+
+impl Spoken {
     /// Bytes of all texts in it.
     #[must_use]
     pub fn bytes(&self) -> usize {
@@ -335,15 +324,20 @@ impl Spoken<'_> {
     }
 }
 
+impl Whisper {
+    /// All sessions that hear it.
+    pub fn receivers(&self) -> impl Iterator<Item = MemberId> {
+        [self.to.id].into_iter().chain(self.also.iter().copied())
+    }
+}
+
 impl Body {
     /// What was said, if that is what happened.
     #[must_use]
-    pub fn spoken(&self) -> Option<Spoken<'_>> {
+    pub fn spoken(&self) -> Option<&Spoken> {
         match self {
-            Self::Said { from, number, shown, content, id }
-            | Self::Whispered { from, number, shown, content, id, .. } => {
-                Some(Spoken { from, number: *number, shown, content, id: id.as_ref() })
-            }
+            Self::Said(spoken) => Some(spoken),
+            Self::Whispered(whisper) => Some(&whisper.spoken),
             Self::Joined(_)
             | Self::Left(_)
             | Self::Replaced(_)
@@ -360,19 +354,22 @@ impl Event {
     #[must_use]
     pub fn seen_by(self: &Arc<Self>, connector: Incarnation) -> Arc<Self> {
         match &self.body {
-            Body::Whispered { from, to, also, .. }
-                if [from.id, to.id].iter().chain(also).all(|it| it.connector != connector) =>
+            Body::Whispered(whisper)
+                if !whisper
+                    .receivers()
+                    .chain([whisper.spoken.from.id])
+                    .any(|it| it.connector == connector) =>
             {
                 Arc::new(Self { position: self.position, body: Body::Hidden })
             }
-            Body::Whispered { .. }
+            Body::Whispered(_)
             | Body::Joined(_)
             | Body::Left(_)
             | Body::Replaced(_)
             | Body::SessionJoined(_)
             | Body::SessionLeft(_)
             | Body::Moved { .. }
-            | Body::Said { .. }
+            | Body::Said(_)
             | Body::Hidden => Arc::clone(self),
         }
     }
@@ -385,8 +382,8 @@ impl Event {
             Body::Joined(member) | Body::Left(member) | Body::Replaced(member) => {
                 member.user != *user
             }
-            Body::Said { .. } => true,
-            Body::Whispered { to, .. } => to.user == *user && self.position.seq <= until,
+            Body::Said(_) => true,
+            Body::Whispered(whisper) => whisper.to.user == *user && self.position.seq <= until,
             Body::SessionJoined(_) | Body::SessionLeft(_) | Body::Moved { .. } | Body::Hidden => {
                 false
             }
@@ -397,7 +394,7 @@ impl Event {
     #[must_use]
     pub fn message_id(&self) -> Option<(&UserName, &MessageId)> {
         let Spoken { from, id, .. } = self.body.spoken()?;
-        Some((&from.user, id?))
+        Some((&from.user, id.as_ref()?))
     }
 
     /// The send that this event is the result of.
@@ -409,7 +406,7 @@ impl Event {
     /// Roughly how many bytes it keeps alive.
     #[must_use]
     pub fn weight(&self) -> usize {
-        let text = self.body.spoken().map_or(0, |it| it.bytes());
-        text + size_of::<Self>()
+        let spoken = self.body.spoken().map_or(0, |it| it.bytes() + size_of::<Spoken>());
+        spoken + size_of::<Self>()
     }
 }

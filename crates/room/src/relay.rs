@@ -4,20 +4,19 @@ mod answers;
 mod own;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
 
 use model::{
-    Code, Incarnation, MemberId, Outcome, Position, RoomId, SendNumber, SessionId, Time, UserName,
-    limits,
+    Code, Incarnation, MemberId, Outcome, Position, RoomId, SessionId, Time, UserName, limits,
 };
 
-use self::own::{Back, Own};
+use self::own::{Back, Own, Stage};
 use crate::{
     members::Members,
     message::{
-        Body, Event, Member, OwnMember, RoomState, Snapshot, Stay, Ticket, ToOwner, Welcome,
+        Body, Event, Member, OwnMember, RoomState, Snapshot, Spoken, Stay, Ticket, ToOwner, Welcome,
     },
     relays::Effect,
     room::Saying,
@@ -113,16 +112,7 @@ impl Relay {
         if self.withdrawn.contains(&session) {
             return Err(Code::NotApplied);
         }
-        let own = Own {
-            user: user.clone(),
-            joined: false,
-            back: ticket
-                .map(|ticket| Box::new(Back { ticket, welcome: None, stay: None, lost: None })),
-            until: None,
-            applied: SendNumber::default(),
-            unanswered: VecDeque::new(),
-        };
-        self.own.insert(session, own);
+        self.own.insert(session, Own::new(user.clone(), ticket));
         Ok(ToOwner::Join { room: self.room.clone(), session, user, ticket })
     }
 
@@ -134,9 +124,9 @@ impl Relay {
     pub(crate) fn lose(&mut self, now: Time, session: SessionId) -> Option<Time> {
         let own = self.own.get_mut(&session)?;
         let until = now + limits::RETURN_GRACE;
-        if own.joined {
+        if own.is_member() {
             own.stay()?;
-            own.until = Some(until);
+            own.stage = Stage::Lost(until);
             self.refresh_audience();
         } else {
             let comes_back = |back: &&mut Box<Back>| back.ticket.seen.is_some();
@@ -151,7 +141,7 @@ impl Relay {
         if attaching {
             self.leaving.push(session);
         }
-        if own.joined {
+        if own.is_member() {
             self.refresh_audience();
         }
         Some(ToOwner::Leave { room: self.room.clone(), session })
@@ -168,7 +158,7 @@ impl Relay {
             return Err(Code::SlowDown);
         }
         let message = saying.message(&self.room, session);
-        own.unanswered.push_back(saying);
+        own.unanswered.push(saying);
         Ok(message)
     }
 
@@ -181,7 +171,7 @@ impl Relay {
             own: self
                 .own
                 .iter()
-                .filter(|(_, own)| own.joined)
+                .filter(|(_, own)| own.is_member())
                 .map(|(session, own)| OwnMember {
                     session: *session,
                     applied: own.applied,
@@ -191,7 +181,7 @@ impl Relay {
             entering: self
                 .own
                 .iter()
-                .filter(|(_, own)| !own.joined)
+                .filter(|(_, own)| !own.is_member())
                 .map(|(session, _)| *session)
                 .collect(),
             members: self.members.iter().collect(),
@@ -216,11 +206,11 @@ impl Relay {
     fn unanswered_by_own(&self) -> impl Iterator<Item = ToOwner> {
         self.own.iter().flat_map(|(session, own)| {
             // By now its client may have come back elsewhere, and must not be sent away from there.
-            let asks = !own.joined && own.lost().is_none();
-            let join = asks.then(|| ToOwner::Join {
+            let wish = own.wish().filter(|_| own.lost().is_none());
+            let join = wish.map(|wish| ToOwner::Join {
                 room: self.room.clone(),
                 session: *session,
-                user: own.user.clone(),
+                user: wish.user.clone(),
                 ticket: own.ticket(),
             });
             let says = own.unanswered.iter().map(|say| say.message(&self.room, *session));
@@ -247,7 +237,8 @@ impl Relay {
             }
             Body::SessionLeft(member) => self.remove(member, out),
             Body::Moved { from, to } => self.moved(*from, to, event.position, out),
-            Body::Said { from, number, .. } => {
+            Body::Said(spoken) => {
+                let Spoken { from, number, .. } = &**spoken;
                 let answered = self.answered(from.id, *number, out);
                 out.push(Effect::Push {
                     sessions: Arc::clone(&self.audience),
@@ -257,14 +248,15 @@ impl Relay {
                     answered: answered.then_some((from.id.session, *number)),
                 });
             }
-            Body::Whispered { from, number, to, also, .. } => {
+            Body::Whispered(whisper) => {
+                let Spoken { from, number, .. } = &whisper.spoken;
                 if self.answered(from.id, *number, out) {
                     let session = from.id.session;
                     out.push(Effect::Said { session, number: *number, position: event.position });
                 }
                 let is_here =
-                    |to: &&MemberId| to.connector == self.me && self.own.contains_key(&to.session);
-                for to in [to.id].iter().chain(also).filter(is_here) {
+                    |to: &MemberId| to.connector == self.me && self.own.contains_key(&to.session);
+                for to in whisper.receivers().filter(is_here) {
                     out.push(Effect::Push {
                         sessions: Arc::new([to.session]),
                         except: None,
@@ -301,13 +293,13 @@ impl Relay {
             .map(|group| group.sessions.iter().map(|(session, _)| *session).collect())
             .unwrap_or_default();
         self.own.retain(|session, own| {
-            if own.joined {
+            if own.is_member() {
                 out.push(Effect::Expel { session: *session });
                 if members.contains(session) {
                     self.leaving.push(*session);
                 }
             }
-            !own.joined
+            !own.is_member()
         });
         for session in members {
             self.enter_in(session, self.position, out);
@@ -318,8 +310,7 @@ impl Relay {
     /// Makes one of our sessions a member. The audience is to be refreshed after.
     fn enter_in(&mut self, session: SessionId, position: Position, out: &mut Vec<Effect>) {
         let Some(own) = self.own.get_mut(&session) else { return };
-        own.joined = true;
-        own.until = own.lost();
+        own.stage = own.lost().map_or(Stage::Member, Stage::Lost);
         // Without a welcome that got lost on the way nothing can be said of what it missed.
         let since = position.seq;
         let welcome = own.back.as_mut().map(|back| {

@@ -14,7 +14,7 @@ use crate::{
     dedup::Dedup,
     duplicates::{Duplicates, Newcomer},
     members::Members,
-    message::{Body, Event, Member, OwnMember, Snapshot, Stay, Ticket, Welcome},
+    message::{Body, Event, Member, OwnMember, Snapshot, Spoken, Stay, Ticket, Welcome, Whisper},
     tail::Tail,
 };
 
@@ -229,7 +229,7 @@ impl Room {
         self.members.insert(member.clone());
         let (user, applied) = (member.user.clone(), SendNumber::default());
         self.senders.insert(member.id, Sender { user, applied, stay: Some(Box::new(stay)) });
-        let event = self.append(Body::Moved { from: old, to: member });
+        let event = self.append(Body::Moved { from: old, to: Box::new(member) });
         Entered { event, welcome: Some(welcome) }
     }
 
@@ -278,7 +278,7 @@ impl Room {
     fn history(&self) -> Vec<Arc<Event>> {
         let (count, bytes) = (limits::TAIL_EVENTS_MAX, limits::SNAPSHOT_BYTES_MAX);
         let events = self.tail.last(count, bytes);
-        let said = events.into_iter().filter(|event| matches!(event.body, Body::Said { .. }));
+        let said = events.into_iter().filter(|event| matches!(event.body, Body::Said(_)));
         let mut said: Vec<_> = said.collect();
         let surplus = said.len().saturating_sub(limits::HISTORY_EVENTS_MAX);
         said.drain(..surplus);
@@ -346,15 +346,16 @@ impl Room {
         }
         let from = Member { id: member, user: sender.user.clone() };
         let named = id.clone().map(|id| (from.user.clone(), id));
+        let said = |shown| Spoken { from, number, shown, content, id };
         let body = match target {
-            Target::Everyone { shown } => Body::Said { from, number, shown, content, id },
+            Target::Everyone { shown } => Body::Said(Box::new(said(shown))),
             Target::One(user) => {
                 let mut sessions = self.members.all_named(&user);
                 let to = sessions.next().ok_or(Code::Absent)?;
                 let also = sessions.collect();
-                let shown = Content::Text(user.as_str().into());
+                let spoken = said(Content::Text(user.as_str().into()));
                 let to = Member { id: to, user };
-                Body::Whispered { from, number, to, also, shown, content, id }
+                Body::Whispered(Box::new(Whisper { spoken, to, also }))
             }
         };
         sender.applied = number;

@@ -251,8 +251,10 @@ impl Play {
             Body::Joined(member) | Body::Left(member) | Body::Replaced(member) => {
                 member.user != person.name
             }
-            Body::Said { .. } => true,
-            Body::Whispered { to, .. } => to.user == person.name && !self.was_said_again(event),
+            Body::Said(_) => true,
+            Body::Whispered(whisper) => {
+                whisper.to.user == person.name && !self.was_said_again(event)
+            }
             Body::SessionJoined(_) | Body::SessionLeft(_) | Body::Moved { .. } | Body::Hidden => {
                 false
             }

@@ -6,7 +6,9 @@ use model::{
     Code, Content, Incarnation, MemberId, Position, RoomId, SendNumber, SessionId, Shard, Target,
     Term, UserName,
 };
-use room::message::{Body, Event, Frame, Member, OwnMember, RoomState, Snapshot, ToOwner, ToRelay};
+use room::message::{
+    Body, Event, Frame, Member, OwnMember, RoomState, Snapshot, Spoken, ToOwner, ToRelay, Whisper,
+};
 
 use crate::{pb, resume, shared::Shared};
 
@@ -328,14 +330,19 @@ pub(crate) fn event_to(event: &Event) -> pb::Event {
             from_session: from.session.0,
             to: Some(member_to(to)),
         }),
-        Body::Said { from, number, shown, content, id } => Pb::Said(pb::Said {
-            id: resume::message_id_to(id.as_ref()),
-            from: Some(member_to(from)),
-            number: number.0,
-            shown: Some(content_to(shown)),
-            content: Some(content_to(content)),
-        }),
-        Body::Whispered { from, number, to, also, shown: _, content, id } => {
+        Body::Said(spoken) => {
+            let Spoken { from, number, shown, content, id } = &**spoken;
+            Pb::Said(pb::Said {
+                id: resume::message_id_to(id.as_ref()),
+                from: Some(member_to(from)),
+                number: number.0,
+                shown: Some(content_to(shown)),
+                content: Some(content_to(content)),
+            })
+        }
+        Body::Whispered(whisper) => {
+            let Whisper { spoken, to, also } = &**whisper;
+            let Spoken { from, number, shown: _, content, id } = spoken;
             let also = also
                 .iter()
                 .map(|it| pb::MemberId { connector: it.connector.0, session: it.session.0 });
@@ -361,19 +368,19 @@ pub(crate) fn event_from(event: pb::Event) -> Result<Event> {
         Pb::Replaced(member) => Body::Replaced(member_from(member)?),
         Pb::SessionJoined(member) => Body::SessionJoined(member_from(member)?),
         Pb::SessionLeft(member) => Body::SessionLeft(member_from(member)?),
-        Pb::Said(said) => Body::Said {
+        Pb::Said(said) => Body::Said(Box::new(Spoken {
             from: member_from(required(said.from, "sender")?)?,
             number: SendNumber(said.number),
             shown: content_from(required(said.shown, "target")?),
             content: content_from(required(said.content, "content")?),
             id: resume::message_id_from(&said.id)?,
-        },
+        })),
         Pb::Moved(moved) => Body::Moved {
             from: MemberId {
                 connector: Incarnation(moved.from_connector),
                 session: SessionId(moved.from_session),
             },
-            to: member_from(required(moved.to, "member")?)?,
+            to: Box::new(member_from(required(moved.to, "member")?)?),
         },
         Pb::Whispered(whispered) => {
             let to = member_from(required(whispered.to, "target")?)?;
@@ -381,15 +388,14 @@ pub(crate) fn event_from(event: pb::Event) -> Result<Event> {
                 connector: Incarnation(it.connector),
                 session: SessionId(it.session),
             });
-            Body::Whispered {
+            let spoken = Spoken {
                 from: member_from(required(whispered.from, "sender")?)?,
                 number: SendNumber(whispered.number),
                 shown: Content::Text(to.user.as_str().into()),
-                to,
-                also: also.collect(),
                 content: content_from(required(whispered.content, "content")?),
                 id: resume::message_id_from(&whispered.id)?,
-            }
+            };
+            Body::Whispered(Box::new(Whisper { spoken, to, also: also.collect() }))
         }
         Pb::Hidden(pb::Nothing {}) => Body::Hidden,
     };
@@ -422,17 +428,15 @@ mod tests {
         let (number, content) = (SendNumber(9), Content::Json("[1]".into()));
         let shown = Content::Text("*".into());
         let id = Some(MessageId::new("k1").unwrap());
-        let from = member(1);
-        let said = Body::Said { from, number, shown, content: content.clone(), id: id.clone() };
+        let said = Spoken { from: member(1), number, shown, content, id };
         let own_name = Content::Text(member(2).user.as_str().into());
-        let to = member(2);
-        let from = member(1);
+        let spoken = Spoken { shown: own_name, ..said.clone() };
         let also = [member(5).id, member(6).id].into();
-        let whispered = Body::Whispered { from, number, to, also, shown: own_name, content, id };
-        let moved = Body::Moved { from: member(1).id, to: member(3) };
+        let whispered = Body::Whispered(Box::new(Whisper { spoken, to: member(2), also }));
+        let moved = Body::Moved { from: member(1).id, to: Box::new(member(3)) };
         let bodies = [
             Body::Joined(member(1)),
-            said,
+            Body::Said(Box::new(said)),
             whispered,
             moved,
             Body::Hidden,

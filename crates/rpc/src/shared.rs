@@ -144,7 +144,7 @@ mod tests {
     };
     use proptest::prelude::*;
     use prost::Message as _;
-    use room::message::{Body, Frame, Member, Stay, ToRelay, Welcome};
+    use room::message::{Body, Frame, Member, Spoken, Stay, ToRelay, Welcome};
 
     use super::*;
     use crate::convert::{connector_frame, connector_frame_from};
@@ -159,7 +159,8 @@ mod tests {
         let from = Member { id, user: UserName::from_peer("alice").unwrap() };
         let shown = Content::Text("*".into());
         let content = Content::Text("x".repeat(bytes + variant).into());
-        let body = Body::Said { from, number: SendNumber(1), shown, content, id: None };
+        let number = SendNumber(1);
+        let body = Body::Said(Box::new(Spoken { from, number, shown, content, id: None }));
         Arc::new(Event { position: Position { generation: Term(1), seq }, body })
     }
 

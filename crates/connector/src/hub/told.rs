@@ -40,7 +40,7 @@ fn in_json(events: &[Arc<Event>]) -> String {
             Body::Left(Member { user, .. }) | Body::Replaced(Member { user, .. }) => {
                 Some(wire::Push::Leave { user })
             }
-            Body::Said { .. } | Body::Whispered { .. } => chat(event),
+            Body::Said(_) | Body::Whispered(_) => chat(event),
             Body::SessionJoined(_) | Body::SessionLeft(_) | Body::Moved { .. } | Body::Hidden => {
                 None
             }
@@ -60,6 +60,7 @@ fn in_json(events: &[Arc<Event>]) -> String {
 #[cfg(test)]
 mod tests {
     use model::{Content, Incarnation, MemberId, Position, SendNumber, SessionId, Term, UserName};
+    use room::message::Spoken;
 
     use super::*;
 
@@ -67,7 +68,8 @@ mod tests {
         let id = MemberId { connector: Incarnation(3), session: SessionId(1) };
         let from = Member { id, user: UserName::from_peer("alice").unwrap() };
         let (shown, content) = (Content::Text("*".into()), Content::Text("hi".into()));
-        let body = Body::Said { from, number: SendNumber(1), shown, content, id: None };
+        let number = SendNumber(1);
+        let body = Body::Said(Box::new(Spoken { from, number, shown, content, id: None }));
         Arc::new(Event { position: Position { generation: Term(1), seq }, body })
     }
 

@@ -306,7 +306,7 @@ impl Transport for Polling {
             arrived = carried => arrived,
             () = probed => Arrived::Probe,
             () = sleep_maybe(late) => Arrived::ProbeLate,
-            () = shared.drain.begun(), if !has_socket => Arrived::Draining,
+            () = shared.clock.draining(), if !has_socket => Arrived::Draining,
         });
     }
 

@@ -2,7 +2,10 @@
 
 use model::{Code, MemberId, Position, SendNumber, SessionId, Time, limits};
 
-use super::{Relay, own::Own};
+use super::{
+    Relay,
+    own::{Own, Stage},
+};
 use crate::{
     message::{Body, ToOwner, Welcome},
     relays::Effect,
@@ -12,9 +15,12 @@ impl Relay {
     /// The name that a session wants is taken, and its member is asked whether it lives. Returns
     /// until when the session waits for that, if it is news.
     pub(crate) fn wait(&mut self, now: Time, session: SessionId) -> Option<Time> {
-        let own = self.own.get_mut(&session).filter(|own| !own.joined && own.until.is_none())?;
+        let Stage::Wants(wish) = &mut self.own.get_mut(&session)?.stage else { return None };
+        if wish.until.is_some() {
+            return None;
+        }
         let until = now + limits::PROBE_ANSWER_TIMEOUT;
-        own.until = Some(until);
+        wish.until = Some(until);
         Some(until)
     }
 
@@ -29,16 +35,16 @@ impl Relay {
     ) -> Option<ToOwner> {
         let own = self.own.get(&session)?;
         let is_over = |until: Option<Time>| until.is_some_and(|until| until <= now);
-        if is_over(own.lost()) || (own.joined && is_over(own.until)) {
-            return self.leave(session, attaching);
+        match &own.stage {
+            _ if is_over(own.lost()) => return self.leave(session, attaching),
+            Stage::Lost(until) if is_over(Some(*until)) => return self.leave(session, attaching),
+            Stage::Wants(wish) if is_over(wish.until) => {}
+            Stage::Wants(_) | Stage::Member | Stage::Lost(_) => return None,
         }
-        if own.joined || !is_over(own.until) {
-            return None;
-        }
-        let own = self.own.remove(&session)?;
+        let mut own = self.own.remove(&session)?;
         out.push(Effect::EnterRefused { session, code: Code::NotApplied });
         let refused = |number| Effect::SayRefused { session, number, code: Code::NotApplied };
-        out.extend(own.unanswered.iter().map(|say| refused(say.number)));
+        out.extend(own.unanswered.take().map(refused));
         self.withdrawn.insert(session);
         Some(self.withdraw(session))
     }
@@ -66,16 +72,13 @@ impl Relay {
     /// applied by the last one, hence `Unknown`; a membership is kept.
     pub(crate) fn give_up(&mut self, attaching: bool, out: &mut Vec<Effect>) {
         for (session, own) in &mut self.own {
-            for say in own.unanswered.drain(..) {
-                out.push(Effect::SayRefused {
-                    session: *session,
-                    number: say.number,
-                    code: Code::Unknown,
-                });
+            for number in own.unanswered.take() {
+                let session = *session;
+                out.push(Effect::SayRefused { session, number, code: Code::Unknown });
             }
         }
         let waiting: Vec<SessionId> =
-            self.own.iter().filter(|(_, own)| !own.joined).map(|(id, _)| *id).collect();
+            self.own.iter().filter(|(_, own)| !own.is_member()).map(|(id, _)| *id).collect();
         for session in waiting {
             self.own.remove(&session);
             if attaching {
@@ -88,15 +91,14 @@ impl Relay {
 
     /// A join was refused.
     pub(crate) fn join_refused(&mut self, session: SessionId, code: Code, out: &mut Vec<Effect>) {
-        if self.own.get(&session).is_none_or(|own| own.joined) {
+        if self.own.get(&session).is_none_or(Own::is_member) {
             return;
         }
-        let Some(own) = self.own.remove(&session) else {
+        let Some(mut own) = self.own.remove(&session) else {
             return;
         };
         out.push(Effect::EnterRefused { session, code });
-        for say in own.unanswered {
-            let number = say.number;
+        for number in own.unanswered.take() {
             out.push(Effect::SayRefused { session, number, code: Code::Unauthorized });
         }
     }
@@ -112,8 +114,7 @@ impl Relay {
         let Some(own) = self.own.get_mut(&session) else {
             return;
         };
-        if own.unanswered.iter().any(|say| say.number == number) {
-            own.unanswered.retain(|say| say.number != number);
+        if own.unanswered.remove(number) {
             out.push(Effect::SayRefused { session, number, code });
         }
     }
@@ -124,11 +125,11 @@ impl Relay {
     /// or the next owner might apply it again, and its target would hear it twice.
     pub(crate) fn welcome(&mut self, session: SessionId, welcome: Welcome) {
         for event in &welcome.events {
-            if matches!(event.body, Body::Whispered { .. }) {
+            if matches!(event.body, Body::Whispered(_)) {
                 self.tail.disclose(event);
             }
         }
-        if let Some(own) = self.own.get_mut(&session).filter(|own| !own.joined)
+        if let Some(own) = self.own.get_mut(&session).filter(|own| !own.is_member())
             && let Some(back) = &mut own.back
         {
             back.welcome = Some(welcome);
@@ -166,13 +167,10 @@ impl Relay {
             return false;
         };
         own.applied = own.applied.max(number);
-        while let Some(say) = own.unanswered.pop_front_if(|say| say.number < number) {
-            out.push(Effect::SayRefused {
-                session: id.session,
-                number: say.number,
-                code: Code::NotApplied,
-            });
+        let session = id.session;
+        while let Some(number) = own.unanswered.pop_if(|said| said < number) {
+            out.push(Effect::SayRefused { session, number, code: Code::NotApplied });
         }
-        own.unanswered.pop_front_if(|say| say.number == number).is_some()
+        own.unanswered.pop_if(|said| said == number).is_some()
     }
 }

@@ -13,18 +13,36 @@ use crate::{
 /// A session of this connector in the room.
 #[derive(Debug)]
 pub(super) struct Own {
-    pub(super) user: UserName,
-    /// Whether the owner has made it a member.
-    pub(super) joined: bool,
+    pub(super) stage: Stage,
     /// For clients that can come back. Boxed, as a crowd of others should not pay for it.
     pub(super) back: Option<Box<Back>>,
-    /// Of a member: its connection is lost, and until then it may come back. Of one that wants in:
-    /// its name is taken, and until then it waits to hear whether that stays so.
-    pub(super) until: Option<Time>,
     /// The highest number of its sends known to be applied.
     pub(super) applied: SendNumber,
-    pub(super) unanswered: VecDeque<Saying>,
+    pub(super) unanswered: Unanswered,
 }
+
+/// How far a session has come.
+#[derive(Debug)]
+pub(super) enum Stage {
+    /// It wants to be a member. Boxed, as that does not take long.
+    Wants(Box<Wish>),
+    /// The owner has made it a member.
+    Member,
+    /// It is a member, and its connection is lost: until then it may come back.
+    Lost(Time),
+}
+
+/// What a session asks for that wants to be a member.
+#[derive(Debug)]
+pub(super) struct Wish {
+    pub(super) user: UserName,
+    /// The name is taken, and until then it waits to hear whether that stays so.
+    pub(super) until: Option<Time>,
+}
+
+/// Sends that wait for their answers, in order. Boxed, as most sessions have none.
+#[derive(Debug, Default)]
+pub(super) struct Unanswered(Option<Box<VecDeque<Saying>>>);
 
 /// What is known of a session whose client can come back.
 #[derive(Debug)]
@@ -41,9 +59,33 @@ pub(super) struct Back {
 }
 
 // Idle members are millions.
-const _: () = assert!(size_of::<Own>() <= 88);
+const _: () = assert!(size_of::<Own>() <= 40);
 
 impl Own {
+    /// One that wants in.
+    pub(super) fn new(user: UserName, ticket: Option<Ticket>) -> Self {
+        let back = |ticket| Box::new(Back { ticket, welcome: None, stay: None, lost: None });
+        Self {
+            stage: Stage::Wants(Box::new(Wish { user, until: None })),
+            back: ticket.map(back),
+            applied: SendNumber::default(),
+            unanswered: Unanswered::default(),
+        }
+    }
+
+    /// Whether the owner has made it a member.
+    pub(super) const fn is_member(&self) -> bool {
+        self.wish().is_none()
+    }
+
+    /// What it asks for, until it is a member.
+    pub(super) const fn wish(&self) -> Option<&Wish> {
+        match &self.stage {
+            Stage::Wants(wish) => Some(wish),
+            Stage::Member | Stage::Lost(_) => None,
+        }
+    }
+
     /// How it can come back, or comes back.
     pub(super) fn ticket(&self) -> Option<Ticket> {
         self.back.as_ref().map(|back| back.ticket)
@@ -61,7 +103,7 @@ impl Own {
 
     /// Whether it hears what happens in the room.
     pub(super) const fn is_told(&self) -> bool {
-        self.joined && self.until.is_none()
+        matches!(self.stage, Stage::Member)
     }
 
     /// Answers the sends that a snapshot covers: they may be in it or may have been refused.
@@ -72,9 +114,48 @@ impl Own {
         out: &mut Vec<Effect>,
     ) {
         self.applied = self.applied.max(applied);
-        while let Some(say) = self.unanswered.pop_front_if(|say| say.number <= applied) {
-            out.push(Effect::SayRefused { session, number: say.number, code: Code::Unknown });
+        while let Some(number) = self.unanswered.pop_if(|number| number <= applied) {
+            out.push(Effect::SayRefused { session, number, code: Code::Unknown });
         }
+    }
+}
+
+impl Unanswered {
+    pub(super) fn len(&self) -> usize {
+        self.iter().len()
+    }
+
+    pub(super) fn push(&mut self, saying: Saying) {
+        self.0.get_or_insert_default().push_back(saying);
+    }
+
+    pub(super) fn iter(&self) -> impl ExactSizeIterator<Item = &Saying> {
+        self.0.as_deref().map(VecDeque::iter).unwrap_or_default()
+    }
+
+    /// Takes out the first if its number is such.
+    pub(super) fn pop_if(
+        &mut self,
+        mut is_such: impl FnMut(SendNumber) -> bool,
+    ) -> Option<SendNumber> {
+        let saying = self.0.as_mut()?.pop_front_if(|say| is_such(say.number))?;
+        self.0.take_if(|rest| rest.is_empty());
+        Some(saying.number)
+    }
+
+    /// Takes out one. False if it is not there.
+    pub(super) fn remove(&mut self, number: SendNumber) -> bool {
+        let Some(says) = &mut self.0 else { return false };
+        let before = says.len();
+        says.retain(|say| say.number != number);
+        let was_there = says.len() < before;
+        self.0.take_if(|rest| rest.is_empty());
+        was_there
+    }
+
+    /// Takes out all.
+    pub(super) fn take(&mut self) -> impl Iterator<Item = SendNumber> {
+        self.0.take().into_iter().flat_map(|says| *says).map(|say| say.number)
     }
 }
 

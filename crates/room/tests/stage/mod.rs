@@ -357,8 +357,8 @@ pub(crate) fn welcomed(welcome: &Welcome) -> String {
     let told = welcome.events.iter().map(|event| match &event.body {
         Body::Joined(member) => format!(" +{}", member.user),
         Body::Left(member) | Body::Replaced(member) => format!(" -{}", member.user),
-        Body::Said { content, .. } | Body::Whispered { content, .. } => {
-            format!(" {}", content.as_text().unwrap())
+        Body::Said(_) | Body::Whispered(_) => {
+            format!(" {}", event.body.spoken().unwrap().content.as_text().unwrap())
         }
         Body::SessionJoined(_) | Body::SessionLeft(_) | Body::Moved { .. } | Body::Hidden => {
             " ?".to_owned()

@@ -42,7 +42,7 @@ impl World<'_> {
                 events.pop();
             }
             if self.config.bug == Some(Bug::SkipWhispers) {
-                events.retain(|event| !matches!(event.body, Body::Whispered { .. }));
+                events.retain(|event| !matches!(event.body, Body::Whispered(_)));
             }
         }
         frame

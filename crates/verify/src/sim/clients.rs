@@ -343,7 +343,7 @@ impl Clients {
 
     pub(super) fn sees_chat(&mut self, number: usize, event: &Event) {
         let Some(Spoken { from, content, .. }) = event.body.spoken() else { return };
-        let whisper = matches!(event.body, Body::Whispered { .. });
+        let whisper = matches!(event.body, Body::Whispered(_));
         let from = self.names.intern(from.user.as_str());
         let log = self.log_now(number);
         match content.as_text().and_then(TextId::parse) {

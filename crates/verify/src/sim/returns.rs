@@ -154,7 +154,7 @@ impl Clients {
                     let user = self.names.intern(member.user.as_str());
                     self.logs[self.all[number].log].missed_leave_at(event.position, user);
                 }
-                Body::Said { .. } | Body::Whispered { .. } => self.sees_chat(number, event),
+                Body::Said(_) | Body::Whispered(_) => self.sees_chat(number, event),
                 Body::SessionJoined(_)
                 | Body::SessionLeft(_)
                 | Body::Moved { .. }
