@@ -3,13 +3,15 @@
 //! What a room's members hear in a row is gathered while the worker is busy with what has arrived,
 //! and then goes to each of them in one piece, in one walk through the room: the busier the worker,
 //! the fewer the writes. Whatever else a session is told ends the gathering first, so that the
-//! order stays.
+//! order stays. Who comes and who leaves end nothing: the one hears only what comes after, the other
+//! nothing more, and the leaves of a crowd are told together.
 //!
 //! A walk through a large room would keep all others waiting, at some microseconds a member. So it
 //! goes in pieces, a piece with every [`Hub::flush`], and what the room hears meanwhile is gathered
 //! for the next walk.
 
 mod client;
+mod gathered;
 mod told;
 
 use std::{
@@ -19,7 +21,7 @@ use std::{
 };
 
 use frontend::{Answer, Form, Outbound, Run, Writes};
-use model::{Code, Position, SendNumber, SessionId, UserName, limits};
+use model::{Code, Position, RoomId, SendNumber, SessionId, UserName, limits};
 use room::{
     Push,
     message::{Event, Spoken, Welcome},
@@ -27,7 +29,11 @@ use room::{
 use session::{CloseReason, RequestKey};
 use wire::{Dialect, Entered, Reply, Stamp, pomelo::Options};
 
-use self::{client::Client, told::ToldLast};
+use self::{
+    client::Client,
+    gathered::{Gathered, Placed},
+    told::ToldLast,
+};
 
 /// Pushes gathered for one room at most. Fewer than a queue holds: a client that reads is never
 /// taken for slow because much came at once.
@@ -54,17 +60,6 @@ pub(crate) struct Hub {
     writes: Writes,
 }
 
-/// What one room is yet to be told.
-#[derive(Debug)]
-struct Gathered {
-    /// Who hears the last of it: as long as something is gathered, a room only grows.
-    audience: Arc<[SessionId]>,
-    /// Who does not hear all of it, and the number of the first push that it hears.
-    newcomers: Vec<(SessionId, usize)>,
-    pushes: Vec<Placed>,
-    bytes: usize,
-}
-
 /// What is on its way through a room: some members have been told, the rest have not.
 #[derive(Debug)]
 struct Walk {
@@ -78,9 +73,6 @@ struct Walk {
     /// Senders that have left the audience between their send and now.
     astray: Vec<(SessionId, RequestKey, Position)>,
 }
-
-/// A push, where its event stands in the log, and the send of a member that it answers.
-type Placed = (Push, Position, Option<(SessionId, SendNumber)>);
 
 impl Hub {
     /// A hub without sessions.
@@ -113,9 +105,8 @@ impl Hub {
         }
     }
 
-    /// Forgets a session.
+    /// Forgets a session, which has nothing more to hear. What is on its way to others goes on.
     pub(crate) fn leave(&mut self, session: SessionId) {
-        self.settle(session);
         self.sessions.remove(&session);
     }
 
@@ -185,46 +176,36 @@ impl Hub {
         }
     }
 
-    /// Tells members something, at the next [`Hub::flush`]; `answered` gets the reply to its send
-    /// beside it, in the order that its dialect wants.
+    /// Tells members something, at the next [`Hub::flush`]; whoever it answers gets the reply to
+    /// its send beside it, in the order that its dialect wants.
+    ///
+    /// Who is no member any more is to be forgotten or closed before this.
     pub(crate) fn push(
         &mut self,
-        sessions: &Arc<[SessionId]>,
+        room: &RoomId,
+        audience: &Arc<[SessionId]>,
         except: Option<SessionId>,
-        (push, position): (&Push, Position),
-        answered: Option<(SessionId, SendNumber)>,
+        placed: Placed,
     ) {
-        let at = self.gathering(sessions, except);
+        let at = self.gathering(room, audience);
         let room = &mut self.gathered[at];
-        room.bytes += weight(push);
-        room.pushes.push((push.clone(), position, answered));
-        if let Some(session) = except {
-            room.newcomers.push((session, room.pushes.len()));
-        }
-        if room.pushes.len() >= GATHERED_MAX || room.bytes >= GATHERED_BYTES_MAX {
+        room.add(placed, except);
+        if room.pushes.len() >= GATHERED_MAX || room.bytes() >= GATHERED_BYTES_MAX {
             self.tell_whole(at);
         }
     }
 
-    /// Where to gather what these sessions hear, but for one that is new among them.
-    ///
-    /// A session is in one room, so audiences that share one are of one room, and nobody leaves it
-    /// while something is gathered.
-    fn gathering(&mut self, sessions: &Arc<[SessionId]>, except: Option<SessionId>) -> usize {
-        let is_same = |it: &Gathered| except.is_none() && Arc::ptr_eq(&it.audience, sessions);
-        if let Some(at) = self.gathered.iter().position(is_same) {
-            return at;
-        }
-        if let Some(at) = self.gathered.iter().position(|it| it.is_of_room(sessions)) {
-            if except.is_some_and(|newcomer| self.gathered[at].grows(sessions, newcomer)) {
-                self.gathered[at].audience = Arc::clone(sessions);
+    /// Where to gather what these sessions of a room hear.
+    fn gathering(&mut self, room: &RoomId, audience: &Arc<[SessionId]>) -> usize {
+        if let Some(at) = self.gathered.iter().position(|it| it.room == *room) {
+            let is_gone = |session| !self.sessions.contains_key(&session);
+            if self.gathered[at].becomes(audience, is_gone) {
                 return at;
             }
+            // Only some of the room hear what comes next, as of a whisper.
             self.tell_whole(at);
         }
-        let (newcomers, pushes) = (Vec::new(), Vec::new());
-        let audience = Arc::clone(sessions);
-        self.gathered.push(Gathered { audience, newcomers, pushes, bytes: 0 });
+        self.gathered.push(Gathered::new(room, audience));
         self.gathered.len() - 1
     }
 
@@ -233,7 +214,7 @@ impl Hub {
     pub(crate) fn flush(&mut self) -> usize {
         let mut gathered = mem::take(&mut self.gathered);
         for room in gathered.drain(..) {
-            if self.walk_in(&room).is_some() {
+            if self.walk_in(&room.room).is_some() {
                 self.gathered.push(room);
             } else if room.audience.len() <= PIECE_MEMBERS {
                 self.tell(room);
@@ -271,8 +252,7 @@ impl Hub {
         }
     }
 
-    /// Tells a session's room what there is, so that what the session is told next comes after it,
-    /// and nobody leaves a room while something is on its way there.
+    /// Tells a session's room what there is, so that what the session is told next comes after it.
     fn settle(&mut self, session: SessionId) {
         if let Some(at) = self.walks.iter().position(|walk| walk.room.has(session)) {
             self.end_walk(at);
@@ -285,15 +265,15 @@ impl Hub {
     /// Tells a whole room at once what was gathered for it, and what is on its way before.
     fn tell_whole(&mut self, at: usize) {
         let room = self.gathered.remove(at);
-        if let Some(before) = self.walk_in(&room) {
+        if let Some(before) = self.walk_in(&room.room) {
             self.end_walk(before);
         }
         self.tell(room);
     }
 
-    /// Which walk goes through the same room. Nobody has left it since, so the two share members.
-    fn walk_in(&self, room: &Gathered) -> Option<usize> {
-        self.walks.iter().position(|walk| walk.room.is_of_room(&room.audience))
+    /// Which walk goes through a room.
+    fn walk_in(&self, room: &RoomId) -> Option<usize> {
+        self.walks.iter().position(|walk| walk.room.room == *room)
     }
 
     fn end_walk(&mut self, at: usize) {
@@ -356,48 +336,6 @@ impl Hub {
     }
 }
 
-impl Gathered {
-    fn has(&self, session: SessionId) -> bool {
-        self.audience.binary_search(&session).is_ok()
-    }
-
-    /// Whether these sessions are in the same room. Neither is empty.
-    fn is_of_room(&self, sessions: &[SessionId]) -> bool {
-        let has = |audience: &[SessionId], other: &[SessionId]| {
-            other.first().is_some_and(|session| audience.binary_search(session).is_ok())
-        };
-        has(sessions, &self.audience) || has(&self.audience, sessions)
-    }
-
-    /// Whether these sessions are the audience and a newcomer.
-    fn grows(&self, sessions: &[SessionId], newcomer: SessionId) -> bool {
-        let others = sessions.iter().filter(|session| **session != newcomer);
-        sessions.len() == self.audience.len() + 1 && others.eq(self.audience.iter())
-    }
-
-    /// The number of the first push that a session hears.
-    fn begins(&self, session: SessionId) -> usize {
-        let newcomer = self.newcomers.iter().find(|(newcomer, _)| *newcomer == session);
-        newcomer.map_or(0, |(_, from)| *from)
-    }
-
-    fn log(&self, members: usize) {
-        if !tracing::enabled!(tracing::Level::DEBUG) {
-            return;
-        }
-        for (push, _, answered) in &self.pushes {
-            if let Push::Chat(event) = push {
-                let (session, number) = answered.unzip();
-                tracing::debug!(
-                    position = %event.position, members,
-                    session = session.map(|session| session.0), number = number.map(|it| it.0),
-                    "told"
-                );
-            }
-        }
-    }
-}
-
 impl Walk {
     /// The pushes as a dialect and form want them, encoded when the first asks.
     fn run(&mut self, dialect: Dialect, form: Form, options: &Options) -> &Run {
@@ -418,14 +356,6 @@ impl Walk {
     }
 }
 
-/// Roughly how many bytes a push will take. Only the text can be large.
-fn weight(push: &Push) -> usize {
-    match push {
-        Push::Add(_) | Push::Leave(_) => 64,
-        Push::Chat(event) => event.weight(),
-    }
-}
-
 fn in_wire_terms(push: &Push) -> Option<wire::Push<'_>> {
     match push {
         Push::Add(user) => Some(wire::Push::Add { user }),
@@ -440,122 +370,4 @@ fn chat(event: &Event) -> Option<wire::Push<'_>> {
 }
 
 #[cfg(test)]
-mod tests {
-    use model::{NameRule, Term};
-
-    use super::*;
-
-    fn audience(sessions: &[u64]) -> Arc<[SessionId]> {
-        sessions.iter().copied().map(SessionId).collect()
-    }
-
-    fn add(hub: &mut Hub, sessions: &Arc<[SessionId]>, newcomer: Option<u64>) {
-        let user = UserName::parse("alice", &NameRule::default()).unwrap();
-        let position = Position { generation: Term(1), seq: 1 };
-        hub.push(sessions, newcomer.map(SessionId), (&Push::Add(user), position), None);
-    }
-
-    fn begins(room: &Gathered) -> Vec<usize> {
-        room.audience.iter().map(|session| room.begins(*session)).collect()
-    }
-
-    #[test]
-    fn who_enters_meanwhile_hears_the_rest() {
-        let mut hub = Hub::new(Arc::new(Options::chat_connector()), Writes::new(false));
-        add(&mut hub, &audience(&[4]), Some(4));
-        add(&mut hub, &audience(&[2, 4]), Some(2));
-        // Another room.
-        add(&mut hub, &audience(&[1, 3]), Some(3));
-        let all = audience(&[2, 4, 9]);
-        add(&mut hub, &all, Some(9));
-        add(&mut hub, &all, None);
-        assert_eq!(hub.gathered.len(), 2);
-        assert_eq!(hub.gathered[0].pushes.len(), 4);
-        assert_eq!(begins(&hub.gathered[0]), [2, 1, 3]);
-        assert_eq!(begins(&hub.gathered[1]), [0, 1]);
-    }
-
-    #[test]
-    fn another_audience_of_a_room_ends_the_gathering() {
-        let mut hub = Hub::new(Arc::new(Options::chat_connector()), Writes::new(false));
-        add(&mut hub, &audience(&[2, 4]), None);
-        add(&mut hub, &audience(&[4]), None);
-        assert_eq!(hub.gathered.len(), 1);
-        assert_eq!(begins(&hub.gathered[0]), [0]);
-        add(&mut hub, &audience(&[2, 4, 6]), None);
-        assert_eq!(hub.gathered[0].pushes.len(), 1, "who is new is not known");
-    }
-
-    /// How far each walk has come.
-    fn steps(hub: &Hub) -> Vec<usize> {
-        hub.walks.iter().map(|walk| walk.next).collect()
-    }
-
-    fn crowd(sessions: std::ops::Range<u64>) -> Arc<[SessionId]> {
-        sessions.map(SessionId).collect()
-    }
-
-    #[test]
-    fn a_large_room_is_told_in_pieces_and_others_between_them() {
-        let mut hub = Hub::new(Arc::new(Options::chat_connector()), Writes::new(false));
-        let (large, small) = (crowd(1000..1300), audience(&[1, 2]));
-        add(&mut hub, &large, None);
-        hub.flush();
-        assert_eq!((steps(&hub), hub.gathered.len()), (vec![PIECE_MEMBERS], 0));
-        add(&mut hub, &large, None);
-        add(&mut hub, &small, None);
-        hub.flush();
-        assert_eq!(steps(&hub), [2 * PIECE_MEMBERS]);
-        assert_eq!(
-            hub.gathered.len(),
-            1,
-            "the small room has heard, the large one is not at its end"
-        );
-        hub.flush();
-        assert!(!hub.is_walking(), "all have heard the first");
-        hub.flush();
-        assert_eq!(
-            (steps(&hub), hub.gathered.len()),
-            (vec![PIECE_MEMBERS], 0),
-            "the second sets out"
-        );
-        hub.finish();
-        assert!(!hub.is_walking());
-    }
-
-    #[test]
-    fn large_rooms_take_turns() {
-        let mut hub = Hub::new(Arc::new(Options::chat_connector()), Writes::new(false));
-        let rooms = [crowd(1000..1300), crowd(2000..2300)];
-        rooms.iter().for_each(|room| add(&mut hub, room, None));
-        hub.flush();
-        assert_eq!(steps(&hub), [0, PIECE_MEMBERS]);
-        hub.flush();
-        assert_eq!(steps(&hub), [PIECE_MEMBERS; 2]);
-    }
-
-    #[test]
-    fn nobody_leaves_a_room_while_something_is_on_its_way_there() {
-        let mut hub = Hub::new(Arc::new(Options::chat_connector()), Writes::new(false));
-        let large = crowd(1000..1300);
-        add(&mut hub, &large, None);
-        hub.flush();
-        add(&mut hub, &large, None);
-        hub.leave(SessionId(1));
-        assert_eq!((steps(&hub), hub.gathered.len()), (vec![PIECE_MEMBERS], 1), "another room's");
-        hub.leave(SessionId(1299));
-        assert!(!hub.is_walking() && hub.gathered.is_empty());
-    }
-
-    #[test]
-    fn what_is_gathered_stays_bounded_while_a_room_is_told() {
-        let mut hub = Hub::new(Arc::new(Options::chat_connector()), Writes::new(false));
-        let large = crowd(1000..1300);
-        add(&mut hub, &large, None);
-        hub.flush();
-        for _ in 0..GATHERED_MAX {
-            add(&mut hub, &large, None);
-        }
-        assert!(!hub.is_walking() && hub.gathered.is_empty());
-    }
-}
+mod tests;

@@ -267,8 +267,8 @@ impl Worker {
     fn apply(&mut self, effect: RelayEffect) {
         match effect {
             RelayEffect::Frame { to, frame } => self.send(to, frame),
-            RelayEffect::Push { sessions, except, push, position, answered } => {
-                self.hub.push(&sessions, except, (&push, position), answered);
+            RelayEffect::Push { room, sessions, except, push, position, answered } => {
+                self.hub.push(&room, &sessions, except, (push, position, answered));
             }
             RelayEffect::Said { session, number, position } => {
                 tracing::debug!(session = session.0, number = number.0, %position, "said");

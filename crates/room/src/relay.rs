@@ -241,6 +241,7 @@ impl Relay {
                 let Spoken { from, number, .. } = &**spoken;
                 let answered = self.answered(from.id, *number, out);
                 out.push(Effect::Push {
+                    room: self.room.clone(),
                     sessions: Arc::clone(&self.audience),
                     except: None,
                     push: Push::Chat(Arc::clone(&event)),
@@ -258,6 +259,7 @@ impl Relay {
                     |to: &MemberId| to.connector == self.me && self.own.contains_key(&to.session);
                 for to in whisper.receivers().filter(is_here) {
                     out.push(Effect::Push {
+                        room: self.room.clone(),
                         sessions: Arc::new([to.session]),
                         except: None,
                         push: Push::Chat(Arc::clone(&event)),
@@ -416,7 +418,8 @@ impl Relay {
             return;
         }
         let sessions = Arc::clone(&self.audience);
-        out.push(Effect::Push { sessions, except, push, position, answered: None });
+        let room = self.room.clone();
+        out.push(Effect::Push { room, sessions, except, push, position, answered: None });
     }
 
     fn refresh_audience(&mut self) {

@@ -147,6 +147,8 @@ pub enum Effect {
     },
     /// Tell members something.
     Push {
+        /// Of which room.
+        room: RoomId,
         /// Whom.
         sessions: Arc<[SessionId]>,
         /// Who of them is not told.

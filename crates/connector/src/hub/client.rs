@@ -37,6 +37,12 @@ impl Client {
         Self { outbound, dialect, asked }
     }
 
+    /// One that waits for nothing.
+    #[cfg(test)]
+    pub(super) const fn idle(outbound: Outbound, dialect: Dialect) -> Self {
+        Self { outbound, dialect, asked: None }
+    }
+
     /// Notes which request a send answers.
     pub(super) fn says(&mut self, number: SendNumber, key: RequestKey) {
         self.asked.get_or_insert_default().saying.push_back((number, key));

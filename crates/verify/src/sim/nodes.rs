@@ -152,7 +152,7 @@ impl World<'_> {
             RelayEffect::SayRefused { session, number, code } => {
                 self.answer(session, number, Err(code));
             }
-            RelayEffect::Push { sessions, except, push, position, answered } => {
+            RelayEffect::Push { sessions, except, push, position, answered, .. } => {
                 for session in sessions.iter().filter(|session| Some(**session) != except) {
                     if !self.loses_a_push() {
                         self.clients.hears(*session, &push, position);

@@ -1,0 +1,329 @@
+//! Who hears what, in which order, whoever comes and goes meanwhile.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+use frontend::{Delivery, Mailbox};
+use futures_util::FutureExt as _;
+use model::{NameRule, Term};
+use proptest::prelude::*;
+use session::Event as SessionEvent;
+
+use super::*;
+
+fn hub() -> Hub {
+    Hub::new(Arc::new(Options::chat_connector()), Writes::new(false))
+}
+
+fn audience(sessions: &[u64]) -> Arc<[SessionId]> {
+    sessions.iter().copied().map(SessionId).collect()
+}
+
+fn crowd(sessions: std::ops::Range<u64>) -> Arc<[SessionId]> {
+    sessions.map(SessionId).collect()
+}
+
+fn placed(user: &str) -> Placed {
+    let user = UserName::parse(user, &NameRule::default()).unwrap();
+    (Push::Add(user), Position { generation: Term(1), seq: 1 }, None)
+}
+
+fn add(hub: &mut Hub, room: &str, sessions: &Arc<[SessionId]>, newcomer: Option<u64>) {
+    let room = RoomId::from_peer(room).unwrap();
+    hub.push(&room, sessions, newcomer.map(SessionId), placed("alice"));
+}
+
+fn begins(room: &Gathered) -> Vec<usize> {
+    room.audience.iter().map(|session| room.begins(*session)).collect()
+}
+
+/// How far each walk has come.
+fn steps(hub: &Hub) -> Vec<usize> {
+    hub.walks.iter().map(|walk| walk.next).collect()
+}
+
+/// Somebody who is there, and what it hears.
+fn client(hub: &mut Hub, session: u64) -> Mailbox {
+    let session = SessionId(session);
+    let (outbound, mailbox) = Mailbox::new(session, 100_000, 100_000_000);
+    hub.sessions.insert(session, Client::idle(outbound, Dialect::Modern));
+    mailbox
+}
+
+#[test]
+fn who_enters_meanwhile_hears_the_rest() {
+    let mut hub = hub();
+    add(&mut hub, "a", &audience(&[4]), Some(4));
+    add(&mut hub, "a", &audience(&[2, 4]), Some(2));
+    add(&mut hub, "b", &audience(&[1, 3]), Some(3));
+    let all = audience(&[2, 4, 9]);
+    add(&mut hub, "a", &all, Some(9));
+    add(&mut hub, "a", &all, None);
+    assert_eq!(hub.gathered.len(), 2);
+    assert_eq!(hub.gathered[0].pushes.len(), 4);
+    assert_eq!(begins(&hub.gathered[0]), [2, 1, 3]);
+    assert_eq!(begins(&hub.gathered[1]), [0, 1]);
+}
+
+#[test]
+fn who_left_and_who_came_unsaid_end_no_gathering() {
+    let mut hub = hub();
+    add(&mut hub, "a", &audience(&[2, 4]), None);
+    hub.leave(SessionId(2));
+    add(&mut hub, "a", &audience(&[4]), None);
+    add(&mut hub, "a", &audience(&[4, 6]), None);
+    assert_eq!((hub.gathered.len(), hub.gathered[0].pushes.len()), (1, 3));
+    assert_eq!(begins(&hub.gathered[0]), [0, 2]);
+}
+
+#[test]
+fn what_few_of_a_room_hear_comes_after_what_all_hear() {
+    let mut hub = hub();
+    let _all = [2, 4, 6].map(|session| client(&mut hub, session));
+    add(&mut hub, "a", &audience(&[2, 4, 6]), None);
+    add(&mut hub, "a", &audience(&[4]), None);
+    assert_eq!((hub.gathered.len(), hub.told), (1, 3), "all are told at once");
+    add(&mut hub, "a", &audience(&[2, 4, 6]), None);
+    assert_eq!(begins(&hub.gathered[0]), [1, 0, 1]);
+}
+
+#[test]
+fn a_large_room_is_told_in_pieces_and_others_between_them() {
+    let mut hub = hub();
+    let (large, small) = (crowd(1000..1300), audience(&[1, 2]));
+    add(&mut hub, "large", &large, None);
+    hub.flush();
+    assert_eq!((steps(&hub), hub.gathered.len()), (vec![PIECE_MEMBERS], 0));
+    add(&mut hub, "large", &large, None);
+    add(&mut hub, "small", &small, None);
+    hub.flush();
+    assert_eq!(steps(&hub), [2 * PIECE_MEMBERS]);
+    assert_eq!(hub.gathered.len(), 1, "the small room has heard, the large one is not at its end");
+    hub.flush();
+    assert!(!hub.is_walking(), "all have heard the first");
+    hub.flush();
+    assert_eq!((steps(&hub), hub.gathered.len()), (vec![PIECE_MEMBERS], 0), "the second sets out");
+    hub.finish();
+    assert!(!hub.is_walking());
+}
+
+#[test]
+fn large_rooms_take_turns() {
+    let mut hub = hub();
+    add(&mut hub, "a", &crowd(1000..1300), None);
+    add(&mut hub, "b", &crowd(2000..2300), None);
+    hub.flush();
+    assert_eq!(steps(&hub), [0, PIECE_MEMBERS]);
+    hub.flush();
+    assert_eq!(steps(&hub), [PIECE_MEMBERS; 2]);
+}
+
+#[test]
+fn who_comes_and_goes_does_not_hurry_a_walk() {
+    let mut hub = hub();
+    add(&mut hub, "a", &crowd(1000..1300), None);
+    hub.flush();
+    add(&mut hub, "a", &crowd(1000..1300), None);
+    hub.leave(SessionId(1000));
+    add(&mut hub, "a", &crowd(1001..1310), None);
+    assert_eq!((steps(&hub), hub.gathered.len()), (vec![PIECE_MEMBERS], 1));
+    hub.flush();
+    assert_eq!(
+        (steps(&hub), hub.gathered.len()),
+        (vec![2 * PIECE_MEMBERS], 1),
+        "what comes next waits for the walk, though the two begin with others"
+    );
+    hub.close(SessionId(1299), CloseReason::Expelled);
+    assert!(!hub.is_walking(), "whoever is closed hears all that came before");
+}
+
+#[test]
+fn what_is_gathered_stays_bounded_while_a_room_is_told() {
+    let mut hub = hub();
+    let large = crowd(1000..1300);
+    add(&mut hub, "a", &large, None);
+    hub.flush();
+    for _ in 0..GATHERED_MAX {
+        add(&mut hub, "a", &large, None);
+    }
+    assert!(!hub.is_walking() && hub.gathered.is_empty());
+}
+
+/// What happens in a room. The numbers choose who, among those for whom it can be.
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    /// Somebody comes, and the others hear of it, as in rooms that are not crowded.
+    Come(usize),
+    ComeUnsaid(usize),
+    /// Somebody goes, and the others hear of it.
+    Go(usize),
+    GoUnsaid(usize),
+    Say,
+    Whisper(usize),
+    /// The room gives somebody up.
+    Close(usize),
+    Flush,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let who = 0..1000_usize;
+    prop_oneof![
+        2 => who.clone().prop_map(Step::Come),
+        1 => who.clone().prop_map(Step::ComeUnsaid),
+        2 => who.clone().prop_map(Step::Go),
+        1 => who.clone().prop_map(Step::GoUnsaid),
+        6 => Just(Step::Say),
+        1 => who.clone().prop_map(Step::Whisper),
+        1 => who.prop_map(Step::Close),
+        4 => Just(Step::Flush),
+    ]
+}
+
+/// A room beside its hub, and what each of its members should hear.
+struct Stage {
+    hub: Hub,
+    room: RoomId,
+    members: BTreeSet<u64>,
+    /// Who is no member and has never been one.
+    strangers: Vec<u64>,
+    mailboxes: BTreeMap<u64, Mailbox>,
+    due: BTreeMap<u64, Vec<String>>,
+    pushes: usize,
+}
+
+impl Stage {
+    fn new(members: u64) -> Self {
+        let mut stage = Self {
+            hub: hub(),
+            room: RoomId::from_peer("r").unwrap(),
+            // Every second number: others come between them.
+            members: (0..members).map(|number| number * 2).collect(),
+            strangers: (0..50).map(|number| number * 26 + 1).collect(),
+            mailboxes: BTreeMap::new(),
+            due: BTreeMap::new(),
+            pushes: 0,
+        };
+        for session in stage.members.clone() {
+            stage.mailboxes.insert(session, client(&mut stage.hub, session));
+        }
+        stage
+    }
+
+    fn push(&mut self, members: &BTreeSet<u64>, except: Option<u64>) {
+        self.pushes += 1;
+        let text = format!("p{}", self.pushes);
+        for member in members.iter().filter(|member| Some(**member) != except) {
+            self.due.entry(*member).or_default().push(text.clone());
+        }
+        let audience = members.iter().copied().map(SessionId).collect();
+        self.hub.push(&self.room, &audience, except.map(SessionId), placed(&text));
+    }
+
+    fn member(&self, which: usize) -> Option<u64> {
+        self.members.iter().nth(which % self.members.len().max(1)).copied()
+    }
+
+    fn come(&mut self, which: usize) -> Option<u64> {
+        (!self.strangers.is_empty()).then_some(())?;
+        let session = self.strangers.swap_remove(which % self.strangers.len());
+        self.mailboxes.insert(session, client(&mut self.hub, session));
+        self.members.insert(session);
+        Some(session)
+    }
+
+    fn go(&mut self, which: usize) -> Option<u64> {
+        let session = self.member(which)?;
+        self.members.remove(&session);
+        self.hub.leave(SessionId(session));
+        Some(session)
+    }
+
+    fn play(&mut self, step: Step) {
+        let everybody = |stage: &Self| stage.members.clone();
+        match step {
+            Step::Come(which) => {
+                if let Some(newcomer) = self.come(which) {
+                    self.push(&everybody(self), Some(newcomer));
+                }
+            }
+            Step::ComeUnsaid(which) => drop(self.come(which)),
+            Step::Go(which) => {
+                self.go(which);
+                if !self.members.is_empty() {
+                    self.push(&everybody(self), None);
+                }
+            }
+            Step::GoUnsaid(which) => drop(self.go(which)),
+            Step::Say if self.members.is_empty() => {}
+            Step::Say => self.push(&everybody(self), None),
+            Step::Whisper(which) => {
+                if let Some(member) = self.member(which) {
+                    self.push(&BTreeSet::from([member]), None);
+                }
+            }
+            Step::Close(which) => {
+                if let Some(member) = self.member(which) {
+                    self.members.remove(&member);
+                    self.hub.close(SessionId(member), CloseReason::Expelled);
+                    let (heard, is_closed) = self.heard(member);
+                    assert!(is_closed);
+                    assert_eq!(heard, self.due(member), "whoever is closed has heard all");
+                }
+            }
+            Step::Flush => drop(self.hub.flush()),
+        }
+    }
+
+    /// What a session should have heard, in bytes.
+    fn due(&self, session: u64) -> Vec<Bytes> {
+        let texts = self.due.get(&session).map_or(&[][..], Vec::as_slice);
+        texts.iter().map(|text| in_bytes(&placed(text), &self.hub.options)).collect()
+    }
+
+    /// What a session has heard, and whether it is closed.
+    fn heard(&mut self, session: u64) -> (Vec<Bytes>, bool) {
+        let Some(mailbox) = self.mailboxes.get_mut(&session) else { return (Vec::new(), false) };
+        let deliveries = mailbox.take().now_or_never().unwrap_or_default();
+        let mut heard = (Vec::new(), false);
+        for delivery in deliveries {
+            match delivery {
+                Delivery::Unit(unit) => heard.0.push(unit),
+                Delivery::Event(SessionEvent::Close(_)) => heard.1 = true,
+                Delivery::Event(other) => panic!("{other:?}"),
+            }
+        }
+        heard
+    }
+}
+
+fn in_bytes((push, position, _): &Placed, options: &Options) -> Bytes {
+    let stamp = Stamp { position: *position, id: None };
+    let push = in_wire_terms(push).unwrap();
+    Dialect::Modern.encode_push(&push, Some(stamp), options).unwrap()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn everybody_hears_what_is_said_while_they_are_there_in_order_and_once(
+        members in prop_oneof![0..4_u64, 280..300_u64],
+        steps in prop::collection::vec(step(), 1..120),
+    ) {
+        let mut stage = Stage::new(members);
+        for step in steps {
+            stage.play(step);
+        }
+        stage.hub.finish();
+        let sessions: Vec<u64> = stage.mailboxes.keys().copied().collect();
+        for session in sessions {
+            let (heard, _) = stage.heard(session);
+            let due = stage.due(session);
+            if stage.members.contains(&session) {
+                prop_assert_eq!(heard, due);
+            } else {
+                prop_assert!(due.starts_with(&heard), "who has left heard it up to somewhere");
+            }
+        }
+    }
+}
