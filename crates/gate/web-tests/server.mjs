@@ -150,7 +150,8 @@ class FakeSocket {
     this.onclose?.(code && { code, reason: '' });
   }
 
-  close() {
+  close(code) {
+    this.closedWith ??= code;
     this.readyState = 3;
   }
 }

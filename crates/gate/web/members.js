@@ -144,6 +144,8 @@ export class Members {
   #count() {
     const count = this.#names.size;
     byId('members-count').textContent = count.toLocaleString();
+    // Nobody is in a room of none: it is not known yet who is.
+    byId('members-count').hidden = count === 0;
     byId('people-count').textContent = count.toLocaleString();
     byId('people').setAttribute('aria-label', t('members.open', { count }));
     byId('members').classList.toggle('crowd', this.#names.size > 1);
