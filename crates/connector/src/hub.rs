@@ -348,6 +348,10 @@ impl Hub {
             }
             let Some(client) = self.sessions.get_mut(session) else { continue };
             let run = walk.run(client.dialect, client.outbound.form(), &self.options);
+            if run.frames(from) == 0 && client.answers.is_empty() {
+                // Its dialect has no word for any of it.
+                continue;
+            }
             let reply_first = client.dialect.reply_before_push();
             self.writes.deliver(&client.outbound, run, from, &client.answers, reply_first);
             client.answers = Vec::new();
@@ -436,12 +440,16 @@ impl Walk {
         let is_it = |(of, run): &(Dialect, Run)| *of == dialect && run.form() == form;
         let at = self.runs.iter().position(is_it).unwrap_or_else(|| {
             let units = self.room.pushes.iter().map(|(push, position, _)| {
-                let id = match push {
-                    Push::Chat(event) => event.message_id().map(|(_, id)| id),
-                    Push::Add(_) | Push::Leave(_) => None,
+                let position = *position;
+                let stamp = match push {
+                    Push::Chat(event) => {
+                        Some(Stamp { position, id: event.message_id().map(|(_, id)| id) })
+                    }
+                    Push::Add(_) | Push::Leave(_) => Some(Stamp { position, id: None }),
+                    // It is no event of the room, and stands nowhere.
+                    Push::Count(_) => None,
                 };
-                let stamp = Stamp { position: *position, id };
-                dialect.encode_push(&in_wire_terms(push)?, Some(stamp), options)
+                dialect.encode_push(&in_wire_terms(push)?, stamp, options)
             });
             self.runs.push((dialect, Run::new(form, units)));
             self.runs.len() - 1
@@ -453,7 +461,7 @@ impl Walk {
 /// Roughly how many bytes a push will take. Only the text can be large.
 fn weight(push: &Push) -> usize {
     match push {
-        Push::Add(_) | Push::Leave(_) => 64,
+        Push::Add(_) | Push::Leave(_) | Push::Count(_) => 64,
         Push::Chat(event) => event.weight(),
     }
 }
@@ -462,6 +470,7 @@ fn in_wire_terms(push: &Push) -> Option<wire::Push<'_>> {
     match push {
         Push::Add(user) => Some(wire::Push::Add { user }),
         Push::Leave(user) => Some(wire::Push::Leave { user }),
+        Push::Count(members) => Some(wire::Push::Count { members: *members }),
         Push::Chat(event) => chat(event),
     }
 }

@@ -83,7 +83,7 @@ fn follow(placed: &Placed, place: &mut Position) -> String {
         Push::Chat { text, target, .. } => format!("{text} for {target}"),
         Push::Add { user } => format!("+{user}"),
         Push::Leave { user } => format!("-{user}"),
-        Push::Other { .. } => format!("{:?}", placed.push),
+        Push::Count { .. } | Push::Other { .. } => format!("{:?}", placed.push),
     }
 }
 

@@ -416,6 +416,18 @@ test('what failed is still there after the page was loaded again, and is not sen
   assert.deepEqual([text, state, reason, sends().length], ['hi', 'failed', 'absent', 1]);
 });
 
+test('how many are in a large room is told, and stands at no place', async () => {
+  const { client, of } = await enter();
+  server.say('bob', 'one');
+  server.socket.push('onCount', { count: 1001 });
+  server.say('bob', 'two');
+  for (const count of ['1', -1, 1.5, null]) server.socket.push('onCount', { count });
+  await settle();
+  assert.deepEqual(of('count').map(({ count }) => count), [1001]);
+  assert.deepEqual(said(of), ['bob: one', 'bob: two']);
+  assert.deepEqual(client.keep().place, { gen: 7, seq: 2 });
+});
+
 test('leaving forgets the place', async () => {
   const { client, of } = await enter();
   client.leave();

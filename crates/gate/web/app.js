@@ -180,6 +180,8 @@ client.addEventListener('leave', ({ detail: { user, missed } }) => {
   if (user !== client.name && (missed || members.remove(user))) log.presence('leave', user);
 });
 
+client.addEventListener('count', ({ detail: { count } }) => members.tell(count));
+
 client.addEventListener('gap', () => log.note('gap'));
 
 client.addEventListener('chat', ({ detail }) => {

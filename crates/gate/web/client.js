@@ -70,6 +70,7 @@ class Refusal extends Error {
  *   says: `resumed` (what was missed follows), `joined` or `reset` (something may be missing here);
  *   `history`, with the latter two, is what was said last, as `chat`
  * - `add`, `leave`: `{ user, missed }`
+ * - `count`: `{ count }`: so many are here; a large room does not tell who comes and goes
  * - `chat`: `{ text, from, target, own, missed }`: in the room's order; `own` is the message sent
  *   here, `missed` whether it was said while we were away
  * - `gap`: something may be missing here
@@ -383,6 +384,9 @@ export class Client extends EventTarget {
         break;
       case 'onLeave':
         this.#emit('leave', { user: asText(body.user), missed });
+        break;
+      case 'onCount':
+        if (Number.isSafeInteger(body.count) && body.count >= 0) this.#emit('count', { count: body.count });
         break;
       case 'onChat': {
         const chat = this.#newChat(body);

@@ -1,6 +1,7 @@
 //! One relay, a connector's end of one room: local members, gap check, unanswered sends.
 
 mod answers;
+mod crowd;
 mod own;
 
 use std::{
@@ -13,7 +14,10 @@ use model::{
     limits,
 };
 
-use self::own::{Back, Own};
+use self::{
+    crowd::Crowd,
+    own::{Back, Own},
+};
 use crate::{
     members::Members,
     message::{
@@ -31,6 +35,9 @@ pub enum Push {
     Add(UserName),
     /// Somebody went.
     Leave(UserName),
+    /// So many are here, where it is not told of each that comes and goes. Only for clients that
+    /// know Tangelo.
+    Count(usize),
     /// Somebody said something: the event is a `Said` or a `Whispered`.
     Chat(Arc<Event>),
 }
@@ -56,6 +63,7 @@ pub(crate) struct Relay {
     /// Since when no session is here. The relay lingers, as it may be the only one beside the owner
     /// that holds what was acknowledged last.
     idle_since: Option<Time>,
+    crowd: Crowd,
 }
 
 /// What to do with an event of the room.
@@ -82,6 +90,7 @@ impl Relay {
             leaving: Vec::new(),
             withdrawn: BTreeSet::new(),
             idle_since: None,
+            crowd: Crowd::default(),
         }
     }
 
@@ -286,6 +295,8 @@ impl Relay {
     pub(crate) fn replace(&mut self, snapshot: Snapshot, out: &mut Vec<Effect>) {
         self.members = snapshot.members.into_iter().collect();
         self.position = snapshot.position;
+        // Whoever stays is told who is here.
+        self.crowd = Crowd::default();
         self.tail.clear();
         for event in snapshot.tail {
             self.tail.push(event);

@@ -178,6 +178,12 @@ pub enum Push<'a> {
         /// Who.
         user: &'a UserName,
     },
+    /// `onCount`: so many are here, where comings and goings are not told one by one. Only for
+    /// clients that know Tangelo.
+    Count {
+        /// How many.
+        members: usize,
+    },
     /// `onChat`: somebody said something.
     Chat {
         /// What.
@@ -196,6 +202,7 @@ impl Push<'_> {
         match self {
             Self::Add { .. } => route::ON_ADD,
             Self::Leave { .. } => route::ON_LEAVE,
+            Self::Count { .. } => route::ON_COUNT,
             Self::Chat { .. } => route::ON_CHAT,
         }
     }
@@ -229,7 +236,8 @@ impl Dialect {
     /// as one WebSocket message, is written to a TCP stream, or becomes part of a polling payload.
     ///
     /// `None` means that clients of this dialect hear nothing of it: the binary protocol cannot
-    /// carry content that is not text where its schema says `string`.
+    /// carry content that is not text where its schema says `string`, and what the original never
+    /// said is for clients that know Tangelo alone.
     /// The stamp says where the push stands, to clients that know Tangelo; the others are not told.
     #[must_use]
     pub fn encode_push(
@@ -238,6 +246,9 @@ impl Dialect {
         stamp: Option<Stamp<'_>>,
         options: &pomelo::Options,
     ) -> Option<Bytes> {
+        if matches!(push, Push::Count { .. }) && self != Self::Modern {
+            return None;
+        }
         match self {
             Self::Pomelo => options.encode_push(push, pomelo::Encoding::Utf8),
             Self::PomeloCesu8 => options.encode_push(push, pomelo::Encoding::Cesu8),

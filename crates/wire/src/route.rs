@@ -11,6 +11,8 @@ use crate::{
 pub const ON_ADD: &str = "onAdd";
 /// Push: somebody left.
 pub const ON_LEAVE: &str = "onLeave";
+/// Push of the modern fields: so many are here.
+pub const ON_COUNT: &str = "onCount";
 /// Push: somebody said something.
 pub const ON_CHAT: &str = "onChat";
 /// Push of the Socket.IO dialects: the server ends the session.
@@ -166,6 +168,10 @@ impl Push<'_> {
                 out.text(",\"user\":");
                 body::write_string(out, user.as_str());
             }
+            Self::Count { members } => {
+                out.text(",\"count\":");
+                body::write_number(out, *members as u64);
+            }
             Self::Chat { content, from, target } => {
                 body::write_member(out, "msg", content);
                 out.text(",\"from\":");
@@ -180,6 +186,7 @@ impl Push<'_> {
     pub fn json_len_hint(&self) -> usize {
         match self {
             Self::Add { user } | Self::Leave { user } => 32 + user.as_str().len(),
+            Self::Count { .. } => 40,
             Self::Chat { content, from, target } => {
                 56 + content.len() + from.as_str().len() + target.len()
             }

@@ -168,6 +168,8 @@ mod tests {
         let push = Push::Leave { user: &from };
         let package = encode_push(&push, Some(Stamp { position: at(5), id: None })).unwrap();
         assert_eq!(body(&package, 9), r#"{"route":"onLeave","user":"a","gen":7,"seq":5}"#);
+        let package = encode_push(&Push::Count { members: 1001 }, None).unwrap();
+        assert_eq!(body(&package, 9), r#"{"route":"onCount","count":1001}"#);
     }
 
     #[test]
