@@ -424,7 +424,7 @@ impl Client {
 
     /// The answer to a send that has this position.
     fn done(&self, position: Position) -> Reply {
-        if self.dialect == Dialect::Modern { Reply::Placed(position) } else { Reply::Done }
+        if self.dialect.is_modern() { Reply::Placed(position) } else { Reply::Done }
     }
 
     fn refuse(&mut self, number: SendNumber, code: Code) {

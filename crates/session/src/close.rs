@@ -190,7 +190,12 @@ impl CloseReason {
             (Protocol::SocketIo09, _) => Farewell::Cut,
             (
                 Protocol::SocketIo1,
-                Self::ClientLeft | Self::WentAway | Self::Attack | Self::Kicked | Self::Replaced,
+                Self::ClientLeft
+                | Self::WentAway
+                | Self::Attack
+                | Self::Kicked
+                | Self::Superseded
+                | Self::Replaced,
             ) => Farewell::Wait,
             (Protocol::SocketIo1, _) => Farewell::Frame,
         }

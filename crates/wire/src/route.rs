@@ -71,12 +71,13 @@ impl Call {
     pub fn from_json(route: Route, json: &str) -> Self {
         match route {
             Route::QueryEntry => {
-                let [uid, rid] = body::members(json, ["uid", "rid"]);
-                Self::QueryEntry { uid, rid }
+                let [uid, rid, tangelo] = body::members(json, ["uid", "rid", "tangelo"]);
+                Self::QueryEntry { uid, rid, tangelo }
             }
             Route::Enter => {
-                let [username, rid, resume] = body::members(json, ["username", "rid", "resume"]);
-                Self::Enter { username, rid, resume }
+                let names = ["username", "rid", "resume", "tangelo"];
+                let [username, rid, resume, tangelo] = body::members(json, names);
+                Self::Enter { username, rid, resume, tangelo }
             }
             Route::Send => {
                 let [content, target, id] = body::members(json, ["content", "target", "id"]);
