@@ -46,9 +46,8 @@ pub struct Options {
     /// What to say in the handshake of the binary protocol: the kind of client, and whatever the
     /// application wants.
     pub hello: Hello,
-    /// Whether to ask for the modern fields, which the binary protocol can carry: positions,
-    /// resuming, ids, codes. A server that does not know them is spoken to as ever
-    /// ([`Client::is_modern`]).
+    /// Whether to ask for the modern fields: positions, resuming, ids, codes. A server that does not
+    /// know them is spoken to as ever ([`Client::is_modern`]).
     pub modern: bool,
     /// What an earlier client of a server of the same role has kept ([`Client::kept`]), so that
     /// the server need not send it and this client need not hold it once more.
@@ -105,6 +104,8 @@ pub struct Client {
     beat: Option<Instant>,
     /// When the server was last heard.
     heard: Instant,
+    /// Whether it asks for the modern fields with its requests, as there was no handshake for that.
+    asks: bool,
 }
 
 impl fmt::Debug for Client {
@@ -187,6 +188,7 @@ impl Client {
             events: VecDeque::new(),
             closed: None,
             heard: now,
+            asks: options.modern,
         })
     }
 
@@ -196,12 +198,13 @@ impl Client {
         self.codec.kept()
     }
 
-    /// Whether this client has asked for the modern fields, and the server speaks them.
+    /// Whether this client has asked for the modern fields, and the server speaks them. Over
+    /// Socket.IO that is believed until the first answer: [`Client::join`] then tells otherwise.
     #[must_use]
     pub fn is_modern(&self) -> bool {
         match &self.codec.speech {
             Speech::Pomelo(codec) => modern::is_agreed(&codec.user),
-            Speech::SocketIo09 | Speech::SocketIo1 => false,
+            Speech::SocketIo09 | Speech::SocketIo1 => self.asks,
         }
     }
 
@@ -274,7 +277,14 @@ impl Client {
     /// If it cannot be sent.
     pub fn begin(&mut self, route: Route, body: &Map<String, Value>) -> Result<RequestId> {
         let id = RequestId(self.next_id);
-        let unit = self.codec.encode_request(id, route.name(), body)?;
+        let is_pomelo = matches!(self.codec.speech, Speech::Pomelo(_));
+        let unit = if self.asks && !is_pomelo && route != Route::Send {
+            let mut body = body.clone();
+            modern::ask(&mut body);
+            self.codec.encode_request(id, route.name(), &body)?
+        } else {
+            self.codec.encode_request(id, route.name(), body)?
+        };
         self.transmit(&unit)?;
         self.next_id += 1;
         self.pending.push_back(Pending { id, route });

@@ -35,12 +35,12 @@ pub(crate) async fn shake_hands(connection: &mut Connection, options: &Options) 
         Dialect::Pomelo | Dialect::PomeloCesu8 | Dialect::Pitaya | Dialect::Modern => {
             greet(connection, options).await
         }
-        Dialect::SocketIo09 => {
+        Dialect::SocketIo09 | Dialect::ModernSocketIo09 => {
             let patience = connection.patience().unwrap_or(HANDSHAKE_TIMEOUT);
             greeted(connection, read_frame).await?;
             Ok(Codec::socket_io_09(patience))
         }
-        Dialect::SocketIo1 => {
+        Dialect::SocketIo1 | Dialect::ModernSocketIo1 => {
             let read = |packet: &str| read_packet(packet).into_iter().collect();
             let opening = greeted(connection, read).await?;
             let opening = opening.ok_or_else(|| Error::Http("it says no id".to_owned()))?;

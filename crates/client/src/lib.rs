@@ -19,7 +19,7 @@
 //!         Push::Chat { from, text, .. } => println!("{from}: {text}"),
 //!         Push::Add { user } => println!("{user} came"),
 //!         Push::Leave { user } => println!("{user} left"),
-//!         Push::Other { .. } => {}
+//!         Push::Count { .. } | Push::Other { .. } => {}
 //!     }
 //! }
 //! # }

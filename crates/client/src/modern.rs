@@ -16,7 +16,8 @@ use crate::{
     push::{Placed, position},
 };
 
-/// The member of a handshake's `user` that asks for the modern fields, and which of them.
+/// The member of a handshake's `user`, or of a request over Socket.IO, that asks for the modern fields,
+/// and which of them.
 const MEMBER: &str = "tangelo";
 const VERSION: u64 = 1;
 
@@ -60,6 +61,11 @@ pub(crate) fn opt_in(hello: &mut Hello) {
     hello.user[MEMBER] = VERSION.into();
 }
 
+/// Asks for the modern fields in a request, where no handshake can.
+pub(crate) fn ask(body: &mut Map<String, Value>) {
+    body.insert(MEMBER.to_owned(), VERSION.into());
+}
+
 /// Whether the `user` of a server's answer says that it speaks the modern fields.
 pub(crate) fn is_agreed(user: &Value) -> bool {
     user.get(MEMBER).and_then(Value::as_u64) == Some(VERSION)
@@ -95,6 +101,10 @@ impl Client {
             body.insert("resume".to_owned(), resume);
         }
         let mut answer = self.request(Route::Enter, &body).await?;
+        if answer.get("outcome").is_none() && answer.get("users").is_some() {
+            // A server that does not know what it was asked for has let us in as ever.
+            return Err(Error::NotModern);
+        }
         read(&mut answer).ok_or_else(|| Error::Unexpected(without_token(answer)))
     }
 

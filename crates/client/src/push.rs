@@ -17,6 +17,12 @@ pub enum Push {
         /// Who.
         user: String,
     },
+    /// So many are here, in a room of more than 1,000 members, which does not tell who comes and
+    /// goes. Only modern clients hear it.
+    Count {
+        /// How many.
+        members: u64,
+    },
     /// Somebody spoke.
     Chat {
         /// What was said.
@@ -64,6 +70,11 @@ pub(crate) fn position(body: &Value) -> Option<Position> {
 impl Push {
     /// Reads the body of a push.
     pub(crate) fn read(name: String, mut body: Value) -> Self {
+        if name == route::ON_COUNT
+            && let Some(members) = body.get("count").and_then(Value::as_u64)
+        {
+            return Self::Count { members };
+        }
         let mut text = |member| match body.get_mut(member).map(Value::take) {
             Some(Value::String(text)) => Some(text),
             Some(_) | None => None,

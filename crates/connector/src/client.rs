@@ -81,7 +81,7 @@ impl Handler for Entrant {
                 self.place = Some(place.clone());
                 let shard = place.shard;
                 let outbound = self.outbound.clone();
-                let ticket = (dialect == Dialect::Modern).then(|| ticket(resume));
+                let ticket = dialect.is_modern().then(|| ticket(resume));
                 (shard, Input::Enter { place, session, user, ticket, key, dialect, outbound })
             }
             (Call::Say { number, target, content, id }, Some(place)) => {
@@ -121,7 +121,7 @@ impl Entrant {
     /// connected in peace and want in together.
     async fn turn(&self, dialect: Dialect) -> Result<(), Reply> {
         let turns = &self.clients.shared.entries;
-        let turn = if dialect == Dialect::Modern {
+        let turn = if dialect.is_modern() {
             // Who can be told to come again waits only if it would not be sooner in by that.
             turns.turn_within(limits::RETRY_AFTER).await
         } else {

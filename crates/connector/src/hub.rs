@@ -316,8 +316,12 @@ impl Hub {
             }
             let Some(client) = self.sessions.get_mut(session) else { continue };
             let run = walk.run(client.dialect, client.outbound.form(), &self.options);
-            let reply_first = client.dialect.reply_before_push();
             let answers = client.take_answers();
+            if run.frames(from) == 0 && answers.is_empty() {
+                // Its dialect has no word for any of it.
+                continue;
+            }
+            let reply_first = client.dialect.reply_before_push();
             self.writes.deliver(&client.outbound, run, from, &answers, reply_first);
             self.told += run.frames(from);
             walk.members += 1;
@@ -342,12 +346,16 @@ impl Walk {
         let is_it = |(of, run): &(Dialect, Run)| *of == dialect && run.form() == form;
         let at = self.runs.iter().position(is_it).unwrap_or_else(|| {
             let units = self.room.pushes.iter().map(|(push, position, _)| {
-                let id = match push {
-                    Push::Chat(event) => event.message_id().map(|(_, id)| id),
-                    Push::Add(_) | Push::Leave(_) => None,
+                let position = *position;
+                let stamp = match push {
+                    Push::Chat(event) => {
+                        Some(Stamp { position, id: event.message_id().map(|(_, id)| id) })
+                    }
+                    Push::Add(_) | Push::Leave(_) => Some(Stamp { position, id: None }),
+                    // It is no event of the room, and stands nowhere.
+                    Push::Count(_) => None,
                 };
-                let stamp = Stamp { position: *position, id };
-                dialect.encode_push(&in_wire_terms(push)?, Some(stamp), options)
+                dialect.encode_push(&in_wire_terms(push)?, stamp, options)
             });
             self.runs.push((dialect, Run::new(form, units)));
             self.runs.len() - 1
@@ -360,6 +368,7 @@ fn in_wire_terms(push: &Push) -> Option<wire::Push<'_>> {
     match push {
         Push::Add(user) => Some(wire::Push::Add { user }),
         Push::Leave(user) => Some(wire::Push::Leave { user }),
+        Push::Count(members) => Some(wire::Push::Count { members: *members }),
         Push::Chat(event) => chat(event),
     }
 }

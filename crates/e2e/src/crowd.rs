@@ -413,6 +413,8 @@ impl Member {
         match event {
             Event::Push(Push::Add { user }) => log.saw_add(names.intern(&user)),
             Event::Push(Push::Leave { user }) => log.saw_leave(names.intern(&user)),
+            // Clients of old are not told of it, and nobody is judged by it.
+            Event::Push(Push::Count { .. }) => {}
             Event::Push(Push::Chat { text, from, target }) => {
                 match text.strip_suffix(WORDS).and_then(TextId::parse) {
                     Some(id) => log.saw(names.intern(&from), id, target != "*"),

@@ -269,31 +269,78 @@ async fn a_lost_connector_is_replaced(
     alice.expect("document.querySelectorAll('#lines .missing').length", json!(0)).await?;
     alice.screenshot("back").await?;
 
-    // Carol has heard all this too, and no more.
-    carol.say("end", "*", "end").await?;
+    hears_of_nobody(&mut carol, "end").await?;
+    a_page_loaded_again_goes_on(alice, &mut carol).await?;
+    a_copy_leaves_the_first_its_place(alice, &mut carol).await
+}
+
+/// Says something, and hears nobody come or go up to that.
+async fn hears_of_nobody(carol: &mut Client, text: &str) -> anyhow::Result<()> {
+    carol.say(text, "*", text).await?;
     loop {
         match carol.next().await? {
-            Event::Push(Push::Chat { text, .. }) if text == "end" => break,
+            Event::Push(Push::Chat { text: heard, .. }) if heard == text => return Ok(()),
             Event::Push(Push::Chat { .. }) | Event::Answer { .. } => {}
-            Event::Push(push @ (Push::Add { .. } | Push::Leave { .. } | Push::Other { .. })) => {
-                anyhow::bail!("carol hears {push:?}");
-            }
+            Event::Push(push) => anyhow::bail!("carol hears {push:?}"),
         }
     }
-    a_page_loaded_again_goes_on(alice, &mut carol).await
 }
+
+/// What the page shows, in order: the words of people with their times, and of the page.
+const LINES: &str = "[...document.querySelectorAll('#lines .bubble, #lines .note:not(.resumed)')]\
+                     .map(e => `${e.title} ${e.innerText}`)";
 
 async fn a_page_loaded_again_goes_on(alice: &Tab<'_>, carol: &mut Client) -> anyhow::Result<()> {
     alice.expect(&format!("{TEXTS}.at(-1)"), json!("end")).await?;
-    let mut wanted = alice.value(TEXTS).await?;
-    alice.value("location.reload()").await?;
-    carol.say("again", "*", "while she is away").await?;
-    alice.expect(PHASE, json!("online")).await?;
-    wanted.as_array_mut().context("texts are a list")?.push("while she is away".into());
-    alice.expect(TEXTS, wanted).await?;
-    alice.expect("document.querySelectorAll('#lines .missing').length", json!(0)).await?;
+    for turn in ["once", "twice"] {
+        let (shown, count) = (alice.value(LINES).await?, alice.count(LINES).await?);
+        let texts = alice.count(TEXTS).await?;
+        // What is said in the moment of it is sent by one page or the other.
+        let sends = format!(
+            "(() => {{ const field = document.getElementById('draft'); field.value = '{turn}'; \
+             field.dispatchEvent(new Event('input')); document.getElementById('send').click(); \
+             location.reload(); }})()"
+        );
+        alice.value(&sends).await?;
+        let missed = format!("while she is away {turn}");
+        carol.say(&missed, "*", &missed).await?;
+        alice.expect(PHASE, json!("online")).await?;
+        // Which of the two came first is for the room to say.
+        let new = format!("{TEXTS}.slice({texts}).sort()");
+        alice.expect(&new, json!([turn, missed])).await?;
+        alice.expect(&format!("{LINES}.slice(0, {count})"), shown).await?;
+        alice.expect("document.getElementById('outbox').hidden", json!(true)).await?;
+        alice.expect("document.querySelectorAll('#lines .missing').length", json!(0)).await?;
+        alice.expect(MEMBERS, json!(["alice", "carol"])).await?;
+    }
     alice.screenshot("again").await?;
-    Ok(())
+    hears_of_nobody(carol, "loaded again").await
+}
+
+/// A tab that is duplicated comes with all that the first remembers.
+async fn a_copy_leaves_the_first_its_place(
+    alice: &Tab<'_>,
+    carol: &mut Client,
+) -> anyhow::Result<()> {
+    alice.expect(&format!("{TEXTS}.at(-1)"), json!("loaded again")).await?;
+    let copy = alice.copy().await?;
+    let banner = "document.getElementById('banner-text').textContent";
+    let elsewhere = json!("This room is open under your name in another tab or window.");
+    copy.expect(banner, elsewhere.clone()).await?;
+    alice.expect(PHASE, json!("online")).await?;
+    copy.screenshot("copy").await?;
+    hears_of_nobody(carol, "to the first").await?;
+    alice.expect(&format!("{TEXTS}.at(-1)"), json!("to the first")).await?;
+    // Its person wants it to go on here.
+    copy.click("#banner-tools button").await?;
+    copy.expect(PHASE, json!("online")).await?;
+    let wanted = alice.value(TEXTS).await?;
+    copy.expect(TEXTS, wanted).await?;
+    alice.expect(banner, elsewhere).await?;
+    hears_of_nobody(carol, "to the copy").await?;
+    copy.expect(&format!("{TEXTS}.at(-1)"), json!("to the copy")).await?;
+    copy.click("#leave").await?;
+    copy.close().await
 }
 
 async fn the_page_speaks_chinese(bob: &Tab<'_>) -> anyhow::Result<()> {

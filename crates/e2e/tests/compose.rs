@@ -272,7 +272,7 @@ async fn a_chat_dies(project: &Project, rooms: &[Room]) -> anyhow::Result<()> {
 fn texts(heard: &[Push]) -> Vec<String> {
     let text = |push: &Push| match push {
         Push::Chat { text, .. } => Some(text.clone()),
-        Push::Add { .. } | Push::Leave { .. } | Push::Other { .. } => None,
+        Push::Add { .. } | Push::Leave { .. } | Push::Count { .. } | Push::Other { .. } => None,
     };
     heard.iter().filter_map(text).collect()
 }

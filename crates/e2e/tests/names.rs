@@ -67,7 +67,7 @@ async fn hear(client: &mut Client, last: &str) -> Vec<String> {
             Push::Add { user } => format!("+{user}"),
             Push::Leave { user } => format!("-{user}"),
             Push::Chat { text, .. } => text,
-            other => format!("{other:?}"),
+            other @ (Push::Count { .. } | Push::Other { .. }) => format!("{other:?}"),
         });
     }
     heard

@@ -5,7 +5,8 @@
 use std::{net::SocketAddr, time::Duration};
 
 use client::{
-    Client, Code, Joined, Member, Options, Outcome, Placed, Position, Push, Resume, Seen,
+    Client, Closed, Code, Dialect, Error, Joined, Member, Options, Outcome, Placed, Position, Push,
+    Resume, Seen, Transport,
 };
 use e2e::{Cluster, Shape, http};
 use model::Role;
@@ -39,7 +40,17 @@ impl User {
         name: &str,
         resume: Option<&Resume>,
     ) -> client::Result<(Self, Joined)> {
-        let mut client = Client::connect(connector, &modern()).await?;
+        Self::try_enter_over(Transport::default(), connector, name, resume).await
+    }
+
+    async fn try_enter_over(
+        transport: Transport,
+        connector: SocketAddr,
+        name: &str,
+        resume: Option<&Resume>,
+    ) -> client::Result<(Self, Joined)> {
+        let options = Options { transport, ..modern() };
+        let mut client = Client::connect(connector, &options).await?;
         let joined = client.join(name, ROOM, resume).await?;
         let mut place = resume.map_or(Position::default(), |it| it.position);
         let mut heard = Vec::new();
@@ -83,7 +94,7 @@ fn follow(placed: &Placed, place: &mut Position) -> String {
         Push::Chat { text, target, .. } => format!("{text} for {target}"),
         Push::Add { user } => format!("+{user}"),
         Push::Leave { user } => format!("-{user}"),
-        Push::Other { .. } => format!("{:?}", placed.push),
+        Push::Count { .. } | Push::Other { .. } => format!("{:?}", placed.push),
     }
 }
 
@@ -215,10 +226,76 @@ async fn a_second_connection_takes_the_place_of_the_first() {
             Err(error) => break error,
         }
     };
-    let displaced = client::Closed::WithCode(4409);
-    assert!(matches!(&end, client::Error::Closed(closed) if *closed == displaced), "{end:?}");
+    let displaced = Closed::WithCode(4409);
+    assert!(matches!(&end, Error::Closed(closed) if *closed == displaced), "{end:?}");
     second.say("here").await;
     assert_eq!(bob.hear("here").await, ["+alice", "here"]);
+}
+
+/// Clients of Socket.IO say what they want with `enter`, and get the same in their own frames.
+#[tokio::test]
+async fn over_every_transport_of_socket_io() {
+    let cluster = start("resume-socketio").await;
+    let connectors = cluster.connectors();
+    let mut bob = User::enter(connectors[1], "bob").await;
+    let is_socket_io =
+        |it: &Transport| matches!(it.dialect(), Dialect::SocketIo09 | Dialect::SocketIo1);
+    for transport in Transport::ALL.into_iter().filter(is_socket_io) {
+        let name = transport.name().replace('.', "_");
+        let enter = async |resume: Option<&Resume>| {
+            User::try_enter_over(transport, connectors[0], &name, resume).await.unwrap()
+        };
+        let (mut alice, joined) = enter(None).await;
+        assert_eq!(joined.outcome, Outcome::Joined, "{transport}");
+        bob.hear(&format!("+{name}")).await;
+        bob.heard.clear();
+        let from_bob = format!("{name}: before");
+        bob.say(&from_bob).await;
+        alice.hear(&from_bob).await;
+        // An id that is said twice is applied once, and has one place.
+        let first = alice.client.say("k1", "*", "once").await.unwrap();
+        assert_eq!(alice.client.say("k1", "*", "once").await.unwrap(), first, "{transport}");
+        let nobody = alice.client.say("k2", "nobody", "psst").await.unwrap_err();
+        assert_eq!(nobody.code(), Some(Code::Absent), "{transport}");
+        alice.hear("once").await;
+
+        let resume = alice.vanish();
+        let missed = format!("{name}: meanwhile");
+        bob.say(&missed).await;
+        bob.client.say(&format!("{name} w"), &name, "psst").await.unwrap();
+        let (mut alice, joined) = enter(Some(&resume)).await;
+        assert_eq!(joined.outcome, Outcome::Resumed, "{transport}");
+        assert_eq!(alice.heard, [missed.clone(), format!("psst for {name}")], "{transport}");
+
+        let mut said = vec![from_bob, "once".to_owned(), missed];
+        // One that is told to go while it moves to its WebSocket sees only the end.
+        while transport == Transport::SocketIo1Upgrade && alice.client.is_polling() {
+            let text = format!("{name}: {}", said.len());
+            bob.say(&text).await;
+            alice.hear(&text).await;
+            said.push(text);
+        }
+
+        // Another connection of hers takes the place of this one, which must not fight for it.
+        let (mut second, joined) = enter(Some(&alice.resume)).await;
+        assert_eq!(joined.outcome, Outcome::Resumed, "{transport}");
+        let end = loop {
+            match timeout(PATIENCE, alice.client.next_placed()).await.unwrap() {
+                Ok(_) => {}
+                Err(error) => break error,
+            }
+        };
+        let has_reason = transport.dialect() == Dialect::SocketIo1;
+        let reason = if has_reason { "superseded" } else { "" };
+        let kicked = Closed::Kicked(reason.to_owned());
+        assert!(matches!(&end, Error::Closed(it) if *it == kicked), "{transport}: {end:?}");
+        second.say("here").await;
+        said.push("here".to_owned());
+        assert_eq!(bob.hear("here").await, said, "{transport}");
+        bob.heard.clear();
+        second.client.close().await.unwrap();
+        bob.hear(&format!("-{name}")).await;
+    }
 }
 
 #[tokio::test]
@@ -354,11 +431,22 @@ async fn a_connection_that_falls_silent_is_given_up() {
 /// Her connector is killed again and again while bob talks; she comes back by herself.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_member_comes_back_by_itself() {
+    comes_back_by_itself("resume-member", [Transport::WebSocket; 2]).await;
+}
+
+#[tokio::test]
+async fn a_member_over_socket_io_comes_back_by_itself() {
+    let transports = [Transport::SocketIo09WebSocket, Transport::SocketIo1Upgrade];
+    comes_back_by_itself("resume-member-socketio", transports).await;
+}
+
+async fn comes_back_by_itself(cluster: &str, [bobs, alices]: [Transport; 2]) {
     const MESSAGES: usize = 300;
-    let mut cluster = Cluster::start("resume-member", Shape::new(3, 2)).await.unwrap();
+    let mut cluster = Cluster::start(cluster, Shape::new(3, 2)).await.unwrap();
     let gate = cluster.gate().to_string();
-    let (mut bob, _) = Member::enter(&gate, &modern(), "bob", ROOM).await.unwrap();
-    let (mut alice, _) = Member::enter(&gate, &modern(), "alice", ROOM).await.unwrap();
+    let over = |transport| Options { transport, ..modern() };
+    let (mut bob, _) = Member::enter(&gate, &over(bobs), "bob", ROOM).await.unwrap();
+    let (mut alice, _) = Member::enter(&gate, &over(alices), "alice", ROOM).await.unwrap();
     let talk = async {
         for number in 0..MESSAGES {
             bob.send("*", &format!("b{number}")).await.unwrap();

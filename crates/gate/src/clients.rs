@@ -60,7 +60,7 @@ impl Asker {
 impl Asker {
     /// Tells a client when to come, if it knows what that is; all others are told later.
     async fn reply(&self, entry: Entry, dialect: Dialect) -> Reply {
-        if dialect != Dialect::Modern {
+        if !dialect.is_modern() {
             self.entries.hold(&entry).await;
             return Reply::Entry { host: entry.host, port: entry.port };
         }

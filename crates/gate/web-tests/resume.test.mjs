@@ -367,6 +367,67 @@ test('a page that is loaded again goes on where it was, and sends what was not a
   assert.equal(client.outgoing.length, 0);
 });
 
+test('the server is told who leaves, and who comes back', async () => {
+  const ways = [
+    [1000, (client) => client.leave()],
+    [4001, (client) => client.suspend()],
+    [1000, (client) => client.suspend({ forGood: true })],
+  ];
+  for (const [code, go] of ways) {
+    const { client } = await enter();
+    go(client);
+    assert.equal(server.socket.closedWith, code);
+    client.leave();
+  }
+  // Before it is in, too.
+  server.instead.enter.push(() => null);
+  const { client } = await enter();
+  client.suspend();
+  assert.equal(server.socket.closedWith, 4001);
+  client.leave();
+});
+
+test('a copy of a page that is still there waits to be asked', async () => {
+  const first = await enter();
+  server.instead.send.push(() => null);
+  first.client.send('on its way');
+  server.say('bob', 'seen');
+  await settle();
+  const kept = JSON.parse(JSON.stringify(first.client.keep()));
+  server.say('bob', 'after');
+  const { client, of } = await enter({ again: true, kept, elsewhere: true });
+  assert.deepEqual([client.phase, of('state').at(-1).reason], ['ended', 'elsewhere']);
+  assert.deepEqual([server.sockets.length, client.outgoing.length], [1, 0]);
+  client.retry();
+  await settle();
+  assert.deepEqual([client.phase, of('entered')[0].outcome, of('entered')[0].again], ['online', 'resumed', true]);
+  assert.deepEqual(said(of), ['bob: after']);
+});
+
+test('what failed is still there after the page was loaded again, and is not sent by itself', async () => {
+  const first = await enter();
+  server.instead.send.push(() => ({ code: 404, error: true, text: '' }));
+  first.client.send('hi', 'zoe');
+  await settle();
+  const kept = JSON.parse(JSON.stringify(first.client.keep()));
+  first.client.suspend();
+  const { client } = await enter({ again: true, kept });
+  const [{ text, state, reason }] = client.outgoing;
+  assert.deepEqual([text, state, reason, sends().length], ['hi', 'failed', 'absent', 1]);
+});
+
+test('how many are in a large room is told, and stands at no place', async () => {
+  const { client, of } = await enter();
+  server.say('bob', 'one');
+  server.socket.push('onCount', { count: 1001 });
+  server.say('bob', 'two');
+  for (const count of ['1', -1, 1.5, null]) server.socket.push('onCount', { count });
+  await settle();
+  assert.deepEqual(of('count').map(({ count }) => count), [1001]);
+  assert.deepEqual(said(of), ['bob: one', 'bob: two']);
+  assert.deepEqual(client.keep().place, { gen: 7, seq: 2 });
+});
+
 test('leaving forgets the place', async () => {
   const { client, of } = await enter();
   client.leave();

@@ -150,7 +150,8 @@ class FakeSocket {
     this.onclose?.(code && { code, reason: '' });
   }
 
-  close() {
+  close(code) {
+    this.closedWith ??= code;
     this.readyState = 3;
   }
 }
@@ -205,7 +206,7 @@ export async function settle() {
 export async function enter(options) {
   const client = new Client('http://gate:3014/#lobby');
   const told = [];
-  for (const type of ['state', 'entered', 'add', 'leave', 'chat', 'gap']) {
+  for (const type of ['state', 'entered', 'add', 'leave', 'count', 'chat', 'gap']) {
     client.addEventListener(type, ({ detail }) => told.push({ type, ...detail }));
   }
   client.addEventListener('outgoing', ({ detail }) => told.push({ type: 'outgoing', text: detail.text, state: detail.state }));

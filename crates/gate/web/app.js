@@ -11,12 +11,14 @@ import { Notices } from './notices.js';
 import { EVERYONE } from './outbox.js';
 import { Preferences } from './preferences.js';
 import { settings, tab } from './settings.js';
+import { Tabs } from './tabs.js';
 import { checkName, cleanName } from './text.js';
 
 /** What this page needs when it is loaded again is noted this long after a change. */
 const SAVE_PAUSE_MS = 1000;
 
 const client = new Client(document.baseURI);
+const tabs = new Tabs((name, room) => isAlive() && name === client.name && room === client.room);
 const notices = new Notices({ onOpen: openNotice });
 const door = new Door({ onJoin: join, onCancel: () => client.leave() });
 const members = new Members({ onWhisper: whisperTo, onChange: membersChanged });
@@ -53,26 +55,33 @@ function join(name, room) {
 
 /**
  * Notes what this page needs when it is loaded again. All in one, so that what it shows and where it
- * stands always fit together.
+ * stands always fit together. `left`: the page goes and leaves its place to the next one. Without
+ * that word whoever reads the note may be a copy of a page that is still there. Returns whether it
+ * is noted.
  */
-function save() {
+function save({ left = false } = {}) {
   clearTimeout(saving);
   saving = 0;
-  if (!inside()) return;
+  if (!inside()) return false;
   const { name, room } = client;
   const kept = client.keep();
   // An old server has nothing to go on from.
   const more = kept.place ? { kept, lines: log.keep() } : {};
-  tab.set('inside', JSON.stringify({ name, room, ...more }));
+  return tab.set('inside', JSON.stringify({ name, room, left: left && isAlive(), ...more }));
 }
 
 function saveSoon() {
   if (inside()) saving ||= setTimeout(save, SAVE_PAUSE_MS);
 }
 
-/** Whether this page has a place in a room, or is about to get it back. */
+/** Whether this page shows a room that it was in. */
 function inside() {
   return inRoom && client.phase !== 'idle';
+}
+
+/** Whether this page has a place in a room, or is about to get it back. */
+function isAlive() {
+  return inside() && client.phase !== 'ended';
 }
 
 function showDoor(focus) {
@@ -100,12 +109,16 @@ function showRoom() {
 }
 
 function leave() {
+  tab.set('draft', null);
+  forget();
+  showDoor('room');
+}
+
+function forget() {
   clearTimeout(saving);
   saving = 0;
   tab.set('inside', null);
-  tab.set('draft', null);
   client.leave();
-  showDoor('room');
 }
 
 function roomOfAddress() {
@@ -166,6 +179,8 @@ client.addEventListener('leave', ({ detail: { user, missed } }) => {
   saveSoon();
   if (user !== client.name && (missed || members.remove(user))) log.presence('leave', user);
 });
+
+client.addEventListener('count', ({ detail: { count } }) => members.tell(count));
 
 client.addEventListener('gap', () => log.note('gap'));
 
@@ -275,12 +290,13 @@ function showState() {
   byId('banner-text').replaceChildren(bannerWords(phase, reason, detail));
   const again = bannerButton('banner.again', () => client.retry());
   const rename = bannerButton('banner.rename', () => {
-    client.leave();
+    forget();
     showDoor('name');
   });
+  const here = bannerButton('banner.here', () => client.retry());
   const now = bannerButton('banner.now', () => client.resume());
-  const tools = phase === 'waiting' ? [now] : reason === 'taken' ? [rename, again] : [again];
-  byId('banner-tools').replaceChildren(...tools);
+  const tools = { taken: [rename, again], elsewhere: [here] };
+  byId('banner-tools').replaceChildren(...(phase === 'waiting' ? [now] : (tools[reason] ?? [again])));
 }
 
 function bannerWords(phase, reason, detail) {
@@ -310,10 +326,13 @@ document.addEventListener('visibilitychange', () => {
 });
 window.addEventListener('online', () => client.resume());
 window.addEventListener('pagehide', () => {
-  save();
-  client.suspend();
+  client.suspend({ forGood: !save({ left: true }) });
 });
-window.addEventListener('pageshow', (event) => event.persisted && client.resume());
+window.addEventListener('pageshow', (event) => {
+  if (!event.persisted) return;
+  save();
+  client.resume();
+});
 window.addEventListener('hashchange', () => {
   const room = roomOfAddress();
   if (!room || (inRoom && room === client.room)) return;
@@ -334,28 +353,46 @@ onLanguage(() => {
   if (inRoom) showState();
 });
 
+/** What this tab was in when its page was loaded last; nothing if it was in no room. */
+function earlierPlace() {
+  try {
+    const earlier = JSON.parse(tab.get('inside'));
+    return earlier?.name && earlier.room ? earlier : null;
+  } catch {
+    // Not ours.
+    return null;
+  }
+}
+
+/** Goes back into the room that this tab was in, and shows what it has shown. */
+async function goOn(earlier) {
+  const { name, room, left, kept } = earlier;
+  Object.assign(client, { name, room });
+  showRoom();
+  log.restore(earlier.lines ?? []);
+  showEmpty();
+  tab.set('inside', JSON.stringify({ ...earlier, left: false }));
+  const elsewhere = !left && (await tabs.isElsewhere(name, room));
+  // Somebody may have been quicker than the other tabs.
+  if (inRoom && client.phase === 'idle') client.join(name, room, { again: true, kept, elsewhere });
+}
+
 function start() {
   startLanguage();
   new Preferences();
   const room = roomOfAddress();
   door.fill(settings.get('name') ?? '', room || settings.get('room') || '');
-  let earlier = null;
-  try {
-    earlier = JSON.parse(tab.get('inside'));
-  } catch {
-    // Not ours; the door it is.
-  }
-  if (earlier?.name && earlier.room && (!room || room === earlier.room)) {
-    // This tab was in the room and was loaded again: go back in.
-    client.name = earlier.name;
-    client.room = earlier.room;
-    showRoom();
-    log.restore(earlier.lines ?? []);
-    client.join(earlier.name, earlier.room, { again: true, kept: earlier.kept });
-    showEmpty();
-  } else {
+  const earlier = earlierPlace();
+  if (!earlier || (room && room !== earlier.room)) {
     showDoor();
+    return;
   }
+  goOn(earlier).catch((error) => {
+    // Another version of the page may have noted what this one cannot read.
+    console.error(error);
+    forget();
+    showDoor();
+  });
 }
 
 start();

@@ -1,7 +1,7 @@
 // A person in a room: asks the gate, opens a link, enters, speaks and listens; when the link breaks
 // it does all of that again under the same name, until told to leave. Knows nothing of the DOM.
 
-import { Link, LinkError, MODERN } from './link.js';
+import { Goodbye, Link, LinkError, MODERN } from './link.js';
 import { EVERYONE, Outbox } from './outbox.js';
 import { isAfter, positionOf } from './place.js';
 import { after } from './timers.js';
@@ -70,6 +70,7 @@ class Refusal extends Error {
  *   says: `resumed` (what was missed follows), `joined` or `reset` (something may be missing here);
  *   `history`, with the latter two, is what was said last, as `chat`
  * - `add`, `leave`: `{ user, missed }`
+ * - `count`: `{ count }`: so many are here; a large room does not tell who comes and goes
  * - `chat`: `{ text, from, target, own, missed }`: in the room's order; `own` is the message sent
  *   here, `missed` whether it was said while we were away
  * - `gap`: something may be missing here
@@ -120,19 +121,22 @@ export class Client extends EventTarget {
 
   /**
    * Enters `room` as `name`. With `again` the name may still be held by an earlier page of ours;
-   * `kept` is what that page had from `keep`.
+   * `kept` is what that page had from `keep`. If that page is still there, `elsewhere`, it goes on
+   * there, and here not before `retry`.
    */
-  join(name, room, { again = false, kept = {} } = {}) {
+  join(name, room, { again = false, kept = {}, elsewhere = false } = {}) {
     this.#stop();
     this.#resetLife();
     this.#place = positionOf(kept.place);
     this.#token = this.#place ? asText(kept.token) : '';
     if (this.#place) this.lostAt = Number(kept.at) || Date.now();
-    this.#outbox.reset(name, room, kept.outbox);
+    // What was not sent there is for that page to send.
+    this.#outbox.reset(name, room, { ...kept.outbox, ...(elsewhere && { messages: [] }) });
     this.name = name;
     this.room = room;
     this.wasInside = again;
-    this.#tryNow();
+    if (elsewhere) this.#finish(new Refusal('elsewhere', { final: true }));
+    else this.#tryNow();
   }
 
   /** Leaves the room and forgets it. */
@@ -148,10 +152,13 @@ export class Client extends EventTarget {
     return { place: this.#place, token: this.#token, outbox: this.#outbox.keep(), at: Date.now() };
   }
 
-  /** Closes the link of a page that is going away; `resume` comes back. */
-  suspend() {
+  /**
+   * Closes the link of a page that is going away, perhaps to be loaded again, unless that page will
+   * know nothing of this one: then it is `forGood`. `resume` comes back.
+   */
+  suspend({ forGood = false } = {}) {
     if (this.phase === 'idle' || this.phase === 'ended') return;
-    this.#stop();
+    this.#stop(forGood ? Goodbye.LEAVING : Goodbye.COMING_BACK);
     if (this.phase === 'online') this.lostAt = Date.now();
     this.#wait(new Refusal('lost'));
   }
@@ -187,17 +194,17 @@ export class Client extends EventTarget {
 
   // ---- getting in
 
-  #stop() {
+  #stop(goodbye = Goodbye.LEAVING) {
     this.#cancelRetry();
-    this.#abort?.abort();
+    this.#abort?.abort(goodbye);
     this.#abort = null;
-    this.#link?.close();
+    this.#link?.close(goodbye);
     this.#link = null;
     this.#outbox.close();
   }
 
   async #tryNow() {
-    this.#stop();
+    this.#stop(Goodbye.COMING_BACK);
     this.#setPhase(this.wasInside ? 'retrying' : 'joining');
     const abort = new AbortController();
     this.#abort = abort;
@@ -377,6 +384,9 @@ export class Client extends EventTarget {
         break;
       case 'onLeave':
         this.#emit('leave', { user: asText(body.user), missed });
+        break;
+      case 'onCount':
+        if (Number.isSafeInteger(body.count) && body.count >= 0) this.#emit('count', { count: body.count });
         break;
       case 'onChat': {
         const chat = this.#newChat(body);

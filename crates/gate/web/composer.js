@@ -102,7 +102,8 @@ export class Composer {
       this.#say(t('whisper.who'));
       return;
     }
-    const member = this.#members.find(name);
+    // A large room does not tell everybody's name; then the server says whether one is there.
+    const member = this.#members.find(name) ?? (this.#members.isVague ? name : null);
     if (member === this.#self) this.#say(t('whisper.self'));
     else if (member === null) this.#say(t('whisper.absent', { name }));
     else if (text) this.#submitText(text, member);

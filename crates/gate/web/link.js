@@ -13,6 +13,9 @@ const SILENCE_SLACK_MS = 1000;
 export const MODERN = 1;
 const HANDSHAKE = { sys: { type: 'tangelo-page', version: '0.1.0' }, user: { tangelo: MODERN } };
 
+/** With which code we close a connection: for good, or to open another, so that nobody hears of it. */
+export const Goodbye = Object.freeze({ LEAVING: 1000, COMING_BACK: 4001 });
+
 /** The connection ended, or never came to be. */
 export class LinkError extends Error {
   /**
@@ -45,7 +48,7 @@ export class Link {
   #onClose;
 
   /**
-   * Resolves with a link that has shaken hands.
+   * Resolves with a link that has shaken hands. `signal` is aborted with a `Goodbye`.
    * `onPush(route, body)` is called for each push, `onClose(LinkError)` once when it ends later.
    */
   static open(url, { onPush, onClose, signal }) {
@@ -59,7 +62,7 @@ export class Link {
     this.#onClose = onClose;
     this.#opened = opened;
     this.#cancelOpen = after(OPEN_TIMEOUT_MS, () => this.#end(new LinkError('timeout')));
-    signal?.addEventListener('abort', () => this.close(), { once: true });
+    signal?.addEventListener('abort', () => this.close(signal.reason), { once: true });
     try {
       this.#socket = new WebSocket(url);
     } catch (error) {
@@ -92,10 +95,13 @@ export class Link {
     });
   }
 
-  /** Ends the connection; nothing is called back for it but requests still open. */
-  close() {
+  /**
+   * Ends the connection; nothing is called back for it but requests still open. `goodbye` says
+   * whether the room is to take it for leaving.
+   */
+  close(goodbye = Goodbye.LEAVING) {
     this.#onClose = () => {};
-    this.#end(new LinkError('closed'));
+    this.#end(new LinkError('closed'), goodbye);
   }
 
   /** Ends the connection if the server has been silent for too long: after a sleep, say. */
@@ -187,7 +193,7 @@ export class Link {
     });
   }
 
-  #end(error) {
+  #end(error, goodbye = Goodbye.COMING_BACK) {
     if (this.#over) return;
     this.#over = true;
     this.#cancelOpen();
@@ -195,7 +201,7 @@ export class Link {
     this.#cancelWatch();
     if (this.#socket) {
       this.#socket.onopen = this.#socket.onmessage = this.#socket.onclose = null;
-      this.#socket.close();
+      this.#socket.close(goodbye);
     }
     for (const { reject, cancelTimeout } of this.#answers.values()) {
       cancelTimeout();

@@ -22,6 +22,10 @@ const LINES_MAX = 2000;
 /** What a page that is loaded again gets back, in lines and in characters of text. */
 const KEPT_LINES_MAX = 200;
 const KEPT_CHARS_MAX = 200_000;
+/** About what somebody who came or went takes of these. */
+const CHANGE_CHARS = 60;
+/** Marks of days are made anew, and what was unread is not any more. */
+const KEPT = new Set(['chat', 'earlier', 'gap', 'entered', 'again', 'resumed', 'presence']);
 /** A pause that starts a new group of the same person. */
 const GROUP_PAUSE_MS = 5 * 60 * 1000;
 /** Joins and leaves this close together share one note. */
@@ -97,22 +101,25 @@ export class MessageLog {
     this.#add({ kind: 'chat', from, text, target, at, older, timeless });
   }
 
-  /** The newest messages, for `restore` in a page that is loaded again. */
+  /** The newest lines, for `restore` in a page that is loaded again. */
   keep() {
     const kept = [];
     let chars = 0;
-    for (const { kind, from, text, target, at, older, timeless } of this.#lines.toReversed()) {
-      if (kind !== 'chat') continue;
-      chars += text.length;
+    for (const { node, group, gone, ...line } of this.#lines.toReversed()) {
+      if (!KEPT.has(line.kind)) continue;
+      if (line.changes) line.changes = [...line.changes];
+      chars += line.changes ? line.changes.length * CHANGE_CHARS : (line.text ?? '').length;
       if (kept.length >= KEPT_LINES_MAX || chars > KEPT_CHARS_MAX) break;
-      kept.push({ from, text, target, at, older, timeless });
+      kept.push(line);
     }
     return kept.reverse();
   }
 
   restore(lines) {
-    if (lines.some(({ older }) => older)) this.note('earlier');
-    for (const line of lines) this.chat(line);
+    // Another version of the page may have kept what this one does not know.
+    for (const line of lines.filter(({ kind }) => KEPT.has(kind))) {
+      this.#add({ ...line, ...(line.changes && { changes: new Map(line.changes) }) });
+    }
   }
 
   note(kind, more = {}) {

@@ -10,6 +10,8 @@ const FIND_FROM = 12;
 
 export class Members {
   #names = new Set();
+  /** How many there are, once the server has told that: then not all names are known. */
+  #told = null;
   #self = '';
   #target = null;
   #drawing = false;
@@ -39,6 +41,7 @@ export class Members {
   reset(self) {
     this.#self = self;
     this.#names = new Set();
+    this.#told = null;
     byId('members-find').value = '';
     this.close({ focus: false });
     this.draw();
@@ -46,11 +49,24 @@ export class Members {
 
   set(names) {
     this.#names = new Set(names);
+    this.#told = null;
     this.#later();
+  }
+
+  /** There are so many, of whom not all are told. Who comes and goes after that is. */
+  tell(count) {
+    this.#told = count;
+    this.#later();
+  }
+
+  /** Whether there may be others than those listed, and some of those may have gone. */
+  get isVague() {
+    return this.#told !== null;
   }
 
   /** Whether the name is new. */
   add(name) {
+    if (this.#told !== null) this.tell(this.#told + 1);
     if (this.#names.has(name)) return false;
     this.#names.add(name);
     this.#later();
@@ -59,6 +75,7 @@ export class Members {
 
   /** Whether the name was there. */
   remove(name) {
+    if (this.#told !== null) this.tell(Math.max(0, this.#told - 1));
     const was = this.#names.delete(name);
     if (was) this.#later();
     return was;
@@ -77,7 +94,7 @@ export class Members {
   }
 
   get count() {
-    return this.#names.size;
+    return this.#told ?? this.#names.size;
   }
 
   /** Marks the member that is being whispered to, or nobody. */
@@ -135,15 +152,17 @@ export class Members {
     byId('members-list').replaceChildren(...shown.map((name) => this.#item(name)));
     if (focused !== undefined) this.#focus(focused);
     const hidden = others.length + (self ? 1 : 0) - shown.length;
-    byId('members-more').textContent =
-      shown.length === 0 && wanted ? t('members.none') : hidden > 0 ? t('members.more', { count: hidden }) : '';
+    const more = shown.length === 0 && wanted ? t('members.none') : hidden > 0 ? t('members.more', { count: hidden }) : '';
+    byId('members-more').textContent = [more, this.isVague ? t('members.vague') : ''].filter(Boolean).join(' ');
     this.#count();
     this.#onChange();
   }
 
   #count() {
-    const count = this.#names.size;
+    const { count } = this;
     byId('members-count').textContent = count.toLocaleString();
+    // Nobody is in a room of none: it is not known yet who is.
+    byId('members-count').hidden = count === 0;
     byId('people-count').textContent = count.toLocaleString();
     byId('people').setAttribute('aria-label', t('members.open', { count }));
     byId('members').classList.toggle('crowd', this.#names.size > 1);

@@ -21,6 +21,8 @@ const REFUSED_WAIT_MS = 500;
 const REFUSED_WAIT_MS_MAX = 8000;
 /** Own ids remembered, so that nothing said here is shown twice. */
 const IDS_MAX = 200;
+/** The states of messages whose story is not over. */
+const OPEN = new Set(['waiting', 'sending', 'accepted', 'failed']);
 /** Undone by itself in time. */
 const PASSING = new Map([
   [429, 'busy'],
@@ -57,17 +59,21 @@ export class Outbox {
     this.#name = name;
     this.#room = room;
     this.#shown = new Set(kept.shown ?? []);
-    for (const { id, text, target, at, firstSentAt } of kept.messages ?? []) {
-      this.#add({ id, text, target, at, firstSentAt });
-    }
+    for (const message of kept.messages ?? []) this.#add(message);
   }
 
-  /** What a page that is loaded again needs, to send what was not answered, and nothing twice. */
+  /**
+   * What a page that is loaded again needs, to send what was not answered, and nothing twice; and to
+   * show again what has failed.
+   */
   keep() {
-    const open = this.messages.filter(({ state }) => ['waiting', 'sending', 'accepted'].includes(state));
+    const open = this.messages.filter(({ state }) => OPEN.has(state));
     return {
       shown: [...this.#shown],
-      messages: open.map(({ id, text, target, at, firstSentAt }) => ({ id, text, target, at, firstSentAt })),
+      messages: open.map(({ id, text, target, at, firstSentAt, state, reason }) => {
+        const failed = state === 'failed' ? { state, reason } : {};
+        return { id, text, target, at, firstSentAt, ...failed };
+      }),
     };
   }
 
@@ -161,7 +167,7 @@ export class Outbox {
     return { own, known };
   }
 
-  #add({ id = newId(), text, target, at = Date.now(), firstSentAt = 0 }) {
+  #add({ id = newId(), text, target, at = Date.now(), firstSentAt = 0, state = 'waiting', reason = '' }) {
     const message = {
       key: this.#nextKey++,
       /** Names it to a modern server, which takes it once. */
@@ -171,8 +177,8 @@ export class Outbox {
       at,
       /** 0 until it was sent for the first time under this id, to a server that knows ids. */
       firstSentAt,
-      state: 'waiting', // sending, accepted, delivered, failed, discarded
-      reason: '',
+      state, // waiting, sending, accepted, delivered, failed, discarded
+      reason,
       refusals: 0,
       placed: false,
     };

@@ -13,10 +13,13 @@ function access(storage, action) {
 function box(storage) {
   return {
     get: (key) => access(storage, (store) => store.getItem(PREFIX + key)),
+    /** Whether it is remembered, or forgotten if it is null. */
     set: (key, value) =>
-      access(storage, (store) =>
-        value === null ? store.removeItem(PREFIX + key) : store.setItem(PREFIX + key, value),
-      ),
+      access(storage, (store) => {
+        if (value === null) store.removeItem(PREFIX + key);
+        else store.setItem(PREFIX + key, value);
+        return true;
+      }) ?? false,
   };
 }
 

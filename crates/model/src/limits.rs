@@ -136,8 +136,12 @@ pub const ROOM_MEMBERS_MAX: usize = 100_000;
 /// Sessions of one member, where it may have several: a person has a handful of devices, and a page
 /// open some times. A join past it is refused with `SlowDown`.
 pub const MEMBER_SESSIONS_MAX: usize = 32;
-/// Above this many members a room's joins and leaves are not pushed one by one.
+/// Above this many members a room's joins and leaves are not pushed one by one, but how many there
+/// are.
 pub const PRESENCE_MEMBERS_MAX: usize = 1_000;
+/// How often at most the members of so large a room are told how many they are: it costs as much as
+/// a message to all of them, and nobody counts a crowd by the second.
+pub const PRESENCE_COUNT_INTERVAL: Duration = Duration::from_secs(10);
 /// Events that a newcomer that knows Tangelo is shown of what was said before.
 pub const HISTORY_EVENTS_MAX: usize = 50;
 /// Longest name that a client gives to a message, in characters: a UUID takes 36.

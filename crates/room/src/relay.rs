@@ -1,6 +1,7 @@
 //! One relay, a connector's end of one room: local members, gap check, unanswered sends.
 
 mod answers;
+mod crowd;
 mod own;
 
 use std::{
@@ -12,7 +13,10 @@ use model::{
     Code, Incarnation, MemberId, Outcome, Position, RoomId, SessionId, Time, UserName, limits,
 };
 
-use self::own::{Back, Own, Stage};
+use self::{
+    crowd::Crowd,
+    own::{Back, Own, Stage},
+};
 use crate::{
     members::Members,
     message::{
@@ -30,6 +34,9 @@ pub enum Push {
     Add(UserName),
     /// Somebody went.
     Leave(UserName),
+    /// So many are here, where it is not told of each that comes and goes. Only for clients that
+    /// know Tangelo.
+    Count(usize),
     /// Somebody said something: the event is a `Said` or a `Whispered`.
     Chat(Arc<Event>),
 }
@@ -55,6 +62,7 @@ pub(crate) struct Relay {
     /// Since when no session is here. The relay lingers, as it may be the only one beside the owner
     /// that holds what was acknowledged last.
     idle_since: Option<Time>,
+    crowd: Crowd,
 }
 
 /// What to do with an event of the room.
@@ -81,6 +89,7 @@ impl Relay {
             leaving: Vec::new(),
             withdrawn: BTreeSet::new(),
             idle_since: None,
+            crowd: Crowd::default(),
         }
     }
 
@@ -280,6 +289,8 @@ impl Relay {
     pub(crate) fn replace(&mut self, snapshot: Snapshot, out: &mut Vec<Effect>) {
         self.members = snapshot.members.into_iter().collect();
         self.position = snapshot.position;
+        // Whoever stays is told who is here.
+        self.crowd = Crowd::default();
         self.tail.clear();
         for event in snapshot.tail {
             self.tail.push(event);

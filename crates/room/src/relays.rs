@@ -211,6 +211,9 @@ pub struct Relays {
     idle: BTreeSet<(Time, Shard, RoomId)>,
     /// Sessions whose connections are lost, or that wait for a name, and how long each may.
     expiring: BTreeSet<(Time, Shard, RoomId, SessionId)>,
+    /// Rooms of too many members to tell each join and leave, and when each is to be told how many
+    /// there are.
+    crowds: BTreeSet<(Time, Shard, RoomId)>,
     /// No group's deadline is before this; checked only when it comes.
     timeout: Option<Time>,
 }
@@ -254,6 +257,7 @@ impl Relays {
             shards: BTreeMap::new(),
             idle: BTreeSet::new(),
             expiring: BTreeSet::new(),
+            crowds: BTreeSet::new(),
             timeout: None,
         }
     }
@@ -317,6 +321,12 @@ impl Relays {
     fn expire_at(&mut self, until: Time, shard: Shard, room: RoomId, session: SessionId) {
         self.expiring.insert((until, shard, room, session));
         wake_at(&mut self.timeout, until);
+    }
+
+    /// Notes that a room is to be told then how many members it has.
+    fn count_at(&mut self, due: Time, shard: Shard, room: RoomId) {
+        self.crowds.insert((due, shard, room));
+        wake_at(&mut self.timeout, due);
     }
 
     fn leave(

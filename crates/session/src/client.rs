@@ -7,7 +7,7 @@ use model::{Bucket, Content, Role, SendNumber, Time, limits};
 use wire::{
     Dialect, Reply, RequestId, Route,
     pomelo::{
-        Hello, handshake,
+        Hello, handshake, modern,
         packet::{self, Packet},
     },
     route, socketio,
@@ -110,8 +110,8 @@ impl Client {
     pub(crate) fn connected(&self, out: &mut Vec<Effect>) {
         let first = match self.dialect {
             Dialect::Pomelo | Dialect::PomeloCesu8 | Dialect::Pitaya | Dialect::Modern => return,
-            Dialect::SocketIo09 => socketio::v09::CONNECT,
-            Dialect::SocketIo1 => socketio::v1::CONNECT,
+            Dialect::SocketIo09 | Dialect::ModernSocketIo09 => socketio::v09::CONNECT,
+            Dialect::SocketIo1 | Dialect::ModernSocketIo1 => socketio::v1::CONNECT,
         };
         out.push(Effect::Transmit(first));
     }
@@ -163,7 +163,7 @@ impl Client {
 
     /// Whether it is the server that begins with heartbeats.
     fn is_asked_for_life(&self) -> bool {
-        self.dialect == Dialect::SocketIo09 && self.transport != Transport::Polling
+        self.is_socketio09() && self.transport != Transport::Polling
     }
 
     /// Takes one package of the binary protocol.
@@ -226,15 +226,21 @@ impl Client {
         let called = match (self.config.role, call) {
             // The oldest original did not know of such attacks.
             (_, wire::Call::Unknown { route })
-                if route::is_attack(&route) && self.dialect != Dialect::SocketIo09 =>
+                if route::is_attack(&route) && !self.is_socketio09() =>
             {
                 return self.kick("attack", CloseReason::Attack, out);
             }
             (_, wire::Call::Unknown { route }) if is_code(&route) => {
                 return out.push(Effect::Count(Oddity::UnknownCode));
             }
-            (Role::Gate, wire::Call::QueryEntry { uid, rid }) => self.query_entry(now, &uid, &rid),
-            (Role::Connector, wire::Call::Enter { username, rid, resume }) => {
+            (Role::Gate, wire::Call::QueryEntry { uid, rid, tangelo }) => {
+                self.dialect = self.dialect.with_fields(modern::is_wanted(&tangelo));
+                self.query_entry(now, &uid, &rid)
+            }
+            (Role::Connector, wire::Call::Enter { username, rid, resume, tangelo }) => {
+                if self.entry == Entry::Out {
+                    self.dialect = self.dialect.with_fields(modern::is_wanted(&tangelo));
+                }
                 self.enter(now, &username, &rid, &resume)
             }
             (Role::Connector, wire::Call::Send { content, target, id }) => {
@@ -263,8 +269,13 @@ impl Client {
         Ok(Call::QueryEntry { uid, room })
     }
 
-    fn is_modern(&self) -> bool {
-        self.dialect == Dialect::Modern
+    fn is_socketio09(&self) -> bool {
+        matches!(self.dialect, Dialect::SocketIo09 | Dialect::ModernSocketIo09)
+    }
+
+    fn is_socketio(&self) -> bool {
+        self.is_socketio09()
+            || matches!(self.dialect, Dialect::SocketIo1 | Dialect::ModernSocketIo1)
     }
 
     fn enter(
@@ -278,7 +289,7 @@ impl Client {
             return Err(Oddity::EnteredTwice);
         }
         let (user, room) = call::enter(username, rid, &self.config.names)?;
-        let resume = if self.is_modern() { call::resume(resume)? } else { None };
+        let resume = if self.dialect.is_modern() { call::resume(resume)? } else { None };
         self.spend(now)?;
         self.entry = Entry::Entering;
         Ok(Call::Enter { user, room, resume })
@@ -298,7 +309,7 @@ impl Client {
             return Err(Oddity::TooLarge);
         }
         let target = call::target(target, &self.config.names)?;
-        let id = if self.is_modern() { call::message_id(id)? } else { None };
+        let id = if self.dialect.is_modern() { call::message_id(id)? } else { None };
         if self.unanswered >= self.config.limits.unanswered_max {
             return Err(Oddity::TooManyUnanswered);
         }
@@ -374,6 +385,17 @@ impl Client {
         self.close(close, out);
     }
 
+    /// Ends the session for a reason of ours.
+    pub(crate) fn end(&mut self, reason: CloseReason, out: &mut Vec<Effect>) {
+        // Other clients hear it by the code of the close, which Socket.IO has not.
+        let is_untold = reason == CloseReason::Superseded && self.is_socketio();
+        let word = if is_untold { Some("superseded") } else { reason.kick() };
+        match word {
+            Some(word) => self.kick(word, reason, out),
+            None => self.close(reason, out),
+        }
+    }
+
     pub(crate) fn close(&mut self, reason: CloseReason, out: &mut Vec<Effect>) {
         self.stage = Stage::Closed;
         out.push(Effect::Close(reason));
@@ -431,13 +453,17 @@ impl Client {
                 self.idle()
             }
             // A poll hangs so long; after it the next must come.
-            (Dialect::SocketIo09, _) if !self.is_asked_for_life() => {
+            _ if self.is_socketio09() && !self.is_asked_for_life() => {
                 (self.heard + beats.poll + beats.patience, gone)
             }
-            (Dialect::SocketIo09, _) if !self.asked => (self.heard + beats.interval, Alarm::Ask),
-            (Dialect::SocketIo09 | Dialect::SocketIo1, _) => {
-                (self.heard + beats.interval + beats.patience, gone)
-            }
+            _ if self.is_socketio09() && !self.asked => (self.heard + beats.interval, Alarm::Ask),
+            (
+                Dialect::SocketIo09
+                | Dialect::SocketIo1
+                | Dialect::ModernSocketIo09
+                | Dialect::ModernSocketIo1,
+                _,
+            ) => (self.heard + beats.interval + beats.patience, gone),
         }
     }
 }

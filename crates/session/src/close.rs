@@ -8,6 +8,9 @@ pub enum CloseReason {
     // What the client did, in the original's words: code 1000, no text.
     /// It closed the connection.
     ClientLeft,
+    /// It closed the connection and said that it goes away, and may come back: a page that is loaded
+    /// again.
+    WentAway,
     /// Its handshake was unusable; it was told so.
     BadHandshake,
     /// It sent what is no package.
@@ -48,8 +51,9 @@ pub enum CloseReason {
 
 impl CloseReason {
     /// All reasons, in order.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::ClientLeft,
+        Self::WentAway,
         Self::BadHandshake,
         Self::Malformed,
         Self::Attack,
@@ -73,6 +77,7 @@ impl CloseReason {
     pub const fn name(self) -> &'static str {
         match self {
             Self::ClientLeft => "client-left",
+            Self::WentAway => "went-away",
             Self::BadHandshake => "bad-handshake",
             Self::Malformed => "malformed",
             Self::Attack => "attack",
@@ -99,6 +104,7 @@ impl CloseReason {
     pub const fn code(self) -> u16 {
         match self {
             Self::ClientLeft
+            | Self::WentAway
             | Self::BadHandshake
             | Self::Malformed
             | Self::Attack
@@ -114,12 +120,23 @@ impl CloseReason {
         }
     }
 
+    /// What a client means that closes its WebSocket with this code.
+    #[must_use]
+    pub const fn of_client(code: Option<u16>) -> Self {
+        match code {
+            // What browsers say for a page that goes, and what scripts may say.
+            Some(1001 | 4001) => Self::WentAway,
+            Some(_) | None => Self::ClientLeft,
+        }
+    }
+
     /// The text of the WebSocket Close frame, for whoever reads it; under 100 bytes. Empty where
     /// the original closes too.
     #[must_use]
     pub const fn text(self) -> &'static str {
         match self {
             Self::ClientLeft
+            | Self::WentAway
             | Self::BadHandshake
             | Self::Malformed
             | Self::Attack
@@ -146,6 +163,7 @@ impl CloseReason {
         match self {
             Self::Replaced => Some("replaced"),
             Self::ClientLeft
+            | Self::WentAway
             | Self::BadHandshake
             | Self::Malformed
             | Self::Attack
@@ -172,7 +190,12 @@ impl CloseReason {
             (Protocol::SocketIo09, _) => Farewell::Cut,
             (
                 Protocol::SocketIo1,
-                Self::ClientLeft | Self::Attack | Self::Kicked | Self::Replaced,
+                Self::ClientLeft
+                | Self::WentAway
+                | Self::Attack
+                | Self::Kicked
+                | Self::Superseded
+                | Self::Replaced,
             ) => Farewell::Wait,
             (Protocol::SocketIo1, _) => Farewell::Frame,
         }
@@ -183,7 +206,8 @@ impl CloseReason {
     #[must_use]
     pub const fn is_loss(self) -> bool {
         match self {
-            Self::HeartbeatTimeout
+            Self::WentAway
+            | Self::HeartbeatTimeout
             | Self::ConnectionLost
             | Self::Idle
             | Self::SlowReader
@@ -216,6 +240,7 @@ impl CloseReason {
             | Self::TooLarge
             | Self::LoginTimeout => false,
             Self::ClientLeft
+            | Self::WentAway
             | Self::HeartbeatTimeout
             | Self::ConnectionLost
             | Self::HandshakeTimeout
@@ -248,6 +273,17 @@ impl std::fmt::Display for CloseReason {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_goes_away_may_come_back_and_who_leaves_does_not() {
+        for code in [1001, 4001] {
+            assert!(CloseReason::of_client(Some(code)).is_loss());
+        }
+        for code in [None, Some(1000), Some(1005), Some(4000), Some(4409)] {
+            assert_eq!(CloseReason::of_client(code), CloseReason::ClientLeft);
+        }
+        assert!(!CloseReason::ClientLeft.is_loss());
+    }
 
     #[test]
     fn close_frames_are_small_and_names_differ() {

@@ -13,8 +13,9 @@
 //! 3. *working*: DATA packages carry its requests, and a HEARTBEAT is answered with one;
 //! 4. *closed*: nothing is emitted any more, whatever happens.
 //!
-//! A client of Socket.IO is *working* as soon as it is connected. One of generation 0.9 is asked for
-//! signs of life by the server, later ones send them by themselves.
+//! A client of Socket.IO is *working* as soon as it is connected, and asks for the modern fields by what
+//! it calls first. One of generation 0.9 is asked for signs of life by the server, later ones send
+//! them by themselves.
 //!
 //! What is out of place is ignored, as in the original. Where the original threw an exception, and
 //! hung or went deaf, a request is answered with `{"code":500}` (`enter`: `"error":true` beside

@@ -145,8 +145,10 @@ impl<P> Polls<P> {
         let said = matches!(
             reason,
             CloseReason::ClientLeft
+                | CloseReason::WentAway
                 | CloseReason::Kicked
                 | CloseReason::Attack
+                | CloseReason::Superseded
                 | CloseReason::Replaced
         );
         match self.protocol {

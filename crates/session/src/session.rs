@@ -173,10 +173,7 @@ impl Session {
             Event::Reply { request, reply } => client.reply(now, request, reply, out),
             Event::Replied(sends) => client.replied(sends),
             Event::Kick { reason } => client.kick(&reason, CloseReason::Kicked, out),
-            Event::Close(reason) => match reason.kick() {
-                Some(text) => client.kick(text, reason, out),
-                None => client.close(reason, out),
-            },
+            Event::Close(reason) => client.end(reason, out),
             Event::Drain => client.close(CloseReason::Draining, out),
             Event::Timeout => client.timeout(now, out),
             Event::Disconnected => client.close(CloseReason::ClientLeft, out),
@@ -190,7 +187,8 @@ impl Session {
         self.client.next_timeout()
     }
 
-    /// How the client wants its bytes. Final once the handshake is done.
+    /// How the client wants its bytes. Final once the handshake is done; that of a client of
+    /// Socket.IO, which has none, once it is to enter a room.
     #[must_use]
     pub const fn dialect(&self) -> Dialect {
         self.client.dialect()

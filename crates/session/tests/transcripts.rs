@@ -145,6 +145,7 @@ impl Stage {
             "poll" => self.handle(Event::Alive, output),
             "kick" => self.handle(Event::Kick { reason: rest.to_owned() }, output),
             "replaced" => self.handle(Event::Close(CloseReason::Replaced), output),
+            "superseded" => self.handle(Event::Close(CloseReason::Superseded), output),
             "probe" => self.handle(Event::Probe, output),
             "pong" => self.handle(Event::Answered, output),
             "drain" => self.handle(Event::Drain, output),

@@ -59,6 +59,8 @@ pub enum Call {
         uid: Content,
         /// The room it wants; no old client sends it.
         rid: Content,
+        /// Asks for the modern fields, in dialects without a handshake to do so in.
+        tangelo: Content,
     },
     /// Enters a room.
     Enter {
@@ -68,6 +70,8 @@ pub enum Call {
         rid: Content,
         /// What a client that knows Tangelo shows that comes back: JSON, not yet read.
         resume: Content,
+        /// Asks for the modern fields, in dialects without a handshake to do so in.
+        tangelo: Content,
     },
     /// Says something in the room of the session. What the body says about sender and room is
     /// not even read (P5).
@@ -178,6 +182,12 @@ pub enum Push<'a> {
         /// Who.
         user: &'a UserName,
     },
+    /// `onCount`: so many are here, where comings and goings are not told one by one. Only for
+    /// clients that know Tangelo.
+    Count {
+        /// How many.
+        members: usize,
+    },
     /// `onChat`: somebody said something.
     Chat {
         /// What.
@@ -196,6 +206,7 @@ impl Push<'_> {
         match self {
             Self::Add { .. } => route::ON_ADD,
             Self::Leave { .. } => route::ON_LEAVE,
+            Self::Count { .. } => route::ON_COUNT,
             Self::Chat { .. } => route::ON_CHAT,
         }
     }
@@ -219,9 +230,39 @@ pub enum Dialect {
     SocketIo09,
     /// Socket.IO 1.x and 2.x over Engine.IO 3, over WebSocket and polling.
     SocketIo1,
+    /// Socket.IO 0.9 for clients that know Tangelo.
+    ModernSocketIo09,
+    /// Socket.IO 1.x and 2.x for clients that know Tangelo.
+    ModernSocketIo1,
 }
 
 impl Dialect {
+    /// Whether its clients know Tangelo.
+    #[must_use]
+    pub const fn is_modern(self) -> bool {
+        match self {
+            Self::Modern | Self::ModernSocketIo09 | Self::ModernSocketIo1 => true,
+            Self::Pomelo
+            | Self::PomeloCesu8
+            | Self::Pitaya
+            | Self::SocketIo09
+            | Self::SocketIo1 => false,
+        }
+    }
+
+    /// The dialect of a client that says, by what it asks, whether it knows Tangelo. Only those of
+    /// Socket.IO do: the others have said so in their handshake.
+    #[must_use]
+    pub const fn with_fields(self, wanted: bool) -> Self {
+        match (self, wanted) {
+            (Self::SocketIo09 | Self::ModernSocketIo09, true) => Self::ModernSocketIo09,
+            (Self::SocketIo09 | Self::ModernSocketIo09, false) => Self::SocketIo09,
+            (Self::SocketIo1 | Self::ModernSocketIo1, true) => Self::ModernSocketIo1,
+            (Self::SocketIo1 | Self::ModernSocketIo1, false) => Self::SocketIo1,
+            (Self::Pomelo | Self::PomeloCesu8 | Self::Pitaya | Self::Modern, _) => self,
+        }
+    }
+
     /// Encodes a push once for all receivers of this dialect.
     ///
     /// The result is one finished unit: a package of the binary protocol, a frame of Socket.IO
@@ -229,7 +270,8 @@ impl Dialect {
     /// as one WebSocket message, is written to a TCP stream, or becomes part of a polling payload.
     ///
     /// `None` means that clients of this dialect hear nothing of it: the binary protocol cannot
-    /// carry content that is not text where its schema says `string`.
+    /// carry content that is not text where its schema says `string`, and what the original never
+    /// said is for clients that know Tangelo alone.
     /// The stamp says where the push stands, to clients that know Tangelo; the others are not told.
     #[must_use]
     pub fn encode_push(
@@ -238,6 +280,9 @@ impl Dialect {
         stamp: Option<Stamp<'_>>,
         options: &pomelo::Options,
     ) -> Option<Bytes> {
+        if matches!(push, Push::Count { .. }) && !self.is_modern() {
+            return None;
+        }
         match self {
             Self::Pomelo => options.encode_push(push, pomelo::Encoding::Utf8),
             Self::PomeloCesu8 => options.encode_push(push, pomelo::Encoding::Cesu8),
@@ -245,6 +290,8 @@ impl Dialect {
             Self::Modern => pomelo::modern::encode_push(push, stamp),
             Self::SocketIo09 => Some(socketio::v09::encode_push(push)),
             Self::SocketIo1 => Some(socketio::v1::encode_push(push)),
+            Self::ModernSocketIo09 => Some(socketio::v09::encode_modern_push(push, stamp)),
+            Self::ModernSocketIo1 => Some(socketio::v1::encode_modern_push(push, stamp)),
         }
     }
 
@@ -266,6 +313,8 @@ impl Dialect {
             Self::Modern => pomelo::modern::encode_reply(id, reply),
             Self::SocketIo09 => socketio::v09::encode_reply(id, reply),
             Self::SocketIo1 => socketio::v1::encode_reply(id, reply),
+            Self::ModernSocketIo09 => socketio::v09::encode_modern_reply(id, reply),
+            Self::ModernSocketIo1 => socketio::v1::encode_modern_reply(id, reply),
         }
     }
 
@@ -278,8 +327,10 @@ impl Dialect {
                 vec![pomelo::encode_kick(reason, pomelo::Encoding::Utf8)]
             }
             Self::PomeloCesu8 => vec![pomelo::encode_kick(reason, pomelo::Encoding::Cesu8)],
-            Self::SocketIo09 => vec![socketio::v09::KICK, socketio::v09::DISCONNECT],
-            Self::SocketIo1 => {
+            Self::SocketIo09 | Self::ModernSocketIo09 => {
+                vec![socketio::v09::KICK, socketio::v09::DISCONNECT]
+            }
+            Self::SocketIo1 | Self::ModernSocketIo1 => {
                 vec![socketio::v1::encode_kick(reason), socketio::v1::DISCONNECT]
             }
         }
@@ -289,10 +340,13 @@ impl Dialect {
     #[must_use]
     pub const fn reply_before_push(self) -> bool {
         match self {
-            Self::Pomelo | Self::PomeloCesu8 | Self::Pitaya | Self::Modern | Self::SocketIo1 => {
-                true
-            }
-            Self::SocketIo09 => false,
+            Self::Pomelo
+            | Self::PomeloCesu8
+            | Self::Pitaya
+            | Self::Modern
+            | Self::SocketIo1
+            | Self::ModernSocketIo1 => true,
+            Self::SocketIo09 | Self::ModernSocketIo09 => false,
         }
     }
 }

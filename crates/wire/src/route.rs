@@ -11,6 +11,8 @@ use crate::{
 pub const ON_ADD: &str = "onAdd";
 /// Push: somebody left.
 pub const ON_LEAVE: &str = "onLeave";
+/// Push of the modern fields: so many are here.
+pub const ON_COUNT: &str = "onCount";
 /// Push: somebody said something.
 pub const ON_CHAT: &str = "onChat";
 /// Push of the Socket.IO dialects: the server ends the session.
@@ -69,12 +71,13 @@ impl Call {
     pub fn from_json(route: Route, json: &str) -> Self {
         match route {
             Route::QueryEntry => {
-                let [uid, rid] = body::members(json, ["uid", "rid"]);
-                Self::QueryEntry { uid, rid }
+                let [uid, rid, tangelo] = body::members(json, ["uid", "rid", "tangelo"]);
+                Self::QueryEntry { uid, rid, tangelo }
             }
             Route::Enter => {
-                let [username, rid, resume] = body::members(json, ["username", "rid", "resume"]);
-                Self::Enter { username, rid, resume }
+                let names = ["username", "rid", "resume", "tangelo"];
+                let [username, rid, resume, tangelo] = body::members(json, names);
+                Self::Enter { username, rid, resume, tangelo }
             }
             Route::Send => {
                 let [content, target, id] = body::members(json, ["content", "target", "id"]);
@@ -166,6 +169,10 @@ impl Push<'_> {
                 out.text(",\"user\":");
                 body::write_string(out, user.as_str());
             }
+            Self::Count { members } => {
+                out.text(",\"count\":");
+                body::write_number(out, *members as u64);
+            }
             Self::Chat { content, from, target } => {
                 body::write_member(out, "msg", content);
                 out.text(",\"from\":");
@@ -180,6 +187,7 @@ impl Push<'_> {
     pub fn json_len_hint(&self) -> usize {
         match self {
             Self::Add { user } | Self::Leave { user } => 32 + user.as_str().len(),
+            Self::Count { .. } => 40,
             Self::Chat { content, from, target } => {
                 56 + content.len() + from.as_str().len() + target.len()
             }

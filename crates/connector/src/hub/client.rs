@@ -86,7 +86,7 @@ impl Client {
 
     /// The answer to a send that has this position.
     pub(super) fn done(&self, position: Position) -> Reply {
-        if self.dialect == Dialect::Modern { Reply::Placed(position) } else { Reply::Done }
+        if self.dialect.is_modern() { Reply::Placed(position) } else { Reply::Done }
     }
 
     pub(super) fn refuse(&mut self, number: SendNumber, code: Code) {

@@ -97,7 +97,7 @@ fn missing(these: &[SessionId], others: &[SessionId]) -> impl Iterator<Item = Se
 /// Roughly how many bytes a push will take. Only the text can be large.
 fn weight(push: &Push) -> usize {
     match push {
-        Push::Add(_) | Push::Leave(_) => 64,
+        Push::Add(_) | Push::Leave(_) | Push::Count(_) => 64,
         Push::Chat(event) => event.weight(),
     }
 }

@@ -131,7 +131,25 @@ async fn connect(driver: &mut Child, browser: &Path) -> anyhow::Result<Client> {
         .context("chromedriver opens no session")
 }
 
-impl Tab<'_> {
+impl<'a> Tab<'a> {
+    /// A copy of this tab, as browsers make it: with what the tab remembers.
+    pub(crate) async fn copy(&self) -> anyhow::Result<Tab<'a>> {
+        let client = &self.browser.client;
+        let before = client.windows().await?;
+        self.value("void window.open(location.href)").await?;
+        let window = until("a tab opens", async || {
+            let mut windows = client.windows().await?.into_iter();
+            windows.find(|window| !before.contains(window)).context("no other tab")
+        })
+        .await?;
+        Ok(Tab { browser: self.browser, window })
+    }
+
+    /// Closes it.
+    pub(crate) async fn close(self) -> anyhow::Result<()> {
+        Ok(self.front().await?.close_window().await?)
+    }
+
     /// The session, with this tab in front.
     async fn front(&self) -> anyhow::Result<&Client> {
         let client = &self.browser.client;
@@ -187,6 +205,12 @@ impl Tab<'_> {
     pub(crate) async fn value(&self, expression: &str) -> anyhow::Result<Value> {
         let client = self.front().await?;
         Ok(client.execute(&format!("return {expression};"), Vec::new()).await?)
+    }
+
+    /// How many there are in the list that an expression in the page gives.
+    pub(crate) async fn count(&self, expression: &str) -> anyhow::Result<u64> {
+        let length = self.value(&format!("{expression}.length")).await?;
+        length.as_u64().context("no list has such a length")
     }
 
     /// Waits until an expression in the page has this value.

@@ -136,7 +136,7 @@ impl Polling {
 
     fn unless_gone(&self) -> Arrival {
         if self.polls.is_gone(self.now()) {
-            Arrival::End(CloseReason::ClientLeft)
+            Arrival::End(CloseReason::WentAway)
         } else {
             Arrival::Nothing
         }
@@ -327,7 +327,7 @@ impl Transport for Polling {
                 self.polls.give_up(self.now());
                 self.unless_gone()
             }
-            Some(Arrived::GivenUp) => Arrival::End(CloseReason::ClientLeft),
+            Some(Arrived::GivenUp) => Arrival::End(CloseReason::WentAway),
             Some(Arrived::Probe) => self.read_probe(take),
             Some(Arrived::ProbeLate) => {
                 self.give_up_probe();

@@ -49,8 +49,8 @@ pub(crate) struct WebSocket {
 enum End {
     /// Neither side has begun.
     Open,
-    /// The client sent a Close frame, and is to be answered so.
-    Asked(Box<[u8]>),
+    /// The client sent a Close frame, means this, and is to be answered so.
+    Asked(CloseReason, Box<[u8]>),
     /// The client's side of the connection is gone.
     Gone,
 }
@@ -83,11 +83,11 @@ impl WebSocket {
             }
             Frame::Ping(payload) => *pong = Some(payload.into()),
             Frame::Pong => take(Event::Answered),
-            Frame::Close(payload) => *end = End::Asked(answer(payload)),
+            Frame::Close(payload) => *end = End::Asked(meaning(payload), answer(payload)),
         });
         match (received, &self.end) {
             (Err(reason), _) => Arrival::End(reason),
-            (Ok(()), End::Asked(_)) => Arrival::End(CloseReason::ClientLeft),
+            (Ok(()), End::Asked(reason, _)) => Arrival::End(*reason),
             (Ok(()), End::Open | End::Gone) if taken > 0 => Arrival::Bytes(taken),
             (Ok(()), End::Open | End::Gone) => Arrival::Nothing,
         }
@@ -99,7 +99,7 @@ impl WebSocket {
             self.ready().await;
             if let Arrival::End(_) = self.read(&mut |_| {}) {
                 return match &self.end {
-                    End::Asked(answer) => Some(answer.clone()),
+                    End::Asked(_, answer) => Some(answer.clone()),
                     End::Open | End::Gone => None,
                 };
             }
@@ -110,8 +110,8 @@ impl WebSocket {
     async fn farewell(&mut self, reason: CloseReason) -> io::Result<Option<Option<Box<[u8]>>>> {
         Ok(match (reason.farewell(self.protocol), &self.end) {
             (_, End::Gone) => None,
-            (Farewell::Cut, End::Open | End::Asked(_)) => Some(None),
-            (Farewell::Frame | Farewell::Wait, End::Asked(answer)) => Some(Some(answer.clone())),
+            (Farewell::Cut, End::Open | End::Asked(..)) => Some(None),
+            (Farewell::Frame | Farewell::Wait, End::Asked(_, answer)) => Some(Some(answer.clone())),
             (Farewell::Frame, End::Open) => {
                 let code = reason.code().to_be_bytes();
                 Some(Some([&code, reason.text().as_bytes()].concat().into()))
@@ -127,6 +127,12 @@ impl WebSocket {
             }
         })
     }
+}
+
+/// What a client's Close frame means.
+fn meaning(payload: &[u8]) -> CloseReason {
+    let code = payload.first_chunk().map(|code| u16::from_be_bytes(*code));
+    CloseReason::of_client(code)
 }
 
 /// What a client's Close frame is answered with: its own code and text. The original answered one

@@ -401,7 +401,7 @@ async fn a_websocket_that_fails_leaves_the_session_polling() {
 }
 
 #[tokio::test]
-async fn a_page_that_goes_away_while_it_polls_has_left() {
+async fn a_page_that_gives_its_poll_up_has_gone_away() {
     let server = Server::connector();
     let id = new_id(&server).await;
     let target = format!("/socket.io/?EIO=3&transport=polling&b64=1&sid={id}");
@@ -414,7 +414,7 @@ async fn a_page_that_goes_away_while_it_polls_has_left() {
     drop(ask(&server, "GET", &target, "", "").await);
     server.is_quiet().await;
     let closed = server.chat.closed.lock().unwrap();
-    assert!(closed.iter().all(|(_, reason)| *reason == CloseReason::ClientLeft), "{closed:?}");
+    assert!(closed.iter().all(|(_, reason)| *reason == CloseReason::WentAway), "{closed:?}");
 }
 
 #[tokio::test]

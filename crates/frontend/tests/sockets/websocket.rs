@@ -196,7 +196,10 @@ async fn a_close_frame_is_answered_at_once() {
         assert_eq!(closes(&mut socket).await, Some((answered, String::new())));
     }
     server.is_quiet().await;
-    assert_eq!(server.chat.reason(SessionId(3)), Some(CloseReason::ClientLeft));
+    let reasons = [CloseReason::ClientLeft, CloseReason::WentAway, CloseReason::ClientLeft];
+    for (session, reason) in (1..).map(SessionId).zip(reasons) {
+        assert_eq!(server.chat.reason(session), Some(reason), "{session:?}");
+    }
 }
 
 #[tokio::test]

@@ -9,6 +9,7 @@ impl Relays {
         self.timeout = None;
         self.expire(now, out);
         self.drop_idle(now);
+        self.count_crowds(now, out);
         let mut again = Vec::new();
         for (shard, group) in &mut self.shards {
             let (retry, give_up) = match group.state {
@@ -62,6 +63,21 @@ impl Relays {
                 .flatten();
             if let Some(leave) = leave {
                 self.send(shard, leave, out);
+            }
+        }
+    }
+
+    /// Tells large rooms how many members they have.
+    fn count_crowds(&mut self, now: Time, out: &mut Vec<Effect>) {
+        while let Some((at, ..)) = self.crowds.first() {
+            if *at > now {
+                wake_at(&mut self.timeout, *at);
+                return;
+            }
+            let Some((_, shard, room)) = self.crowds.pop_first() else { return };
+            let due = self.with(now, shard, &room, |relay| relay.tell_count(now, out)).flatten();
+            if let Some(due) = due {
+                self.count_at(due, shard, room);
             }
         }
     }

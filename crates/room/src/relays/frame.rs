@@ -44,11 +44,16 @@ impl Relays {
                 self.with(now, shard, &room, |relay| relay.replace(snapshot, out));
             }
             ToRelay::Event { room, event } => {
-                self.with(now, shard, &room, |relay| {
+                let due = self.with(now, shard, &room, |relay| {
+                    let before = relay.len();
                     if relay.apply(event, out) == Applied::Gap && relay.has_seen_the_room() {
                         out.push(Effect::CutLink(from));
                     }
+                    relay.recount(now, before, out)
                 });
+                if let Some(due) = due.flatten() {
+                    self.count_at(due, shard, room);
+                }
             }
             ToRelay::Welcome { room, session, welcome } => {
                 self.with(now, shard, &room, |relay| relay.welcome(session, welcome));

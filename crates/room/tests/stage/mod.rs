@@ -342,6 +342,7 @@ pub(crate) fn pushed(push: &Push) -> String {
     match push {
         Push::Add(user) => format!("+{user}"),
         Push::Leave(user) => format!("-{user}"),
+        Push::Count(members) => format!("{members} here"),
         Push::Chat(event) => match event.body.spoken() {
             Some(spoken) => spoken.content.as_text().unwrap().to_owned(),
             None => "?".to_owned(),

@@ -318,6 +318,8 @@ impl Clients {
         match push {
             Push::Add(user) => self.sees_add(number, user),
             Push::Leave(user) => self.sees_leave(number, user, position),
+            // Who is here is judged by what is told of each; and it stands nowhere.
+            Push::Count(_) => return,
             Push::Chat(event) => self.sees_chat(number, event),
         }
         if let Some(stay) = self.all[number].modern.as_mut().and_then(|it| it.stay.as_mut()) {

@@ -174,7 +174,12 @@ impl Answers {
         match hello.dialect() {
             Dialect::Pitaya => return self.pitaya.clone(),
             Dialect::Modern => return self.modern.clone(),
-            Dialect::Pomelo | Dialect::PomeloCesu8 | Dialect::SocketIo09 | Dialect::SocketIo1 => {}
+            Dialect::Pomelo
+            | Dialect::PomeloCesu8
+            | Dialect::SocketIo09
+            | Dialect::SocketIo1
+            | Dialect::ModernSocketIo09
+            | Dialect::ModernSocketIo1 => {}
         }
         let has_dict = self.dict_version.is_some() && hello.dict_version == self.dict_version;
         let has_protos = hello.proto_version.as_ref() == Some(&self.proto_version);

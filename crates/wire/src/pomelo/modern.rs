@@ -1,7 +1,8 @@
 //! What clients get that know Tangelo: where each event stands, what they missed, what went wrong.
 //!
-//! They say so in the handshake, by `"user":{"tangelo":1}`, and are told of neither dictionary nor
-//! schemas: every body is JSON. `docs/protocol.md` specifies it.
+//! Those of the binary protocol say so in the handshake, by `"user":{"tangelo":1}`, and are told of
+//! neither dictionary nor schemas: every body is JSON. Those of Socket.IO, which has no handshake,
+//! put it into what they ask first. `docs/protocol.md` specifies it.
 
 use std::time::Duration;
 
@@ -17,6 +18,12 @@ use crate::{
     body::{self, Sink},
     route,
 };
+
+/// Whether a call asks for the modern fields.
+#[must_use]
+pub fn is_wanted(tangelo: &Content) -> bool {
+    *tangelo == Content::Json("1".into())
+}
 
 /// Writes the body of the handshake's answer.
 pub(super) fn write_answer(out: &mut Vec<u8>, heartbeat: Option<Duration>) {
@@ -59,26 +66,31 @@ pub(crate) fn encode_reply(id: RequestId, reply: &Reply) -> Option<Bytes> {
     }
     let mut package = packet::begin(Kind::Data, 96 + reply.json_len_hint());
     message::response_head(&mut package, id);
-    match reply {
-        Reply::Entered(entered) => write_entered(&mut package, entered),
-        Reply::Placed(position) => {
-            package.text("{\"code\":200,");
-            write_position(&mut package, *position);
-            package.text("}");
-        }
-        Reply::Refused { code, .. } => write_refusal(&mut package, *code, limits::RETRY_AFTER),
-        Reply::Busy { retry_after } => write_refusal(&mut package, Code::NotApplied, *retry_after),
-        Reply::Slot { host, port, after } => write_slot(&mut package, host, *port, *after),
-        Reply::Done => package.text("{\"code\":200}"),
-        Reply::Entry { .. } | Reply::Users(_) => reply.write_json(&mut package),
-    }
+    write_reply(&mut package, reply);
     packet::finish(package).or_else(|| {
         // A list of members that no package can carry.
         encode_reply(id, &Reply::Refused { code: Code::NotApplied, error: true })
     })
 }
 
-fn write_entered(out: &mut Vec<u8>, entered: &Entered) {
+/// Writes the body of a reply as JSON.
+pub(crate) fn write_reply(out: &mut impl Sink, reply: &Reply) {
+    match reply {
+        Reply::Entered(entered) => write_entered(out, entered),
+        Reply::Placed(position) => {
+            out.text("{\"code\":200,");
+            write_position(out, *position);
+            out.text("}");
+        }
+        Reply::Refused { code, .. } => write_refusal(out, *code, limits::RETRY_AFTER),
+        Reply::Busy { retry_after } => write_refusal(out, Code::NotApplied, *retry_after),
+        Reply::Slot { host, port, after } => write_slot(out, host, *port, *after),
+        Reply::Done => out.text("{\"code\":200}"),
+        Reply::Entry { .. } | Reply::Users(_) => reply.write_json(out),
+    }
+}
+
+fn write_entered(out: &mut impl Sink, entered: &Entered) {
     out.text("{\"code\":200,\"outcome\":\"");
     out.text(entered.outcome.name());
     out.text("\",\"users\":");
@@ -92,7 +104,7 @@ fn write_entered(out: &mut Vec<u8>, entered: &Entered) {
     out.text("}");
 }
 
-fn write_slot(out: &mut Vec<u8>, host: &str, port: u16, after: Duration) {
+fn write_slot(out: &mut impl Sink, host: &str, port: u16, after: Duration) {
     out.text("{\"code\":200,\"host\":");
     body::write_string(out, host);
     out.text(",\"port\":");
@@ -102,7 +114,7 @@ fn write_slot(out: &mut Vec<u8>, host: &str, port: u16, after: Duration) {
     out.text("}");
 }
 
-fn write_refusal(out: &mut Vec<u8>, code: Code, retry_after: Duration) {
+fn write_refusal(out: &mut impl Sink, code: Code, retry_after: Duration) {
     out.text("{\"code\":");
     body::write_number(out, code.number().into());
     out.text(",\"error\":true,\"text\":");
@@ -146,6 +158,7 @@ mod tests {
     use model::{MessageId, Outcome, UserName};
 
     use super::*;
+    use crate::{Dialect, pomelo::Options, socketio::v09};
 
     fn at(seq: u64) -> Position {
         Position { generation: Term(7), seq }
@@ -168,6 +181,8 @@ mod tests {
         let push = Push::Leave { user: &from };
         let package = encode_push(&push, Some(Stamp { position: at(5), id: None })).unwrap();
         assert_eq!(body(&package, 9), r#"{"route":"onLeave","user":"a","gen":7,"seq":5}"#);
+        let package = encode_push(&Push::Count { members: 1001 }, None).unwrap();
+        assert_eq!(body(&package, 9), r#"{"route":"onCount","count":1001}"#);
     }
 
     #[test]
@@ -198,6 +213,52 @@ mod tests {
         let expected = r#"{"code":200,"host":"h","port":3050,"after":250}"#;
         assert_eq!(body(&reply(slot(Duration::from_millis(250))), 2), expected);
         assert_eq!(encode_reply(RequestId::NOTIFY, &Reply::Done), None);
+    }
+
+    #[test]
+    fn socket_io_carries_the_same() {
+        let bob = UserName::from_peer("bob").unwrap();
+        let stamp = Some(Stamp { position: at(5), id: None });
+        let (push, reply) = (Push::Add { user: &bob }, Reply::Placed(at(3)));
+        let (old, options) = (Dialect::SocketIo09, Options::chat_connector());
+        let new = old.with_fields(true);
+        let frame = new.encode_push(&push, stamp, &options).unwrap();
+        assert_eq!(frame, r#"3:::[{"route":"onAdd","user":"bob","gen":7,"seq":5}]"#);
+        let frame = new.encode_reply(RequestId(9), None, &reply, &options).unwrap();
+        assert_eq!(frame, r#"3:::[{"id":9,"body":{"code":200,"gen":7,"seq":3}}]"#);
+        assert_eq!(old.encode_push(&push, stamp, &options), Some(v09::encode_push(&push)));
+
+        let new = Dialect::SocketIo1.with_fields(true);
+        let packet = new.encode_push(&push, stamp, &options).unwrap();
+        let inner = r#"{\"route\":\"onAdd\",\"user\":\"bob\",\"gen\":7,\"seq\":5}"#;
+        assert_eq!(packet, format!(r#"42["message","{{\"route\":\"onAdd\",\"body\":{inner}}}"]"#));
+        let packet = new.encode_reply(RequestId(9), None, &reply, &options).unwrap();
+        let inner = r#"{\"code\":200,\"gen\":7,\"seq\":3}"#;
+        assert_eq!(packet, format!(r#"42["message","{{\"id\":9,\"body\":{inner}}}"]"#));
+    }
+
+    #[test]
+    fn who_says_how_many_are_here_says_it_to_those_who_know() {
+        let options = Options::chat_connector();
+        let push = Push::Count { members: 1001 };
+        for dialect in [Dialect::Pomelo, Dialect::PomeloCesu8, Dialect::Pitaya] {
+            assert_eq!(dialect.encode_push(&push, None, &options), None);
+            assert_eq!(dialect.with_fields(true), dialect);
+        }
+        for dialect in [Dialect::SocketIo09, Dialect::SocketIo1] {
+            assert_eq!(dialect.encode_push(&push, None, &options), None);
+            let modern = dialect.with_fields(true);
+            assert!(modern.is_modern() && modern.encode_push(&push, None, &options).is_some());
+            assert_eq!(modern.with_fields(false), dialect);
+        }
+    }
+
+    #[test]
+    fn only_one_generation_is_wanted() {
+        assert!(is_wanted(&Content::Json("1".into())));
+        for other in [Content::Missing, Content::Text("1".into()), Content::Json("2".into())] {
+            assert!(!is_wanted(&other), "{other:?}");
+        }
     }
 
     #[test]

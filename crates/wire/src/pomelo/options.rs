@@ -129,6 +129,8 @@ impl Options {
             Push::Add { .. } => &self.add,
             Push::Leave { .. } => &self.leave,
             Push::Chat { .. } => &self.chat,
+            // The original knew no such push, and told of no schema for it.
+            Push::Count { .. } => return None,
         };
         let hint = form.head.len() + push.json_len_hint();
         let mut package = packet::begin(packet::Kind::Data, hint);
@@ -204,6 +206,7 @@ fn encode_push_body(
             let members = [route, ("user", Member::Text(user.as_str()))];
             schema.encode(push.route(), members.into_iter(), encoding, out)
         }
+        Push::Count { .. } => Err(EncodeError::Route),
         Push::Chat { content, from, target } => {
             let (content_json, target_json) = (json_of(content), json_of(target));
             let members = [

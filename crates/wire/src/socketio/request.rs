@@ -103,7 +103,10 @@ mod tests {
         assert_eq!(out, ENTRY.as_bytes());
         let (_, call) = request.call(request.json);
         let uid = Content::Text("alice".into());
-        assert_eq!(call, Call::QueryEntry { uid, rid: Content::Missing });
+        assert_eq!(
+            call,
+            Call::QueryEntry { uid, rid: Content::Missing, tangelo: Content::Missing }
+        );
     }
 
     #[test]

@@ -10,8 +10,9 @@ use bytes::Bytes;
 
 use super::{form_field, request::Request, split_units};
 use crate::{
-    Call, Push, Reply, RequestId,
+    Call, Push, Reply, RequestId, Stamp,
     body::{self, Escaped, Sink},
+    pomelo::modern,
 };
 
 /// The server's first frame.
@@ -102,27 +103,46 @@ pub fn acknowledgement(id: &str) -> Bytes {
 /// Encodes a push as a frame with an array of one.
 #[must_use]
 pub fn encode_push(push: &Push<'_>) -> Bytes {
-    let mut frame = Vec::with_capacity(ARRAY.len() + push.json_len_hint() + 1);
-    frame.text(ARRAY);
-    push.write_json(&mut frame);
-    frame.text("]");
-    frame.into()
+    array(push.json_len_hint(), |frame| push.write_json(frame))
+}
+
+/// The same for a client that knows Tangelo, with where it stands.
+#[must_use]
+pub fn encode_modern_push(push: &Push<'_>, stamp: Option<Stamp<'_>>) -> Bytes {
+    array(64 + push.json_len_hint(), |frame| modern::write_push(frame, push, stamp))
 }
 
 /// Encodes a reply as a frame with an array of one. `None` for a notify.
 #[must_use]
 pub fn encode_reply(id: RequestId, reply: &Reply) -> Option<Bytes> {
+    answer(id, reply, |frame| reply.write_json(frame))
+}
+
+/// The same for a client that knows Tangelo.
+#[must_use]
+pub fn encode_modern_reply(id: RequestId, reply: &Reply) -> Option<Bytes> {
+    answer(id, reply, |frame| modern::write_reply(frame, reply))
+}
+
+fn answer(id: RequestId, reply: &Reply, write: impl FnOnce(&mut Vec<u8>)) -> Option<Bytes> {
     if id.is_notify() {
         return None;
     }
-    let mut frame = Vec::with_capacity(ARRAY.len() + reply.json_len_hint() + 28);
+    Some(array(reply.json_len_hint() + 28, |frame| {
+        frame.text("{\"id\":");
+        body::write_number(frame, id.0);
+        frame.text(",\"body\":");
+        write(frame);
+        frame.text("}");
+    }))
+}
+
+fn array(len_hint: usize, write: impl FnOnce(&mut Vec<u8>)) -> Bytes {
+    let mut frame = Vec::with_capacity(ARRAY.len() + len_hint + 1);
     frame.text(ARRAY);
-    frame.text("{\"id\":");
-    body::write_number(&mut frame, id.0);
-    frame.text(",\"body\":");
-    reply.write_json(&mut frame);
-    frame.text("}]");
-    Some(frame.into())
+    write(&mut frame);
+    frame.text("]");
+    frame.into()
 }
 
 /// Joins neighbouring arrays among `frames` into one, in order; other frames stay by themselves.
@@ -316,8 +336,12 @@ mod tests {
     fn arrays_are_not_spread_over_arguments() {
         let call = decode_call("\0\0\0\u{1}\u{1c}connector.entryHandler.enter[{\"rid\":\"r\"}]");
         let missing = Content::Missing;
-        let enter =
-            Call::Enter { username: missing.clone(), rid: missing.clone(), resume: missing };
+        let enter = Call::Enter {
+            username: missing.clone(),
+            rid: missing.clone(),
+            resume: missing.clone(),
+            tangelo: missing,
+        };
         assert_eq!(call, Some((RequestId(1), enter)));
     }
 

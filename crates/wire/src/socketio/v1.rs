@@ -12,8 +12,9 @@ use model::{Content, limits};
 
 use super::request::Request;
 use crate::{
-    Call, Push, Reply, RequestId,
+    Call, Push, Reply, RequestId, Stamp,
     body::{self, Escaped, Sink},
+    pomelo::modern,
     route,
 };
 
@@ -185,18 +186,42 @@ pub fn invalid_namespace(namespace: &str) -> Bytes {
 /// Encodes a push.
 #[must_use]
 pub fn encode_push(push: &Push<'_>) -> Bytes {
-    event(32 + push.json_len_hint(), |json| {
-        json.text("{\"route\":\"");
-        json.text(push.route());
-        json.text("\",\"body\":");
-        push.write_json(json);
-        json.text("}");
-    })
+    pushed(push, |json| push.write_json(json))
+}
+
+/// The same for a client that knows Tangelo, with where it stands.
+#[must_use]
+pub fn encode_modern_push(push: &Push<'_>, stamp: Option<Stamp<'_>>) -> Bytes {
+    pushed(push, |json| modern::write_push(json, push, stamp))
 }
 
 /// Encodes a reply. `None` for a notify.
 #[must_use]
 pub fn encode_reply(id: RequestId, reply: &Reply) -> Option<Bytes> {
+    answer(id, reply, |json| reply.write_json(json))
+}
+
+/// The same for a client that knows Tangelo.
+#[must_use]
+pub fn encode_modern_reply(id: RequestId, reply: &Reply) -> Option<Bytes> {
+    answer(id, reply, |json| modern::write_reply(json, reply))
+}
+
+fn pushed(push: &Push<'_>, write: impl FnOnce(&mut Escaped<'_, Vec<u8>>)) -> Bytes {
+    event(32 + push.json_len_hint(), |json| {
+        json.text("{\"route\":\"");
+        json.text(push.route());
+        json.text("\",\"body\":");
+        write(json);
+        json.text("}");
+    })
+}
+
+fn answer(
+    id: RequestId,
+    reply: &Reply,
+    write: impl FnOnce(&mut Escaped<'_, Vec<u8>>),
+) -> Option<Bytes> {
     if id.is_notify() {
         return None;
     }
@@ -204,7 +229,7 @@ pub fn encode_reply(id: RequestId, reply: &Reply) -> Option<Bytes> {
         json.text("{\"id\":");
         write_id(json, id);
         json.text(",\"body\":");
-        reply.write_json(json);
+        write(json);
         json.text("}");
     }))
 }
