@@ -1,5 +1,7 @@
 //! What waits to be sent to one client.
 
+mod item;
+
 use std::{
     collections::VecDeque,
     fmt, mem,
@@ -13,13 +15,12 @@ use session::{CloseReason, RequestKey};
 use tokio::net::TcpStream;
 use wire::Reply;
 
+use self::item::ITEM_BYTES;
+pub(crate) use self::item::Item;
 use crate::{
     context::Shared,
     run::{Answer, Form, Run, frame},
 };
-
-/// What an item without bytes of its own counts for.
-const ITEM_BYTES: usize = 16;
 
 /// The way to one client, from whoever has something to say. Clones lead to the same client.
 ///
@@ -40,25 +41,6 @@ pub(crate) struct Inbox {
     /// What was taken and is not yet written counts on, in frames and bytes.
     in_hand: (usize, usize),
     has_turn: bool,
-}
-
-/// Something for a client.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Item {
-    /// A finished package.
-    Push(Bytes),
-    /// So many finished packages with their headers, or what is left of them.
-    Run(Bytes, usize),
-    /// The answer to a call.
-    Reply(RequestKey, Reply),
-    /// Somebody wants to know whether the client lives.
-    Probe,
-    /// The session's time has come.
-    Alarm,
-    /// A reason to go.
-    Kick(String),
-    /// The end. Always the last item.
-    Close(CloseReason),
 }
 
 /// The client does not read what it is sent.
@@ -472,19 +454,6 @@ impl State {
             )
             | None => None,
         }
-    }
-}
-
-impl Item {
-    /// What it counts for, in frames and bytes.
-    fn weight(&self) -> (usize, usize) {
-        let (frames, bytes) = match self {
-            Self::Push(package) => (1, package.len()),
-            Self::Run(bytes, frames) => (*frames, bytes.len()),
-            Self::Reply(_, reply) => (1, reply.json_len_hint()),
-            Self::Probe | Self::Alarm | Self::Kick(_) | Self::Close(_) => (0, 0),
-        };
-        (frames, frames * ITEM_BYTES + bytes)
     }
 }
 

@@ -40,8 +40,9 @@ pub(super) struct Wish {
     pub(super) until: Option<Time>,
 }
 
-/// Sends that wait for their answers, in order. Boxed, as most sessions have none.
+/// Sends that wait for their answers, in order.
 #[derive(Debug, Default)]
+#[expect(clippy::box_collection, reason = "most sessions have none, and keep one word for it")]
 pub(super) struct Unanswered(Option<Box<VecDeque<Saying>>>);
 
 /// What is known of a session whose client can come back.
