@@ -1,5 +1,6 @@
 //! Users who record what they do and see.
 
+mod modern;
 mod player;
 
 use std::{
@@ -10,7 +11,7 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
-use client::{Client, Error, Options, Transport};
+use client::{Client, Error, Options, Outcome, Transport};
 use tokio::{
     sync::{mpsc, oneshot, watch},
     task::JoinSet,
@@ -18,6 +19,7 @@ use tokio::{
 };
 use verify::history::{History, Log, Names, Presence, Report};
 
+use modern::Modern;
 use player::Player;
 
 use crate::{cluster::deadline, until};
@@ -45,8 +47,12 @@ pub struct Crowd {
     options: Options,
     /// How long after its end a member may be listed, if that is judged.
     leave_within: Option<Duration>,
+    /// Within how long a user must be back for nobody to hear of it, if that is judged.
+    quiet_within: Option<Duration>,
     /// Texts are made at least that long, in bytes.
     text_bytes: usize,
+    /// The gate that lost users ask, if they are of the kind that comes back.
+    gate: Option<SocketAddr>,
 }
 
 /// One send that was acknowledged.
@@ -58,6 +64,19 @@ pub struct Acked {
     pub sent: Instant,
     /// How long its answer took.
     pub after: Duration,
+}
+
+/// A user whose connection was lost, and who is back.
+#[derive(Clone, Copy, Debug)]
+pub struct Returned {
+    /// Who.
+    pub user: UserKey,
+    /// When the loss was noticed.
+    pub lost: Instant,
+    /// When it was told that it is in again.
+    pub back: Instant,
+    /// Whether it was told all that it missed.
+    pub outcome: Outcome,
 }
 
 /// What a user is told to do.
@@ -83,6 +102,7 @@ struct Inner {
     refused: Vec<String>,
     /// Users whose connection ended without their doing, when and how.
     lost: Vec<Lost>,
+    returned: Vec<Returned>,
 }
 
 /// The end of a connection without its user's doing.
@@ -126,8 +146,20 @@ impl Crowd {
             tasks: JoinSet::new(),
             options: Options { transport, ..Options::default() },
             leave_within: None,
+            quiet_within: None,
             text_bytes: 0,
+            gate: None,
         }
+    }
+
+    /// A crowd of nobody, of clients that know Tangelo: whoever is lost asks this gate where to
+    /// come back.
+    #[must_use]
+    pub fn modern(transport: Transport, gate: SocketAddr) -> Self {
+        let mut crowd = Self::new(transport);
+        crowd.options.modern = true;
+        crowd.gate = Some(gate);
+        crowd
     }
 
     /// Users who enter from now on say texts of at least so many bytes.
@@ -138,6 +170,11 @@ impl Crowd {
     /// Also judges that nobody is listed longer than this after the end of its session.
     pub const fn leave_within(&mut self, bound: Duration) {
         self.leave_within = Some(bound);
+    }
+
+    /// Also judges that nobody is seen to leave who is back within less than this.
+    pub const fn quiet_within(&mut self, bound: Duration) {
+        self.quiet_within = Some(bound);
     }
 
     /// Lets a user ask the gate, connect and enter.
@@ -183,6 +220,9 @@ impl Crowd {
         room: &str,
     ) -> anyhow::Result<UserKey> {
         let options = Options { transport, ..self.options.clone() };
+        if let Some(gate) = self.gate {
+            return self.enter_modern(gate, &options, connector, (user, room)).await;
+        }
         let (entered, waits) = oneshot::channel();
         let records = Arc::clone(&self.records);
         let who = (user, room);
@@ -197,6 +237,22 @@ impl Crowd {
             Ok(Err(error)) => bail!("{user} does not enter {room}: {error}"),
             Err(_) => bail!("{user} does not enter {room}: the connection ended"),
         }
+    }
+
+    async fn enter_modern(
+        &mut self,
+        gate: SocketAddr,
+        options: &Options,
+        connector: SocketAddr,
+        who: (&str, &str),
+    ) -> anyhow::Result<UserKey> {
+        let records = Arc::clone(&self.records);
+        let player = Modern::enter(records, gate, options, connector, who, self.text_bytes).await?;
+        let key = player.key();
+        let (orders, receiver) = mpsc::channel(ORDERS_MAX);
+        self.users.insert(key, orders);
+        self.tasks.spawn(player.live(receiver, self.chatter.subscribe()));
+        Ok(key)
     }
 
     /// Lets a user speak to one user of its room, or to `*`.
@@ -255,6 +311,12 @@ impl Crowd {
         self.records.lock().lost.clone()
     }
 
+    /// Users whose connection was lost, and who are back, in the order of their returns.
+    #[must_use]
+    pub fn returned(&self) -> Vec<Returned> {
+        self.records.lock().returned.clone()
+    }
+
     /// All users there ever were, in the order of entering.
     #[must_use]
     pub fn users(&self) -> Vec<UserKey> {
@@ -282,6 +344,9 @@ impl Crowd {
         let mut history = History::new(inner.names.clone(), Presence::Announced);
         if let Some(bound) = self.leave_within {
             history.leave_within(bound);
+        }
+        if let Some(bound) = self.quiet_within {
+            history.quiet_within(bound);
         }
         for log in &inner.logs {
             history.push(log.clone());

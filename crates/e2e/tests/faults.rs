@@ -19,6 +19,8 @@ mod gate;
 mod link;
 #[path = "faults/load.rs"]
 mod load;
+#[path = "faults/modern.rs"]
+mod modern;
 #[path = "faults/people.rs"]
 mod people;
 #[path = "faults/planned.rs"]

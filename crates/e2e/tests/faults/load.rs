@@ -39,7 +39,15 @@ impl Load {
 
     /// Fills the rooms over all connectors, and lets everybody speak.
     pub(crate) async fn crowd(self, cluster: &Cluster) -> Crowd {
-        let mut crowd = Crowd::new(Transport::Tcp);
+        self.fill(cluster, Crowd::new(Transport::Tcp)).await
+    }
+
+    /// The same, of clients that come back.
+    pub(crate) async fn modern_crowd(self, cluster: &Cluster) -> Crowd {
+        self.fill(cluster, Crowd::modern(Transport::WebSocket, cluster.gate())).await
+    }
+
+    async fn fill(self, cluster: &Cluster, mut crowd: Crowd) -> Crowd {
         let connectors = cluster.connectors();
         for number in 0..self.users {
             let connector = connectors[self.connector_of(number, connectors.len())];
