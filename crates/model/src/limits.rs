@@ -239,6 +239,9 @@ pub const REGISTRY_REPORTS_MAX: usize = 8;
 pub const REGISTRY_RETRY_MAX: Duration = Duration::from_millis(500);
 /// How long a try to join, a claim or a release may take.
 pub const REGISTRY_CALL_TIMEOUT: Duration = Duration::from_secs(1);
+/// Broken links that a node has not yet told to a registry that sees no streams; one that finds no
+/// place is left out, as the end of the lease tells it too.
+pub const BROKEN_LINKS_MAX: usize = NODES_MAX;
 /// Shards, or nodes, changed in one transaction of etcd, which takes at most 128 operations by
 /// default.
 pub const ETCD_TXN_OPS: usize = 100;

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use e2e::until;
+use e2e::{Cluster, until};
 use model::Role;
 use tokio::time::{Instant, sleep};
 
@@ -12,9 +12,20 @@ use crate::load::{Load, figure, figure_spread, gap_since, judge, judge_undisturb
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn chats_are_killed_again_and_again() {
     let load = Load::chosen();
-    let mut cluster = load.cluster("chat-kill").await;
+    let cluster = load.cluster("chat-kill").await;
+    chats_are_killed(load, cluster, if load.full { 100 } else { 4 }).await;
+}
+
+/// The same with etcd, which sees no streams break: connectors do, and say so.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn chats_killed_with_etcd() {
+    let load = Load::chosen();
+    let Some((_etcd, cluster)) = load.etcd_cluster("chat-kill-etcd").await else { return };
+    chats_are_killed(load, cluster, if load.full { 20 } else { 3 }).await;
+}
+
+async fn chats_are_killed(load: Load, mut cluster: Cluster, kills: usize) {
     let crowd = load.crowd(&cluster).await;
-    let kills = if load.full { 100 } else { 4 };
     let mut gaps = Vec::new();
     for kill in 0..kills {
         let name = format!("chat-{}", kill % 3 + 1);
@@ -55,7 +66,7 @@ async fn a_chat_that_slept_is_replaced_and_heard_by_nobody() {
     judge_undisturbed(&crowd).await;
 }
 
-async fn stale_frames(cluster: &e2e::Cluster) -> f64 {
+async fn stale_frames(cluster: &Cluster) -> f64 {
     cluster.metric_of(Role::Connector, "tangelo_connector_stale_frames_total").await.unwrap()
 }
 

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, fmt::Display, time::Duration};
 
 use client::Transport;
-use e2e::{Cluster, Crowd, Shape, UserKey};
+use e2e::{Cluster, Crowd, Etcd, Shape, UserKey};
 use model::Role;
 use tokio::time::Instant;
 use verify::history::Report;
@@ -35,6 +35,16 @@ impl Load {
     /// The shape of the standard cluster: 3 connectors, 3 chats.
     pub(crate) async fn cluster(self, name: &str) -> Cluster {
         Cluster::start(&format!("faults-{name}"), Shape::new(3, 3)).await.unwrap()
+    }
+
+    /// The same on three members of etcd, which are shut down when they are dropped. None if etcd is
+    /// not installed.
+    pub(crate) async fn etcd_cluster(self, name: &str) -> Option<(Etcd, Cluster)> {
+        let name = format!("faults-{name}");
+        let etcd = Etcd::start(&format!("{name}-etcd"), 3).await.unwrap()?;
+        let shape = Shape { registry: Some(etcd.url("e2e")), ..Shape::new(3, 3) };
+        let cluster = Cluster::start(&name, shape).await.unwrap();
+        Some((etcd, cluster))
     }
 
     /// Fills the rooms over all connectors, and lets everybody speak.
