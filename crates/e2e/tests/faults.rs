@@ -13,6 +13,8 @@
 mod chat;
 #[path = "faults/connector.rs"]
 mod connector;
+#[path = "faults/drain.rs"]
+mod drain;
 #[path = "faults/gate.rs"]
 mod gate;
 #[path = "faults/link.rs"]

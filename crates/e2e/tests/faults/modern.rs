@@ -44,7 +44,7 @@ async fn all_back(crowd: &Crowd, since: Instant, many: usize) -> Vec<Returned> {
 /// Killed under load, one after the other: its clients are back soon and have missed nothing, and
 /// nobody sees them leave.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_connector_is_killed_and_its_clients_come_back() {
+async fn clients_of_a_killed_connector_come_back() {
     let load = Load::chosen();
     let mut cluster = load.cluster("modern-kill").await;
     let mut crowd = load.modern_crowd(&cluster).await;
