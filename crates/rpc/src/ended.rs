@@ -129,7 +129,7 @@ mod tests {
         peer.write_all(b"hello").await.unwrap();
         let mut bytes = [0; 5];
         watched.read_exact(&mut bytes).await.unwrap();
-        watched.read(&mut []).await.unwrap();
+        assert_eq!(watched.read(&mut []).await.unwrap(), 0);
         assert!(!ended.by_peer(), "nothing read, as there was no room");
         drop(peer);
         assert_eq!(watched.read(&mut bytes).await.unwrap(), 0);

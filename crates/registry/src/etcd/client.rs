@@ -116,8 +116,7 @@ struct Session {
 /// What has been asked besides, and is not awaited.
 enum Done {
     Updated(Result<Node, String>),
-    Removed(Result<usize, String>),
-    Doubted(Result<(), String>),
+    Told,
     DoubtAnswered(Result<(), String>),
 }
 
@@ -298,10 +297,7 @@ impl Presence {
                             refused = updated.is_err();
                             self.updated(updated);
                         }
-                        Done::Removed(removed) => count_removed(removed),
-                        // The end of its lease will tell.
-                        Done::Doubted(asked) => note_failure("no node doubted", asked),
-                        Done::DoubtAnswered(Ok(())) => {}
+                        Done::Told | Done::DoubtAnswered(Ok(())) => {}
                         Done::DoubtAnswered(Err(reason)) => return End::Away(reason),
                     }
                     None
@@ -365,7 +361,13 @@ impl Presence {
                 tracing::info!(incarnation = node.0, "its link broke: doubting that it lives");
                 let me = self.node.incarnation;
                 let asked = ask(self.timing, async move { etcd.doubt(node, revision, me).await });
-                Some(Box::pin(async move { Done::Doubted(asked.await) }))
+                Some(Box::pin(async move {
+                    if let Err(reason) = asked.await {
+                        // The end of its lease will tell.
+                        tracing::debug!(reason, "no node doubted");
+                    }
+                    Done::Told
+                }))
             }
             Effect::AnswerDoubt => {
                 tracing::info!("doubted by another node: showing that this one lives");
@@ -383,7 +385,10 @@ impl Presence {
             tracing::info!(%role, incarnation = node.0, doubted, "no sign of life: declaring it gone");
         }
         let asked = ask(self.timing, async move { etcd.remove(&nodes).await });
-        Box::pin(async move { Done::Removed(asked.await) })
+        Box::pin(async move {
+            count_removed(asked.await);
+            Done::Told
+        })
     }
 
     /// Takes an event to the mirror and applies what follows; what etcd is to be asked for is handed
@@ -437,12 +442,6 @@ fn count_removed(removed: Result<usize, String>) {
         Ok(count) => counter!("tangelo_registry_removed_total").increment(count as u64),
         // The mirror asks again.
         Err(reason) => tracing::debug!(reason, "no node removed"),
-    }
-}
-
-fn note_failure(what: &'static str, asked: Result<(), String>) {
-    if let Err(reason) = asked {
-        tracing::debug!(reason, what);
     }
 }
 
