@@ -24,7 +24,7 @@ const HEARTBEAT: &str = "30s";
 enum Told {
     In,
     Lost(Instant),
-    Back(Instant, Outcome),
+    Back { at: Instant, away: Duration, outcome: Outcome },
 }
 
 /// Somebody who is at the first connector, says nothing, and comes back when it is sent away.
@@ -43,13 +43,18 @@ async fn idle(
     let (mut member, _) = Member::enter_at(connector, gate, &options, &name, &room).await.unwrap();
     drop(door);
     told.send(Told::In).await.unwrap();
+    let mut lost = Instant::now();
     while !*end.borrow_and_update() {
         tokio::select! {
             seen = member.next() => match seen.unwrap() {
                 Seen::Push(_) => {}
-                Seen::Lost => told.send(Told::Lost(Instant::now())).await.unwrap(),
+                Seen::Lost => {
+                    lost = Instant::now();
+                    told.send(Told::Lost(lost)).await.unwrap();
+                }
                 Seen::Back { outcome, .. } => {
-                    told.send(Told::Back(Instant::now(), outcome)).await.unwrap();
+                    let at = Instant::now();
+                    told.send(Told::Back { at, away: at - lost, outcome }).await.unwrap();
                 }
             },
             changed = end.changed() => changed.unwrap(),
@@ -91,6 +96,7 @@ async fn a_full_connector_drains() {
     let began = Instant::now();
     cluster.term("connector-1").unwrap();
     let (mut lost, mut back, mut resumed) = (Vec::new(), Vec::new(), 0);
+    let mut away = Vec::new();
     let status = {
         let ended = cluster.ended("connector-1");
         tokio::pin!(ended);
@@ -104,8 +110,9 @@ async fn a_full_connector_drains() {
                 told = hears.recv() => match told.unwrap() {
                     Told::In => panic!("nobody new comes"),
                     Told::Lost(at) => lost.push(at - began),
-                    Told::Back(at, outcome) => {
+                    Told::Back { at, away: span, outcome } => {
                         back.push(at - began);
+                        away.push(span);
                         resumed += usize::from(outcome == Outcome::Resumed);
                     }
                 },
@@ -117,6 +124,7 @@ async fn a_full_connector_drains() {
     figure("sessions", many);
     figure_spread("sent away after", lost.clone());
     figure_spread("back after", back.clone());
+    figure_spread("away for", away);
     figure("resumed", resumed);
     assert_eq!((lost.len(), back.len(), resumed), (many, many, many), "each once");
     figure("longest answer meanwhile", format_args!("{:.2?}", gap_since(&crowd, began)));

@@ -51,7 +51,7 @@ async fn clients_of_a_killed_connector_come_back() {
     crowd.quiet_within(QUIET);
     let kills = if load.full { 6 } else { 2 };
     let mut returned = Vec::new();
-    let mut spans = Vec::new();
+    let (mut spans, mut of_returning, mut of_others) = (Vec::new(), Vec::new(), Vec::new());
     for kill in 0..kills {
         let name = format!("connector-{}", kill % 3 + 1);
         let sessions = sessions_at(&cluster, &name).await;
@@ -59,13 +59,18 @@ async fn clients_of_a_killed_connector_come_back() {
         cluster.kill(&name).unwrap();
         let back = all_back(&crowd, killed, sessions).await;
         spans.extend(back.iter().map(|returned| returned.back - killed));
-        returned.extend(back);
         cluster.restart(&name).await.unwrap();
-        crowd.work(300).await.unwrap();
+        crowd.work(600).await.unwrap();
+        let [returning, others] = gaps(&crowd, killed, &back);
+        of_returning.push(returning);
+        of_others.push(others);
+        returned.extend(back);
     }
     let resumed = returned.iter().filter(|it| it.outcome == Outcome::Resumed).count();
     figure("kills", kills);
     figure_spread("from the kill to being back", spans);
+    figure_spread("send gap per kill, of those who had to come back", of_returning);
+    figure_spread("send gap per kill, of the others", of_others);
     figure("resumed and reset", format_args!("{resumed} and {}", returned.len() - resumed));
     assert_eq!(resumed, returned.len());
     assert!(resets(&cluster).await < 1.0);
