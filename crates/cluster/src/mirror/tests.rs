@@ -288,7 +288,9 @@ fn a_process_that_slept_doubts_nobody() {
     bench.beat(750, 9000);
     assert_eq!(bench.event(19_000, Event::Broken(Incarnation(10))), []);
     assert_eq!(bench.event(19_100, Event::Heard), []);
-    assert_eq!(bench.event(19_200, Event::Broken(Incarnation(10))), [doubt(80)]);
+    assert_eq!(bench.event(19_200, Event::Broken(Incarnation(10))), [], "it found them so");
+    bench.beat(19_850, 22_100);
+    assert_eq!(bench.event(22_100, Event::Broken(Incarnation(10))), [doubt(80)]);
 }
 
 #[test]

@@ -29,10 +29,13 @@ impl Mirror {
         }
     }
 
-    /// Doubts a node that shows that it lives. Not if this process may have slept: then others have
-    /// given it up, and ended links that they had to it.
+    /// Doubts a node that shows that it lives. Like a removal, not after the store was away, or this
+    /// process slept: then others have given it up, and ended links that they had to it.
     pub(super) fn doubt(&self, now: Time, node: Incarnation, out: &mut Vec<Effect>) {
-        if self.contact.is_none_or(|contact| now - contact.heard_at > self.timing.lease / 2) {
+        let is_witness = self.contact.is_some_and(|contact| {
+            now >= contact.removes_from && now - contact.heard_at <= self.timing.lease / 2
+        });
+        if !is_witness {
             return;
         }
         let sign = self.alive.get(&node).filter(|sign| !sign.is_doubted && node != self.me);
