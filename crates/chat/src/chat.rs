@@ -12,7 +12,6 @@ use tokio::{
     io::{AsyncRead, AsyncWrite},
     sync::mpsc,
 };
-use tonic::transport::server::Connected;
 
 use crate::{
     link,
@@ -40,24 +39,28 @@ impl Chat {
         Self { workers: Workers::start(workers, duplicates, tasks), tasks: tasks.clone() }
     }
 
-    /// Serves links as `me`, over whatever comes in, to connectors that bring `token`.
+    /// Serves links as this member and as `me`, over whatever comes in, to connectors that bring
+    /// `token`.
     pub fn serve<C>(
         &self,
+        membership: &Membership,
         me: Hello,
         token: Option<ClusterToken>,
         connections: impl Stream<Item = io::Result<C>> + Send + 'static,
     ) where
-        C: AsyncRead + AsyncWrite + Connected + Send + Unpin + 'static,
+        C: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         let (incoming, links) = mpsc::channel(LINKS_WAITING_MAX);
         let ended = self.tasks.token().cancelled_owned();
         let server = Service::transport().add_service(Service::server(me, token, incoming));
+        let connections = Service::watched(connections);
         self.tasks.spawn("link server", async move {
             if let Err(error) = server.serve_with_incoming_shutdown(connections, ended).await {
                 tracing::error!(%error, "the link server failed");
             }
         });
-        let links = link::accept(links, self.workers.clone(), self.tasks.clone());
+        let (membership, workers) = (membership.clone(), self.workers.clone());
+        let links = link::accept(links, membership, workers, self.tasks.clone());
         self.tasks.spawn("links", links);
     }
 

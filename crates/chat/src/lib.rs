@@ -115,10 +115,6 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let chat = Chat::start(WORKERS_MAX.min(threads()), args.duplicates, &process.tasks);
     tracing::info!(duplicates = args.duplicates.name(), "policy for names that are taken");
     let me = Hello { node: process.name.clone(), incarnation: process.incarnation };
-    // The builder's own setting does not reach sockets that it did not bind: without this an
-    // answer waits some 40 ms for the peer's delayed acknowledgement.
-    chat.serve(me, token, TcpIncoming::from(listener).with_nodelay(Some(true)));
-
     let node = Node {
         link: Some(format!("http://{host}:{}", address.port())),
         admin: Some(process.admin_url()),
@@ -126,6 +122,10 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         ..Node::new(process.name.clone(), process.incarnation, Role::Chat)
     };
     let membership = registry.join(node, process.vital_tasks()).await;
+    // The builder's own setting does not reach sockets that it did not bind: without this an
+    // answer waits some 40 ms for the peer's delayed acknowledgement.
+    let connections = TcpIncoming::from(listener).with_nodelay(Some(true));
+    chat.serve(&membership, me, token, connections);
     chat.keep_shards(&membership, &process.ready);
     process.tasks.spawn("lease watch", watch_lease(membership.clone(), process.stop.clone()));
     process.ready.started();

@@ -2,6 +2,7 @@
 
 use daemon::Tasks;
 use metrics::gauge;
+use registry::Membership;
 use room::{LinkId, OwnerEvent};
 use rpc::link::{FromConnector, Incoming};
 use tokio::sync::mpsc;
@@ -10,7 +11,12 @@ use tokio_util::sync::CancellationToken;
 use crate::worker::{Input, Workers};
 
 /// Takes the links that connectors open, each into a task of its own.
-pub(crate) async fn accept(mut incoming: mpsc::Receiver<Incoming>, workers: Workers, tasks: Tasks) {
+pub(crate) async fn accept(
+    mut incoming: mpsc::Receiver<Incoming>,
+    membership: Membership,
+    workers: Workers,
+    tasks: Tasks,
+) {
     let token = tasks.token();
     let mut last = 0;
     loop {
@@ -20,15 +26,23 @@ pub(crate) async fn accept(mut incoming: mpsc::Receiver<Incoming>, workers: Work
         };
         let Some(link) = link else { return };
         last += 1;
-        tasks.spawn("link", serve(LinkId(last), link, workers.clone(), token.clone()));
+        let (membership, workers) = (membership.clone(), workers.clone());
+        tasks.spawn("link", serve(LinkId(last), link, membership, workers, token.clone()));
     }
 }
 
 /// Feeds the workers from one connector until the stream ends, a worker cuts it, or the process
 /// ends.
-async fn serve(link: LinkId, incoming: Incoming, workers: Workers, token: CancellationToken) {
+async fn serve(
+    link: LinkId,
+    incoming: Incoming,
+    membership: Membership,
+    workers: Workers,
+    token: CancellationToken,
+) {
     let Incoming { peer, sender, receiver } = incoming;
     let connector = peer.incarnation;
+    let connection = receiver.ended().clone();
     let cut = token.child_token();
     tracing::info!(connector = %peer.node, incarnation = connector.0, link = link.0, "link open");
     gauge!("tangelo_chat_links").increment(1);
@@ -44,6 +58,9 @@ async fn serve(link: LinkId, incoming: Incoming, workers: Workers, token: Cancel
     };
     cut.cancel();
     gauge!("tangelo_chat_links").decrement(1);
+    if connection.by_peer() {
+        membership.link_broken(connector);
+    }
     match ended {
         Ok(reason) => {
             tracing::info!(connector = %peer.node, link = link.0, reason, "link closed");

@@ -8,7 +8,7 @@ use std::{
 };
 
 use model::{Code, Outcome, Position};
-use tokio::time::sleep;
+use tokio::{net::ToSocketAddrs, time::sleep};
 
 use crate::{
     chat::{Client, Options},
@@ -33,12 +33,18 @@ const FINAL_CODES: [u16; 3] = [1008, 1009, 4409];
 pub enum Seen {
     /// Something has happened in the room, later than all seen before.
     Push(Placed),
-    /// The connection was lost, and there is another. What was missed comes next.
+    /// The connection was lost. All that is said from now on is seen later, or not at all.
+    Lost,
+    /// There is another connection. What was missed comes next.
     Back {
         /// Whether something may be missing ([`Outcome::Reset`]), or not ([`Outcome::Resumed`]).
         outcome: Outcome,
         /// Everybody in the room now.
         users: Vec<String>,
+        /// Where the room stands now.
+        position: Position,
+        /// How many of the pushes that follow tell what was before that.
+        missed: usize,
     },
 }
 
@@ -84,7 +90,34 @@ impl Member {
     ) -> Result<(Self, Joined)> {
         let gate = gate.into();
         let options = Options { modern: true, ..options.clone() };
-        let (client, joined) = arrive(&gate, &options, user, room, None).await?;
+        let entered = arrive(&gate, &options, user, room, None).await?;
+        Ok(Self::new(gate, options, (user, room), entered))
+    }
+
+    /// Enters at this connector, whichever the gate would name. It is the gate that is asked for
+    /// another one when the connection is lost.
+    ///
+    /// # Errors
+    ///
+    /// As [`Member::enter`].
+    pub async fn enter_at(
+        connector: impl ToSocketAddrs,
+        gate: impl Into<String>,
+        options: &Options,
+        user: &str,
+        room: &str,
+    ) -> Result<(Self, Joined)> {
+        let options = Options { modern: true, ..options.clone() };
+        let entered = arrive_at(connector, &options, user, room, None).await?;
+        Ok(Self::new(gate.into(), options, (user, room), entered))
+    }
+
+    fn new(
+        gate: String,
+        options: Options,
+        (user, room): (&str, &str),
+        (client, joined): (Client, Joined),
+    ) -> (Self, Joined) {
         let member = Self {
             gate,
             options,
@@ -94,7 +127,7 @@ impl Member {
             resume: joined.resume.clone(),
             seen: VecDeque::new(),
         };
-        Ok((member, joined))
+        (member, joined)
     }
 
     /// What to show to be let in again where this one is.
@@ -160,7 +193,9 @@ impl Member {
             if error.is_final() {
                 self.lose(error)?;
             } else if error.code() == Some(Code::Unauthorized) {
+                // The connection is good, and has lost its place.
                 self.sever();
+                self.seen.push_back(Seen::Lost);
             } else if error.code().is_some_and(Code::retry_is_safe) {
                 sleep(pause(attempt, &error)).await;
             } else {
@@ -193,6 +228,7 @@ impl Member {
     /// Notes that the connection has ended.
     fn lose(&mut self, error: Error) -> Result<()> {
         self.sever();
+        self.seen.push_back(Seen::Lost);
         if is_for_good(&error) { Err(error) } else { Ok(()) }
     }
 
@@ -220,12 +256,13 @@ impl Member {
         let Joined { outcome, users, events, resume } = joined;
         // A room that stands before our place has begun anew: none of it was seen.
         let anew = resume.position < self.resume.position;
-        self.seen.push_back(Seen::Back { outcome, users });
-        for event in events {
-            if anew || event.position.is_none_or(|it| it > self.resume.position) {
-                self.seen.push_back(Seen::Push(event));
-            }
-        }
+        let is_new = |event: &Placed| {
+            anew || event.position.is_none_or(|position| position > self.resume.position)
+        };
+        let events: Vec<_> = events.into_iter().filter(is_new).collect();
+        let (position, missed) = (resume.position, events.len());
+        self.seen.push_back(Seen::Back { outcome, users, position, missed });
+        self.seen.extend(events.into_iter().map(Seen::Push));
         self.resume = resume;
     }
 
@@ -257,7 +294,18 @@ async fn arrive(
 ) -> Result<(Client, Joined)> {
     let entry = Client::query_entry(gate, options, user, Some(room)).await?;
     entry.slot().await;
-    let mut client = Client::connect((entry.host.as_str(), entry.port), options).await?;
+    arrive_at((entry.host.as_str(), entry.port), options, user, room, resume).await
+}
+
+/// Enters at this connector.
+async fn arrive_at(
+    connector: impl ToSocketAddrs,
+    options: &Options,
+    user: &str,
+    room: &str,
+    resume: Option<&Resume>,
+) -> Result<(Client, Joined)> {
+    let mut client = Client::connect(connector, options).await?;
     let mut attempt = 0;
     loop {
         let error = match client.join(user, room, resume).await {

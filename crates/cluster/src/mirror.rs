@@ -20,6 +20,13 @@
 //! first decides, for all nodes alike. Witnesses take turns, so that a death does not make every
 //! node write at once.
 //!
+//! A node whose link was ended by the other end's system need not wait for the end of a lease: it
+//! *doubts* that node, by a word in its sign of life. A node that lives sees it and puts its sign
+//! anew; one that has not within [`Timing::after_break`] is removed by the witnesses, if the doubt
+//! still stands at that moment. So a link that broke for any other reason costs two writes. A
+//! process that is slow, or stopped, is not doubted: its system keeps its connections, and whoever
+//! gives one up by itself has no evidence.
+//!
 //! # Claims
 //!
 //! A claim is compare-and-swap on the revision of the shard's entry, and its own revision is the
@@ -32,11 +39,7 @@
 //! A store that is behind what was seen of it has lost its memory, and one with another identity
 //! is another store. Neither is believed: the map stays as it is until someone repairs that.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use model::{Incarnation, NodeId, Role, Shard, Term, Time, limits};
 
@@ -48,11 +51,9 @@ use crate::{
 
 mod claims;
 mod picture;
+mod witness;
 
 pub use claims::{Swap, Swapped};
-
-/// How long the next witness waits for the one before it.
-const WITNESS_TURN: Duration = Duration::from_millis(100);
 
 /// What happens.
 #[derive(Clone, Debug)]
@@ -75,6 +76,8 @@ pub enum Event {
     },
     /// What has changed since, in order.
     Changed(Vec<Change>),
+    /// A link to this node was ended by its system, as when a process dies.
+    Broken(Incarnation),
     /// The moment of [`Mirror::poll_timeout`] has come.
     Timeout,
 }
@@ -102,6 +105,8 @@ pub enum What {
     NodeGone(Incarnation),
     /// A sign of life was put.
     Alive(Incarnation),
+    /// Somebody has put a doubt into a sign of life.
+    Doubted(Incarnation),
     /// A sign of life went with its lease, or was removed.
     NotAlive(Incarnation),
     /// A shard changed hands.
@@ -129,10 +134,30 @@ pub enum Effect {
     Publish(Arc<ClusterMap>),
     /// The sign of life is gone: put it anew, under a new lease.
     Enlist,
-    /// Remove these records, each only if there is no sign of life at that moment.
-    Remove(Vec<(Role, Incarnation)>),
+    /// Doubt this node, if its sign of life is still the one of this revision.
+    Doubt {
+        /// The node.
+        node: Incarnation,
+        /// The revision.
+        revision: u64,
+    },
+    /// This node is doubted: put its sign of life anew.
+    AnswerDoubt,
+    /// Remove these records.
+    Remove(Vec<Doomed>),
     /// This incarnation is over.
     Over(Gone),
+}
+
+/// A node to be removed, if nothing has changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Doomed {
+    /// Its role.
+    pub role: Role,
+    /// The node.
+    pub node: Incarnation,
+    /// The revision of the doubt that its sign of life must still be; none: there must be no sign.
+    pub doubt: Option<u64>,
 }
 
 /// The store is not the one that was seen before.
@@ -181,6 +206,22 @@ struct Record {
     created: u64,
 }
 
+/// A sign of life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Sign {
+    /// When it was put.
+    revision: u64,
+    is_doubted: bool,
+}
+
+/// Why a node is to be removed, and when.
+#[derive(Clone, Copy, Debug)]
+struct Doom {
+    /// The revision of the doubt; none: there is no sign of life.
+    doubt: Option<u64>,
+    at: Time,
+}
+
 /// How this node stands with the store while it is heard.
 #[derive(Clone, Copy)]
 struct Contact {
@@ -197,16 +238,18 @@ pub struct Mirror {
     store: Option<u64>,
     revision: u64,
     records: BTreeMap<Incarnation, Record>,
-    alive: BTreeSet<Incarnation>,
+    alive: BTreeMap<Incarnation, Sign>,
     shards: Vec<Slot>,
     /// Entries known from answers to claims and releases, until the changes come to them.
     answered: BTreeMap<Shard, Slot>,
-    /// Records without a sign of life, and when to remove each.
-    doomed: BTreeMap<Incarnation, Time>,
+    /// Records without a sign of life, or with one in doubt.
+    doomed: BTreeMap<Incarnation, Doom>,
     contact: Option<Contact>,
     heard_before: bool,
     /// At which revision this node's record was put first, and its sign of life last.
     enlisted: Option<(u64, u64)>,
+    /// The last doubt of this node that was to be answered.
+    answered_doubt: u64,
     over: bool,
     map: Arc<ClusterMap>,
     published_at: Time,
@@ -225,13 +268,14 @@ impl Mirror {
             store: None,
             revision: 0,
             records: BTreeMap::new(),
-            alive: BTreeSet::new(),
+            alive: BTreeMap::new(),
             shards: vec![Slot::NONE; usize::from(limits::SHARD_COUNT)],
             answered: BTreeMap::new(),
             doomed: BTreeMap::new(),
             contact: None,
             heard_before: false,
             enlisted: None,
+            answered_doubt: 0,
             over: false,
             map: Arc::default(),
             published_at: Time::ZERO,
@@ -255,6 +299,12 @@ impl Mirror {
     #[must_use]
     pub const fn is_live(&self) -> bool {
         self.enlisted.is_some() && !self.over
+    }
+
+    /// Whether a doubt of this node stands, as far as it knows.
+    #[must_use]
+    pub fn is_doubted(&self) -> bool {
+        self.alive.get(&self.me).is_some_and(|sign| sign.is_doubted)
     }
 
     /// Earlier lives of this node's name, to be removed as it joins.
@@ -290,8 +340,8 @@ impl Mirror {
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Time> {
         let removal = self.contact.and_then(|contact| {
-            let first = self.doomed.values().min()?;
-            let due = (*first).max(contact.removes_from) + self.turn();
+            let first = self.doomed.values().map(|doom| doom.at).min()?;
+            let due = first.max(contact.removes_from) + self.turn();
             // Later than that, only if the store is heard again before.
             Some(due).filter(|due| *due - contact.heard_at <= self.timing.lease / 2)
         });
@@ -313,6 +363,7 @@ impl Mirror {
             }
             Event::Snapshot { revision, changes } => self.start_over(now, revision, changes, out),
             Event::Changed(changes) => self.follow(now, changes, out),
+            Event::Broken(node) => self.doubt(now, node, out),
             Event::Timeout => {}
         }
         self.remove(now, out);
@@ -344,7 +395,7 @@ impl Mirror {
     fn is_running(&self) -> bool {
         self.shards.iter().any(|slot| match slot.holding {
             Holding::Owned(owner) => {
-                self.records.contains_key(&owner) && self.alive.contains(&owner)
+                self.records.contains_key(&owner) && self.alive.contains_key(&owner)
             }
             Holding::Free { .. } => false,
         })
@@ -397,7 +448,8 @@ impl Mirror {
                 return only_load;
             }
             What::NodeGone(incarnation) => drop(self.records.remove(&incarnation)),
-            What::Alive(incarnation) => drop(self.alive.insert(incarnation)),
+            What::Alive(incarnation) => self.signed(incarnation, change.revision, false),
+            What::Doubted(incarnation) => self.signed(incarnation, change.revision, true),
             What::NotAlive(incarnation) => drop(self.alive.remove(&incarnation)),
             What::Shard(shard, holding) => {
                 self.shards[shard.index()] = Slot { holding, revision: change.revision };
@@ -408,6 +460,10 @@ impl Mirror {
             }
         }
         false
+    }
+
+    fn signed(&mut self, node: Incarnation, revision: u64, is_doubted: bool) {
+        self.alive.insert(node, Sign { revision, is_doubted });
     }
 
     fn changed(&mut self, now: Time, only_loads: bool, out: &mut Vec<Effect>) {
@@ -423,47 +479,16 @@ impl Mirror {
         if !only_loads {
             self.publish(now, out);
         }
-        if enlisted.is_some_and(|(_, last)| self.revision >= last) && !self.alive.contains(&self.me)
-        {
-            out.push(Effect::Enlist);
-        }
-    }
-
-    fn note_doomed(&mut self, now: Time) {
-        let (records, alive) = (&self.records, &self.alive);
-        self.doomed.retain(|node, _| records.contains_key(node) && !alive.contains(node));
-        for node in records.keys().filter(|node| **node != self.me && !alive.contains(node)) {
-            self.doomed.entry(*node).or_insert(now);
-        }
-    }
-
-    fn remove(&mut self, now: Time, out: &mut Vec<Effect>) {
-        let Some(contact) = self.contact else { return };
-        if now - contact.heard_at > self.timing.lease / 2 {
-            self.contact = None;
-            return;
-        }
-        let turn = self.turn();
-        let is_due = |due: &Time| now >= (*due).max(contact.removes_from) + turn;
-        let mut due = Vec::new();
-        for (node, at) in
-            self.doomed.iter_mut().filter(|(_, at)| is_due(at)).take(limits::ETCD_TXN_OPS)
-        {
-            if let Some(record) = self.records.get(node) {
-                due.push((record.node.role, *node));
+        match self.alive.get(&self.me) {
+            Some(sign) if sign.is_doubted && sign.revision > self.answered_doubt => {
+                self.answered_doubt = sign.revision;
+                out.push(Effect::AnswerDoubt);
             }
-            // Again, if nothing comes of it.
-            *at = now + self.timing.call_timeout;
+            None if enlisted.is_some_and(|(_, last)| self.revision >= last) => {
+                out.push(Effect::Enlist);
+            }
+            Some(_) | None => {}
         }
-        if !due.is_empty() {
-            out.push(Effect::Remove(due));
-        }
-    }
-
-    /// How long this witness lets those before it go first.
-    fn turn(&self) -> Duration {
-        let before = self.alive.range(..self.me).filter(|node| self.records.contains_key(node));
-        WITNESS_TURN * u32::try_from(before.count()).unwrap_or(u32::MAX)
     }
 }
 

@@ -11,8 +11,8 @@ pub struct Timing {
     pub lease: Duration,
     /// How often a node says that it lives.
     pub beat: Duration,
-    /// How long a node whose stream broke may take to come back. Not with etcd, which sees no
-    /// streams.
+    /// How long a node whose stream broke may take to come back; with etcd, which sees no streams,
+    /// how long a node that another one doubts may take to answer.
     pub after_break: Duration,
     /// How long a registry that has started waits for the nodes; with etcd, how long a node waits
     /// before it claims after etcd was away.

@@ -28,6 +28,9 @@ enum Act {
     Show {
         node: u64,
     },
+    Doubt {
+        node: u64,
+    },
     Expire {
         node: u64,
     },
@@ -46,6 +49,7 @@ fn act() -> impl Strategy<Value = Act> {
         (node.clone(), 0..3_u32).prop_map(|(node, load)| Act::Put { node, load }),
         node.clone().prop_map(|node| Act::Remove { node }),
         node.clone().prop_map(|node| Act::Show { node }),
+        node.clone().prop_map(|node| Act::Doubt { node }),
         node.clone().prop_map(|node| Act::Expire { node }),
         (shard.clone(), node).prop_map(|(shard, node)| Act::Own { shard, node }),
         shard.prop_map(|shard| Act::Free { shard }),
@@ -71,7 +75,8 @@ fn record(number: u64, load: u32) -> Box<Node> {
 struct Store {
     revision: u64,
     nodes: BTreeMap<u64, (Box<Node>, u64, u64)>,
-    alive: BTreeMap<u64, u64>,
+    /// When each was put, and whether as a doubt.
+    alive: BTreeMap<u64, (u64, bool)>,
     shards: BTreeMap<u16, (Holding, u64)>,
 }
 
@@ -96,8 +101,12 @@ impl Store {
                 What::NodeGone(Incarnation(node))
             }
             Act::Show { node } => {
-                self.alive.insert(node, revision);
+                self.alive.insert(node, (revision, false));
                 What::Alive(Incarnation(node))
+            }
+            Act::Doubt { node } => {
+                *self.alive.get_mut(&node)? = (revision, true);
+                What::Doubted(Incarnation(node))
             }
             Act::Expire { node } => {
                 self.alive.remove(&node)?;
@@ -127,9 +136,10 @@ impl Store {
             revision: *revision,
             what: What::Node { node: node.clone(), created: *created },
         });
-        let alive = self.alive.iter().map(|(node, revision)| Change {
-            revision: *revision,
-            what: What::Alive(Incarnation(*node)),
+        let alive = self.alive.iter().map(|(node, (revision, is_doubted))| {
+            let node = Incarnation(*node);
+            let what = if *is_doubted { What::Doubted(node) } else { What::Alive(node) };
+            Change { revision: *revision, what }
         });
         let shards = self.shards.iter().map(|(shard, (holding, revision))| Change {
             revision: *revision,

@@ -70,7 +70,8 @@ impl Connector {
     pub fn follow(&self, membership: &Membership, dialling: Dialling, ready: &Readiness) {
         let tasks = &self.tasks;
         let (map, workers) = (membership.map.clone(), self.workers.clone());
-        let links = link::follow(dialling, map.clone(), workers, tasks.clone(), tasks.token());
+        let links =
+            link::follow(dialling, membership.clone(), workers, tasks.clone(), tasks.token());
         tasks.spawn("links", links);
         let (membership, workers) = (membership.clone(), self.workers.clone());
         let owners = follow_owners(map, membership.clone(), workers, ready.clone());

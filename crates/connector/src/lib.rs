@@ -11,6 +11,7 @@
 pub mod advertise;
 mod client;
 mod connector;
+mod drain;
 mod hub;
 mod link;
 mod worker;
@@ -31,9 +32,6 @@ pub use crate::{
     link::Dialling,
 };
 
-/// Over how long a draining connector spreads the ends of its sessions: all their clients come
-/// back elsewhere.
-const DRAIN_WINDOW: Duration = Duration::from_secs(2);
 /// More workers than this keep each other waiting for sockets and links.
 const WORKERS_MAX: usize = 4;
 
@@ -113,6 +111,13 @@ pub struct Args {
           default_value = "10s")]
     pub login_timeout: Duration,
 
+    /// Longest time over which a connector that is asked to end sends its clients elsewhere. It
+    /// takes at least 2s, and as long as it takes at half the pace at which the other connectors
+    /// let clients in; whoever ends it by force must wait for that, and 8s more
+    #[arg(long, env = "TANGELO_DRAIN_WINDOW", value_name = "TIME", value_parser = drain_window,
+          default_value = "20s")]
+    pub drain_window: Duration,
+
     /// Hands what a room's members hear to the kernel in one system call, through io_uring
     /// [auto: where the system allows it, which containers mostly do not]
     #[arg(long, env = "TANGELO_IO_URING", value_name = "WHEN", value_enum,
@@ -166,6 +171,12 @@ fn heartbeat(text: &str) -> Result<Duration, String> {
     let time = humantime::parse_duration(text).map_err(|error| error.to_string())?;
     let fits = (1..=3600).contains(&time.as_secs()) && time.subsec_nanos() == 0;
     if fits { Ok(time) } else { Err("whole seconds, between 1s and 1h, please".to_owned()) }
+}
+
+fn drain_window(text: &str) -> Result<Duration, String> {
+    let time = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    let fits = time <= Duration::from_secs(3600);
+    if fits { Ok(time) } else { Err("at most 1h, please".to_owned()) }
 }
 
 fn login_timeout(text: &str) -> Result<Duration, String> {
@@ -237,24 +248,29 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     process.tasks.spawn("lease watch", watch);
     process.ready.started();
 
+    let mut window = limits::DRAIN_WINDOW_MIN;
     if let Cause::Signal(_) | Cause::SupervisorGone = process.stopped().await {
         membership.set_draining(true);
+        let (sessions, map) = (connector.connected(), Arc::clone(&membership.map.borrow()));
+        window = drain::window(sessions, &map, membership.incarnation(), args.drain_window);
+        tracing::info!(sessions, ?window, "sending clients elsewhere");
+        process.drain_longer(window);
     }
     // Nobody new comes in, and those who are here leave their rooms before the links go.
-    sockets.drain(DRAIN_WINDOW);
-    drained(&connector).await;
+    sockets.drain(window);
+    drained(&connector, window).await;
     membership.leave().await;
     process.finish().await
 }
 
 /// Waits until the sessions that were told to close have left their rooms.
-async fn drained(connector: &Connector) {
+async fn drained(connector: &Connector, window: Duration) {
     let empty = async {
         while connector.connected() > 0 {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    let _ = tokio::time::timeout(DRAIN_WINDOW + limits::CLOSE_TIMEOUT, empty).await;
+    let _ = tokio::time::timeout(window + limits::CLOSE_TIMEOUT, empty).await;
     // The last leaves are on their way from the workers to the links.
     tokio::time::sleep(Duration::from_millis(50)).await;
 }

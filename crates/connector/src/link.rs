@@ -2,17 +2,16 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use cluster::ClusterMap;
 use daemon::Tasks;
 use metrics::{counter, gauge};
 use model::Incarnation;
+use registry::Membership;
 use room::{RelayEvent, message::ToOwner};
 use rpc::{
     dial::Dialer,
     link::{self, FromOwner, Hello},
     token::ClusterToken,
 };
-use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::worker::{Input, Workers};
@@ -36,11 +35,12 @@ pub struct Dialling {
 /// Keeps a link to every live chat of the map until `token` is cancelled.
 pub(crate) async fn follow(
     dialling: Dialling,
-    mut map: watch::Receiver<Arc<ClusterMap>>,
+    membership: Membership,
     workers: Workers,
     tasks: Tasks,
     token: CancellationToken,
 ) {
+    let mut map = membership.map.clone();
     let mut kept: BTreeMap<Incarnation, CancellationToken> = BTreeMap::new();
     loop {
         let current = Arc::clone(&map.borrow_and_update());
@@ -57,6 +57,7 @@ pub(crate) async fn follow(
                 let token = token.child_token();
                 let link = Link {
                     dialling: dialling.clone(),
+                    membership: membership.clone(),
                     peer: Hello { node: chat.id.clone(), incarnation: chat.incarnation },
                     address,
                     workers: workers.clone(),
@@ -78,6 +79,7 @@ type Sender = link::Sender<ToOwner>;
 /// A link that is opened again whenever it breaks.
 struct Link {
     dialling: Dialling,
+    membership: Membership,
     peer: Hello,
     address: String,
     workers: Workers,
@@ -119,6 +121,7 @@ impl Link {
 
     async fn serve(&self, sender: Sender, receiver: FromOwner) {
         let peer = self.peer.incarnation;
+        let connection = receiver.ended().clone();
         let cut = self.token.child_token();
         tracing::info!(chat = %self.peer.node, address = self.address, "link open");
         gauge!("tangelo_connector_links").increment(1);
@@ -134,6 +137,9 @@ impl Link {
         };
         gauge!("tangelo_connector_links").decrement(1);
         counter!("tangelo_connector_links_lost_total").increment(1);
+        if connection.by_peer() {
+            self.membership.link_broken(peer);
+        }
         let chat = &self.peer.node;
         match ended {
             Ok(reason) => tracing::info!(%chat, reason, "link closed"),

@@ -97,6 +97,8 @@ pub struct Process {
     pub stop: Stop,
     addresses: Addresses,
     vitals: Vitals,
+    /// What it takes to end beyond [`limits::DRAIN_TIMEOUT`].
+    drains_longer: OnceLock<Duration>,
 }
 
 impl Process {
@@ -135,6 +137,7 @@ impl Process {
             admin: admin.local_addr(),
             stop: Stop::default(),
             vitals,
+            drains_longer: OnceLock::new(),
         };
         describe_metrics(role, &process.name);
         admin.serve(process.ready.clone(), process.vital_tasks());
@@ -207,11 +210,17 @@ impl Process {
         cause
     }
 
-    /// What is left of [`limits::DRAIN_TIMEOUT`].
+    /// Gives the process so much longer to end. Only the first call counts.
+    pub fn drain_longer(&self, by: Duration) {
+        let _ = self.drains_longer.set(by);
+    }
+
+    /// What is left of [`limits::DRAIN_TIMEOUT`], and of what was added to it.
     #[must_use]
     pub fn drain_time_left(&self) -> Duration {
         let begun = self.stop.cause.get().map(|(_, begun)| *begun);
-        limits::DRAIN_TIMEOUT.saturating_sub(begun.map_or(Duration::ZERO, |begun| begun.elapsed()))
+        let whole = limits::DRAIN_TIMEOUT + self.drains_longer.get().copied().unwrap_or_default();
+        whole.saturating_sub(begun.map_or(Duration::ZERO, |begun| begun.elapsed()))
     }
 
     /// Ends all tasks, in what is left of the drain time, and the process with them.

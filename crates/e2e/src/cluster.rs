@@ -167,6 +167,11 @@ impl Cluster {
             Some(gate) => gate.registry,
             None => ports::free(host)?,
         };
+        // Only the first gate can host the registry.
+        let external = match &self.shape.registry {
+            None if role == Role::Gate && number > 1 => Some(format!("http://{registry}")),
+            external => external.clone(),
+        };
         self.nodes.push(Node {
             log: self.folder.join(format!("{name}.log")),
             namespace: apart.map(|(_, apart)| apart.namespace().to_owned()),
@@ -175,7 +180,7 @@ impl Cluster {
             listen: ports::free(host)?,
             admin: ports::free(host)?,
             registry,
-            external: self.shape.registry.clone(),
+            external,
             args,
             child: None,
         });

@@ -1,5 +1,8 @@
 //! Users who record what they do and see.
 
+mod modern;
+mod player;
+
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
@@ -8,14 +11,16 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
-use client::{Client, Error, Event, Options, Push, RequestId, Route, Transport};
-use serde_json::Map;
+use client::{Client, Error, Options, Outcome, Transport};
 use tokio::{
     sync::{mpsc, oneshot, watch},
     task::JoinSet,
-    time::{Instant, sleep, sleep_until},
+    time::{Instant, sleep},
 };
-use verify::history::{History, Log, Names, Presence, Report, SessionKey, TextId, To};
+use verify::history::{History, Log, Names, Presence, Report};
+
+use modern::Modern;
+use player::Player;
 
 use crate::{cluster::deadline, until};
 
@@ -36,14 +41,18 @@ pub struct UserKey(usize);
 /// Users who enter, speak and leave, and whose history can be judged at any time.
 pub struct Crowd {
     records: Arc<Records>,
-    users: Vec<mpsc::Sender<Order>>,
+    users: BTreeMap<UserKey, mpsc::Sender<Order>>,
     chatter: watch::Sender<Option<Duration>>,
     tasks: JoinSet<()>,
     options: Options,
     /// How long after its end a member may be listed, if that is judged.
     leave_within: Option<Duration>,
+    /// Within how long a user must be back for nobody to hear of it, if that is judged.
+    quiet_within: Option<Duration>,
     /// Texts are made at least that long, in bytes.
     text_bytes: usize,
+    /// The gate that lost users ask, if they are of the kind that comes back.
+    gate: Option<SocketAddr>,
 }
 
 /// One send that was acknowledged.
@@ -55,6 +64,19 @@ pub struct Acked {
     pub sent: Instant,
     /// How long its answer took.
     pub after: Duration,
+}
+
+/// A user whose connection was lost, and who is back.
+#[derive(Clone, Copy, Debug)]
+pub struct Returned {
+    /// Who.
+    pub user: UserKey,
+    /// When the loss was noticed.
+    pub lost: Instant,
+    /// When it was told that it is in again.
+    pub back: Instant,
+    /// Whether it was told all that it missed.
+    pub outcome: Outcome,
 }
 
 /// What a user is told to do.
@@ -80,6 +102,7 @@ struct Inner {
     refused: Vec<String>,
     /// Users whose connection ended without their doing, when and how.
     lost: Vec<Lost>,
+    returned: Vec<Returned>,
 }
 
 /// The end of a connection without its user's doing.
@@ -98,6 +121,14 @@ impl Records {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Begins the log of a user who means to enter; answers its place.
+    fn begin(&self, user: &str, room: &str) -> usize {
+        let mut inner = self.lock();
+        let log = Log::new(inner.names.intern(room), inner.names.intern(user));
+        inner.logs.push(log);
+        inner.logs.len() - 1
+    }
+
     fn note_lost(&self, key: usize, error: &Error) {
         let lost = Lost { user: UserKey(key), at: Instant::now(), how: error.to_string() };
         self.lock().lost.push(lost);
@@ -110,13 +141,25 @@ impl Crowd {
     pub fn new(transport: Transport) -> Self {
         Self {
             records: Arc::new(Records { start: Instant::now(), inner: Mutex::default() }),
-            users: Vec::new(),
+            users: BTreeMap::new(),
             chatter: watch::Sender::new(None),
             tasks: JoinSet::new(),
             options: Options { transport, ..Options::default() },
             leave_within: None,
+            quiet_within: None,
             text_bytes: 0,
+            gate: None,
         }
+    }
+
+    /// A crowd of nobody, of clients that know Tangelo: whoever is lost asks this gate where to
+    /// come back.
+    #[must_use]
+    pub fn modern(transport: Transport, gate: SocketAddr) -> Self {
+        let mut crowd = Self::new(transport);
+        crowd.options.modern = true;
+        crowd.gate = Some(gate);
+        crowd
     }
 
     /// Users who enter from now on say texts of at least so many bytes.
@@ -127,6 +170,11 @@ impl Crowd {
     /// Also judges that nobody is listed longer than this after the end of its session.
     pub const fn leave_within(&mut self, bound: Duration) {
         self.leave_within = Some(bound);
+    }
+
+    /// Also judges that nobody is seen to leave who is back within less than this.
+    pub const fn quiet_within(&mut self, bound: Duration) {
+        self.quiet_within = Some(bound);
     }
 
     /// Lets a user ask the gate, connect and enter.
@@ -172,32 +220,39 @@ impl Crowd {
         room: &str,
     ) -> anyhow::Result<UserKey> {
         let options = Options { transport, ..self.options.clone() };
-        let client = Client::connect(connector, &options).await?;
-        let key = {
-            let mut inner = self.records.lock();
-            let log = Log::new(inner.names.intern(room), inner.names.intern(user));
-            inner.logs.push(log);
-            inner.logs.len() - 1
-        };
-        let (orders, receiver) = mpsc::channel(ORDERS_MAX);
-        self.users.push(orders);
-        let mut member = Member {
-            records: Arc::clone(&self.records),
-            key,
-            client,
-            sends: BTreeMap::new(),
-            enter: None,
-            entered: None,
-            text_bytes: self.text_bytes,
-        };
+        if let Some(gate) = self.gate {
+            return self.enter_modern(gate, &options, connector, (user, room)).await;
+        }
         let (entered, waits) = oneshot::channel();
-        member.enter(user, room, entered)?;
-        self.tasks.spawn(member.live(receiver, self.chatter.subscribe()));
+        let records = Arc::clone(&self.records);
+        let who = (user, room);
+        let player =
+            Player::connect(records, &options, connector, who, self.text_bytes, entered).await?;
+        let key = player.key();
+        let (orders, receiver) = mpsc::channel(ORDERS_MAX);
+        self.users.insert(key, orders);
+        self.tasks.spawn(player.live(receiver, self.chatter.subscribe()));
         match waits.await {
-            Ok(Ok(())) => Ok(UserKey(key)),
+            Ok(Ok(())) => Ok(key),
             Ok(Err(error)) => bail!("{user} does not enter {room}: {error}"),
             Err(_) => bail!("{user} does not enter {room}: the connection ended"),
         }
+    }
+
+    async fn enter_modern(
+        &mut self,
+        gate: SocketAddr,
+        options: &Options,
+        connector: SocketAddr,
+        who: (&str, &str),
+    ) -> anyhow::Result<UserKey> {
+        let records = Arc::clone(&self.records);
+        let player = Modern::enter(records, gate, options, connector, who, self.text_bytes).await?;
+        let key = player.key();
+        let (orders, receiver) = mpsc::channel(ORDERS_MAX);
+        self.users.insert(key, orders);
+        self.tasks.spawn(player.live(receiver, self.chatter.subscribe()));
+        Ok(key)
     }
 
     /// Lets a user speak to one user of its room, or to `*`.
@@ -208,7 +263,7 @@ impl Crowd {
     pub async fn say(&self, user: UserKey, target: &str) -> anyhow::Result<()> {
         let order = Order::Say { target: target.to_owned() };
         self.records.lock().unanswered += 1;
-        let sent = self.users[user.0].send(order).await;
+        let sent = self.users[&user].send(order).await;
         if sent.is_err() {
             self.records.lock().unanswered -= 1;
         }
@@ -222,7 +277,7 @@ impl Crowd {
     /// If it is gone.
     pub async fn leave(&self, user: UserKey) -> anyhow::Result<()> {
         let (done, waits) = oneshot::channel();
-        self.users[user.0].send(Order::Leave { done }).await.context("it is gone")?;
+        self.users[&user].send(Order::Leave { done }).await.context("it is gone")?;
         waits.await.context("it is gone")
     }
 
@@ -256,10 +311,16 @@ impl Crowd {
         self.records.lock().lost.clone()
     }
 
+    /// Users whose connection was lost, and who are back, in the order of their returns.
+    #[must_use]
+    pub fn returned(&self) -> Vec<Returned> {
+        self.records.lock().returned.clone()
+    }
+
     /// All users there ever were, in the order of entering.
     #[must_use]
     pub fn users(&self) -> Vec<UserKey> {
-        (0..self.users.len()).map(UserKey).collect()
+        self.users.keys().copied().collect()
     }
 
     /// A user's name and room.
@@ -283,6 +344,9 @@ impl Crowd {
         let mut history = History::new(inner.names.clone(), Presence::Announced);
         if let Some(bound) = self.leave_within {
             history.leave_within(bound);
+        }
+        if let Some(bound) = self.quiet_within {
+            history.quiet_within(bound);
         }
         for log in &inner.logs {
             history.push(log.clone());
@@ -337,161 +401,5 @@ impl Crowd {
         assert!(report.is_clean(), "{report}");
         assert_eq!(report.sends, report.acked, "{report}");
         report
-    }
-}
-
-/// A user's own side.
-struct Member {
-    records: Arc<Records>,
-    key: usize,
-    client: Client,
-    /// Requests under way, and the number of the send that each carries.
-    sends: BTreeMap<RequestId, (u32, Instant)>,
-    enter: Option<RequestId>,
-    entered: Option<oneshot::Sender<Result<(), Error>>>,
-    text_bytes: usize,
-}
-
-impl Member {
-    fn enter(
-        &mut self,
-        user: &str,
-        room: &str,
-        entered: oneshot::Sender<Result<(), Error>>,
-    ) -> anyhow::Result<()> {
-        let mut body = Map::new();
-        body.insert("username".to_owned(), user.into());
-        body.insert("rid".to_owned(), room.into());
-        self.enter = Some(self.client.begin(Route::Enter, &body)?);
-        self.entered = Some(entered);
-        Ok(())
-    }
-
-    async fn live(
-        mut self,
-        mut orders: mpsc::Receiver<Order>,
-        mut chatter: watch::Receiver<Option<Duration>>,
-    ) {
-        // Whoever comes while the others speak speaks too.
-        chatter.mark_changed();
-        let mut every: Option<Duration> = None;
-        let mut next = Instant::now();
-        loop {
-            tokio::select! {
-                event = self.client.next() => match event {
-                    Ok(event) => self.hear(event),
-                    Err(error) => return self.lost(&error, &mut orders),
-                },
-                order = orders.recv() => match order {
-                    Some(Order::Say { target }) => self.say(&target),
-                    Some(Order::Leave { done }) => return self.leave(done, &mut orders).await,
-                    // The crowd is gone.
-                    None => return,
-                },
-                Ok(()) = chatter.changed() => {
-                    every = *chatter.borrow_and_update();
-                    // Spread, so that not all speak at once.
-                    let part = every.unwrap_or_default() / 16;
-                    let number = u32::try_from(self.key % 16).unwrap_or(0);
-                    next = Instant::now() + part * number;
-                },
-                () = sleep_until(next), if every.is_some() && self.entered.is_none() => {
-                    next += every.unwrap_or_default();
-                    self.records.lock().unanswered += 1;
-                    self.say("*");
-                },
-            }
-        }
-    }
-
-    fn hear(&mut self, event: Event) {
-        let now = Instant::now();
-        let mut inner = self.records.lock();
-        let Inner { names, logs, unanswered, acked, refused, .. } = &mut *inner;
-        let log = &mut logs[self.key];
-        log.at(now - self.records.start);
-        match event {
-            Event::Push(Push::Add { user }) => log.saw_add(names.intern(&user)),
-            Event::Push(Push::Leave { user }) => log.saw_leave(names.intern(&user)),
-            // Clients of old are not told of it, and nobody is judged by it.
-            Event::Push(Push::Count { .. }) => {}
-            Event::Push(Push::Chat { text, from, target }) => {
-                match text.strip_suffix(WORDS).and_then(TextId::parse) {
-                    Some(id) => log.saw(names.intern(&from), id, target != "*"),
-                    None => log.saw_foreign(),
-                }
-            }
-            Event::Push(Push::Other { .. }) => log.saw_foreign(),
-            Event::Answer { id, result } if self.enter == Some(id) => {
-                let result = result.map(|body| {
-                    let users = body.get("users").and_then(serde_json::Value::as_array);
-                    let users = users.into_iter().flatten().filter_map(|user| user.as_str());
-                    let users: Vec<_> = users.map(|user| names.intern(user)).collect();
-                    log.joined(users);
-                });
-                if result.is_err() {
-                    log.gone();
-                }
-                if let Some(entered) = self.entered.take() {
-                    // Whoever asked may have gone away.
-                    let _ = entered.send(result);
-                }
-            }
-            Event::Answer { id, result } => {
-                *unanswered = unanswered.saturating_sub(1);
-                let (number, sent) = self.sends.remove(&id).unwrap_or((0, now));
-                match result {
-                    Ok(_) => {
-                        acked.push(Acked { user: UserKey(self.key), sent, after: now - sent });
-                        log.acked(number);
-                    }
-                    Err(error) => refused.push(format!("m:{}:{number}: {error}", self.key)),
-                }
-            }
-        }
-    }
-
-    fn say(&mut self, target: &str) {
-        let mut inner = self.records.lock();
-        let to = match target {
-            "*" => To::Everyone,
-            user => To::One(inner.names.intern(user)),
-        };
-        let number = inner.logs[self.key].sent(to);
-        let sender = SessionKey(u32::try_from(self.key).unwrap_or(u32::MAX));
-        let text = format!("{} {:x>2$}{WORDS}", TextId { sender, number }, "", self.text_bytes);
-        match self.client.begin_send(target, &text) {
-            Ok(id) => drop(self.sends.insert(id, (number, Instant::now()))),
-            // The connection is broken; the next look at it says so.
-            Err(_) => inner.unanswered -= 1,
-        }
-    }
-
-    fn lost(&mut self, error: &Error, orders: &mut mpsc::Receiver<Order>) {
-        self.records.note_lost(self.key, error);
-        self.gone(orders);
-    }
-
-    async fn leave(mut self, done: oneshot::Sender<()>, orders: &mut mpsc::Receiver<Order>) {
-        self.gone(orders);
-        if let Err(error) = self.client.close().await {
-            self.records.note_lost(self.key, &error);
-        }
-        // Whoever asked may have gone away.
-        let _ = done.send(());
-    }
-
-    /// From now on it is no member; what it was to do or to hear does not count.
-    fn gone(&mut self, orders: &mut mpsc::Receiver<Order>) {
-        orders.close();
-        let mut dropped = self.sends.len();
-        while let Ok(order) = orders.try_recv() {
-            dropped += usize::from(matches!(order, Order::Say { .. }));
-        }
-        let now = self.records.start.elapsed();
-        let mut inner = self.records.lock();
-        inner.unanswered -= dropped;
-        inner.logs[self.key].at(now);
-        inner.logs[self.key].gone();
     }
 }

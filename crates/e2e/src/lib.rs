@@ -17,6 +17,6 @@ mod ports;
 pub mod transcript;
 
 pub use cluster::{Cluster, Shape, deadline, until};
-pub use crowd::{Acked, Crowd, Lost, UserKey};
+pub use crowd::{Acked, Crowd, Lost, Returned, UserKey};
 pub use etcd::Etcd;
 pub use node::Node;

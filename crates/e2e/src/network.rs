@@ -8,6 +8,7 @@ use std::{
     env,
     net::{IpAddr, Ipv4Addr},
     process::Command,
+    sync::atomic::{AtomicU32, Ordering},
 };
 
 use anyhow::{Context as _, ensure};
@@ -33,7 +34,9 @@ impl Hub {
     ///
     /// If this process may not, or the tools `ip` and `iptables` are not there.
     pub fn new() -> anyhow::Result<Self> {
-        let id = std::process::id();
+        // Tests of one process may have one each at the same time.
+        static LAST: AtomicU32 = AtomicU32::new(0);
+        let id = format!("{}-{}", std::process::id(), LAST.fetch_add(1, Ordering::Relaxed));
         let hub = Self { hub: format!("tangelo-{id}-hub"), apart: format!("tangelo-{id}-apart") };
         let (name, apart) = (hub.hub.as_str(), hub.apart.as_str());
         ip(&["netns", "add", name])?;

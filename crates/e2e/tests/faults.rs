@@ -13,12 +13,16 @@
 mod chat;
 #[path = "faults/connector.rs"]
 mod connector;
+#[path = "faults/drain.rs"]
+mod drain;
 #[path = "faults/gate.rs"]
 mod gate;
 #[path = "faults/link.rs"]
 mod link;
 #[path = "faults/load.rs"]
 mod load;
+#[path = "faults/modern.rs"]
+mod modern;
 #[path = "faults/people.rs"]
 mod people;
 #[path = "faults/planned.rs"]

@@ -195,7 +195,7 @@ async fn after_a_connector_and_the_chat_were_killed() {
         while said.last().is_none_or(|last| last != "b4") {
             match timeout(PATIENCE, alice.next()).await.unwrap().unwrap() {
                 Seen::Push(Placed { push: Push::Chat { text, .. }, .. }) => said.push(text),
-                Seen::Push(_) => {}
+                Seen::Push(_) | Seen::Lost => {}
                 Seen::Back { outcome, .. } => reset |= outcome == Outcome::Reset,
             }
         }
@@ -414,6 +414,7 @@ async fn a_connection_that_falls_silent_is_given_up() {
                 Seen::Push(Placed { push: Push::Add { user }, .. }) => format!("+{user}"),
                 Seen::Push(Placed { push: Push::Leave { user }, .. }) => format!("-{user}"),
                 Seen::Push(placed) => panic!("{placed:?}"),
+                Seen::Lost => "lost".to_owned(),
                 Seen::Back { outcome, .. } => format!("{outcome:?}"),
             });
         }
@@ -423,7 +424,7 @@ async fn a_connection_that_falls_silent_is_given_up() {
     };
     let (seen, heard) = tokio::join!(alice, bob.hear("here"));
     let of_bob: Vec<_> = seen.iter().filter(|it| !it.contains("alice")).collect();
-    assert_eq!(of_bob, ["+bob", "Resumed", "one", "two"], "{seen:?}");
+    assert_eq!(of_bob, ["+bob", "lost", "Resumed", "one", "two"], "{seen:?}");
     let said: Vec<_> = heard.iter().filter(|it| !it.contains("alice")).collect();
     assert_eq!(said, ["one", "two", "here"], "{heard:?}");
 }
@@ -464,6 +465,7 @@ async fn comes_back_by_itself(cluster: &str, [bobs, alices]: [Transport; 2]) {
                     last = text;
                 }
                 Seen::Push(placed) => panic!("{placed:?}"),
+                Seen::Lost => {}
                 Seen::Back { outcome, .. } => assert_eq!(outcome, Outcome::Resumed),
             }
         }

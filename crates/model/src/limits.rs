@@ -243,6 +243,9 @@ pub const REGISTRY_REPORTS_MAX: usize = 8;
 pub const REGISTRY_RETRY_MAX: Duration = Duration::from_millis(500);
 /// How long a try to join, a claim or a release may take.
 pub const REGISTRY_CALL_TIMEOUT: Duration = Duration::from_secs(1);
+/// Broken links that a node has not yet told to a registry that sees no streams; one that finds no
+/// place is left out, as the end of the lease tells it too.
+pub const BROKEN_LINKS_MAX: usize = NODES_MAX;
 /// Shards, or nodes, changed in one transaction of etcd, which takes at most 128 operations by
 /// default.
 pub const ETCD_TXN_OPS: usize = 100;
@@ -274,8 +277,14 @@ pub const CLAIM_RETRY: Duration = Duration::from_millis(200);
 
 // ---- processes
 
-/// How long a process may take from SIGTERM to its end.
+/// How long a process may take from SIGTERM to its end; a connector, after its sessions have ended.
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(8);
+/// Shortest time over which a draining connector spreads the ends of its sessions.
+pub const DRAIN_WINDOW_MIN: Duration = Duration::from_secs(2);
+/// Longest such time, unless the operator says otherwise: 20,000 sessions at the pace of two others
+/// that let in [`ADMISSIONS_PER_SECOND`] each. With [`CLOSE_TIMEOUT`] it is well within the 30 s that
+/// supervisors give.
+pub const DRAIN_WINDOW_MAX: Duration = Duration::from_secs(20);
 /// How long the threads that serve clients and rooms may do nothing, while the one that beats
 /// goes on, before the process takes itself for stuck and ends. Whole seconds.
 pub const STUCK_AFTER: Duration = Duration::from_secs(10);

@@ -74,6 +74,16 @@ impl Membership {
         });
     }
 
+    /// Says that a link to this node was ended by its system, as when a process dies: evidence, by
+    /// which a node may be gone before its lease ends. The embedded registry has streams of its own
+    /// that tell it.
+    pub fn link_broken(&self, node: Incarnation) {
+        match &self.calls {
+            Calls::Embedded(_) => {}
+            Calls::Etcd(calls) => calls.broken(node),
+        }
+    }
+
     /// Claims shards, each if it is still at the term given and has no owner. A node that has not
     /// heard yet that a shard is free may be told that it has lost.
     ///

@@ -14,19 +14,20 @@ use std::{
     time::Duration,
 };
 
-use cluster::{ClusterMap, Gone, Lease, Outcome, Ownership, Timing};
+use cluster::{ClusterMap, Gone, Lease, Outcome, Ownership, Timing, mirror::What};
 use daemon::Tasks;
 use e2e::Etcd;
 use model::{Role, Shard, Term};
 use proxy::Proxy;
 use registry::{CallError, Config, Membership, Registry};
 use suite::{DEADLINE, all_at, claim, leased, node, seen, shard, suite};
+use tonic::transport::Endpoint;
 
 /// Short where a test waits for it, long where a busy machine must not fail it.
 const TIMING: Timing = Timing {
     lease: Duration::from_secs(3),
     beat: Duration::from_millis(200),
-    after_break: Duration::from_millis(100),
+    after_break: Duration::from_secs(1),
     settle: Duration::from_millis(50),
     load_interval: Duration::from_millis(50),
     retry_max: Duration::from_millis(100),
@@ -197,6 +198,44 @@ async fn etcd_sleeps_and_wakes_up() {
     tokio::time::sleep(TIMING.lease * 2).await;
     cast.each(Lease::Held).await;
     cast.end().await;
+}
+
+/// What etcd has of signs of life.
+async fn signs(etcd: &Etcd, name: &str) -> Vec<What> {
+    let address = etcd.url(name);
+    let (_, address) = address.split_once("://").unwrap();
+    let (member, _) = address.split_once(['/', ',']).unwrap();
+    let channel = Endpoint::new(format!("http://{member}")).unwrap().connect().await.unwrap();
+    let store = rpc::etcd::Etcd::new(channel, rpc::etcd::Keyspace::new(name).unwrap());
+    let stored = store.snapshot().await.unwrap().changes.into_iter().map(|change| change.what);
+    stored.filter(|what| matches!(what, What::Alive(_) | What::Doubted(_))).collect()
+}
+
+/// Somebody says that its link to it broke: it is gone while its lease still runs.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_killed_and_doubted_is_gone_before_its_lease_ends() {
+    let Some(etcd) = Etcd::start("registry-doubt", 1).await.unwrap() else { return };
+    let timing = Timing { lease: Duration::from_secs(8), ..TIMING };
+    let (registry, tasks) = (registry(&etcd.url("doubt"), timing), Tasks::new());
+    let witness = registry.join(node(Role::Connector, "connector-1"), &tasks).await;
+    leased(&witness, Lease::Held).await;
+    let victim = node(Role::Chat, "chat-1");
+    let incarnation = victim.incarnation;
+    let process =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    process.spawn(async move {
+        let _membership = registry.join(victim, &Tasks::new()).await;
+        std::future::pending::<()>().await;
+    });
+    seen(&witness, |map| map.nodes.contains_key(&incarnation)).await;
+    // A witness must have been answered for a lease.
+    tokio::time::sleep(timing.lease).await;
+    process.shutdown_background();
+    witness.link_broken(incarnation);
+    seen(&witness, |map| !map.nodes.contains_key(&incarnation)).await;
+    let signs = signs(&etcd, "doubt").await;
+    assert!(signs.contains(&What::Doubted(incarnation)), "{signs:?}");
+    tasks.drain(DEADLINE).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use cluster::{
     Node,
-    mirror::{Change, Swapped},
+    mirror::{Change, Doomed, Swapped},
 };
 use model::{Incarnation, Role, Shard, Term, limits};
 use prost::Message as _;
@@ -189,18 +189,46 @@ impl Etcd {
         self.leases.clone().lease_revoke(request).await.map(drop)
     }
 
-    /// Removes the records of nodes that have no sign of life at that moment; says how many.
+    /// Doubts a node, if its sign of life is still the one of this revision.
     ///
     /// # Errors
     ///
     /// If there is no answer.
-    pub async fn remove(&self, nodes: &[(Role, Incarnation)]) -> Result<usize, Status> {
-        let remove = |(role, node): &(Role, Incarnation)| {
+    pub async fn doubt(
+        &self,
+        node: Incarnation,
+        revision: u64,
+        by: Incarnation,
+    ) -> Result<(), Status> {
+        let compare = vec![ops::modified(self.keys.alive(node), revision)];
+        let doubt = ops::put_again(self.keys.alive(node), keys::write_doubt(by));
+        self.txn(compare, vec![doubt]).await.map(drop)
+    }
+
+    /// Puts a node's sign of life anew, under its lease, if its record is still there.
+    ///
+    /// # Errors
+    ///
+    /// If there is no answer.
+    pub async fn answer_doubt(&self, node: &Node, lease: LeaseId) -> Result<(), Status> {
+        let sign = ops::put(self.keys.alive(node.incarnation), Vec::new(), lease.0);
+        self.txn(vec![self.is_listed(node.role, node.incarnation)], vec![sign]).await.map(drop)
+    }
+
+    /// Removes the records of nodes that have no sign of life at that moment, or still the doubt
+    /// that they did not answer; says how many.
+    ///
+    /// # Errors
+    ///
+    /// If there is no answer.
+    pub async fn remove(&self, nodes: &[Doomed]) -> Result<usize, Status> {
+        let remove = |doomed: &Doomed| {
+            let Doomed { role, node, doubt } = *doomed;
             let compare = vec![
-                ops::created(self.keys.alive(*node), pb::compare::Result::Equal),
-                self.is_listed(*role, *node),
+                ops::modified(self.keys.alive(node), doubt.unwrap_or(0)),
+                self.is_listed(role, node),
             ];
-            ops::nested(compare, ops::delete(self.keys.node(*role, *node)), None)
+            ops::nested(compare, ops::delete(self.keys.node(role, node)), None)
         };
         let answer = self.txn(Vec::new(), nodes.iter().map(remove).collect()).await?;
         let answers = answer.responses.into_iter().filter_map(ops::nested_answer);

@@ -5,6 +5,7 @@
 
 pub mod convert;
 pub mod dial;
+pub mod ended;
 pub mod etcd;
 pub mod link;
 pub mod pb;

@@ -4,6 +4,7 @@
 //! Either side ends the link by dropping its two halves.
 
 use std::{
+    io,
     pin::Pin,
     task::{Context, Poll},
     time::Duration,
@@ -12,7 +13,7 @@ use std::{
 use model::{Incarnation, NodeId, limits};
 use room::message::{Frame, ToOwner, ToRelay};
 use tokio::sync::mpsc;
-use tokio_stream::Stream;
+use tokio_stream::{Stream, StreamExt as _};
 use tonic::{
     Request, Response, Status, Streaming,
     service::interceptor::InterceptedService,
@@ -22,6 +23,7 @@ use tonic::{
 use crate::{
     convert,
     dial::Dial,
+    ended::{Ended, Watched},
     pb,
     shared::Shared,
     token::{AttachToken, ClusterToken, RequireToken},
@@ -110,9 +112,16 @@ impl<M> Sender<M> {
 pub struct FromOwner {
     stream: Streaming<pb::ToConnector>,
     shared: Shared,
+    ended: Ended,
 }
 
 impl FromOwner {
+    /// Who has ended the connection.
+    #[must_use]
+    pub const fn ended(&self) -> &Ended {
+        &self.ended
+    }
+
     /// Receives the next batch; `None` when the peer ended the link.
     ///
     /// # Errors
@@ -135,9 +144,18 @@ impl FromOwner {
 
 /// What comes out of a link at the chat's end.
 #[derive(Debug)]
-pub struct FromConnector(Streaming<pb::ToOwner>);
+pub struct FromConnector {
+    stream: Streaming<pb::ToOwner>,
+    ended: Ended,
+}
 
 impl FromConnector {
+    /// Who has ended the connection.
+    #[must_use]
+    pub const fn ended(&self) -> &Ended {
+        &self.ended
+    }
+
     /// Receives the next batch; `None` when the peer ended the link.
     ///
     /// # Errors
@@ -148,7 +166,7 @@ impl FromConnector {
     ///
     /// Nothing is lost if the future is dropped.
     pub async fn receive(&mut self) -> Result<Option<Vec<Frame<ToOwner>>>, Error> {
-        let Some(batch) = self.0.message().await? else {
+        let Some(batch) = self.stream.message().await? else {
             return Ok(None);
         };
         let frames = batch.frames.into_iter().map(convert::owner_frame_from);
@@ -177,7 +195,8 @@ pub async fn dial(
         .http2_keep_alive_interval(limits::LINK_KEEPALIVE)
         .keep_alive_timeout(limits::LINK_KEEPALIVE_TIMEOUT)
         .keep_alive_while_idle(true);
-    let channel: Channel = dialer.connect(endpoint).await?;
+    let ended = Ended::default();
+    let channel: Channel = dialer.connect(endpoint, ended.clone()).await?;
     let mut client =
         pb::link_client::LinkClient::with_interceptor(channel, AttachToken::new(token))
             .max_decoding_message_size(limits::LINK_MESSAGE_BYTES_MAX)
@@ -194,7 +213,8 @@ pub async fn dial(
         Ok::<_, Error>((incoming, hello))
     });
     let (incoming, peer) = incoming.await.map_err(|_| Error::NoHello)??;
-    Ok((Sender { queue }, FromOwner { stream: incoming, shared: Shared::default() }, peer))
+    let receiver = FromOwner { stream: incoming, shared: Shared::default(), ended };
+    Ok((Sender { queue }, receiver, peer))
 }
 
 /// A link that a connector has opened.
@@ -233,6 +253,13 @@ impl Service {
         InterceptedService::new(server, RequireToken::new(token))
     }
 
+    /// Connections as this service wants them: each notes who has ended it.
+    pub fn watched<C>(
+        connections: impl Stream<Item = io::Result<C>>,
+    ) -> impl Stream<Item = io::Result<Watched<C>>> {
+        connections.map(|connection| Ok(Watched::new(connection?, Ended::default())))
+    }
+
     /// The settings that a transport for this service needs.
     #[must_use]
     pub fn transport() -> tonic::transport::Server {
@@ -268,14 +295,15 @@ impl pb::link_server::Link for Service {
         &self,
         request: Request<Streaming<pb::ToOwner>>,
     ) -> Result<Response<Outgoing>, Status> {
+        let ended = request.extensions().get::<Ended>().cloned().unwrap_or_default();
         let mut receiver = request.into_inner();
         let first = tokio::time::timeout(HELLO_TIMEOUT, receiver.message());
         let first = first.await.map_err(|_| Status::deadline_exceeded("no hello"))??;
         let peer = hello_from(first.and_then(|batch| batch.hello))
             .map_err(|_| Status::invalid_argument("the first message must hold a hello"))?;
         let (queue, frames) = mpsc::channel(limits::LINK_QUEUE_FRAMES_MAX);
-        let incoming =
-            Incoming { peer, sender: Sender { queue }, receiver: FromConnector(receiver) };
+        let receiver = FromConnector { stream: receiver, ended };
+        let incoming = Incoming { peer, sender: Sender { queue }, receiver };
         self.incoming
             .send(incoming)
             .await
@@ -393,8 +421,6 @@ fn weight_to_relay(message: &ToRelay) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use std::io;
-
     use super::*;
 
     #[test]

@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use super::*;
 use crate::{claim::Outcome, map::Ownership};
 
@@ -108,8 +110,9 @@ impl Bench {
 }
 
 fn gone(nodes: &[u64]) -> Vec<Effect> {
-    let nodes = nodes.iter().map(|number| (Role::Chat, Incarnation(*number)));
-    vec![Effect::Remove(nodes.collect())]
+    let doomed =
+        |number: &u64| Doomed { role: Role::Chat, node: Incarnation(*number), doubt: None };
+    vec![Effect::Remove(nodes.iter().map(doomed).collect())]
 }
 
 // ---- the map
@@ -230,6 +233,87 @@ fn a_store_or_a_process_that_slept_is_no_witness_either() {
     assert_eq!(bench.mirror.poll_timeout(), None, "first it must be heard until then");
     bench.beat(30_850, 32_350);
     assert_eq!(bench.mirror.poll_timeout(), Some(at(33_100)));
+}
+
+fn doubt(revision: u64) -> Effect {
+    Effect::Doubt { node: Incarnation(10), revision }
+}
+
+#[test]
+fn who_does_not_answer_a_doubt_is_removed_if_the_doubt_still_stands() {
+    let mut bench = Bench::joined();
+    let id = Incarnation(10);
+    bench.beat(750, 9750);
+    assert_eq!(bench.event(9800, Event::Broken(id)), [doubt(80)]);
+    bench.changed(9810, [change(160, What::Doubted(id))]);
+    assert!(bench.map().nodes.contains_key(&id), "no verdict yet");
+    assert_eq!(bench.event(9820, Event::Broken(id)), [], "somebody has doubted it");
+    // Whoever is doubted has no turn of its own.
+    assert_eq!(bench.mirror.poll_timeout(), Some(at(10_510)));
+    bench.event(10_500, Event::Heard);
+    let doomed = Doomed { role: Role::Chat, node: id, doubt: Some(160) };
+    assert_eq!(bench.event(10_510, Event::Timeout), [Effect::Remove(vec![doomed])]);
+    // Its lease has ended before that, so that the doubt did not stand any more.
+    bench.changed(10_520, [change(170, What::NotAlive(id))]);
+    assert_eq!(bench.out.last(), gone(&[10]).last());
+}
+
+#[test]
+fn who_answers_a_doubt_has_never_been_gone_and_can_be_doubted_again() {
+    let mut bench = Bench::joined();
+    let id = Incarnation(10);
+    bench.beat(750, 9750);
+    bench.changed(9810, [change(160, What::Doubted(id))]);
+    bench.changed(9820, [change(161, What::Alive(id))]);
+    assert_eq!(bench.mirror.poll_timeout(), None);
+    assert_eq!(bench.event(10_520, Event::Timeout), []);
+    assert_eq!(bench.event(10_530, Event::Broken(id)), [doubt(161)]);
+    bench.changed(10_540, [change(170, What::Doubted(id))]);
+    assert_eq!(bench.mirror.poll_timeout(), Some(at(11_240)), "a time of its own");
+}
+
+#[test]
+fn a_doubt_waits_for_a_store_that_was_away() {
+    let mut bench = Bench::joined();
+    bench.event(100, Event::Heard);
+    bench.changed(200, [change(160, What::Doubted(Incarnation(10)))]);
+    bench.beat(850, 1600);
+    // As with the end of a lease: a whole lease from when it was heard first.
+    assert_eq!(bench.mirror.poll_timeout(), Some(at(3000)));
+}
+
+#[test]
+fn a_process_that_slept_doubts_nobody() {
+    let mut bench = Bench::joined();
+    bench.beat(750, 9000);
+    assert_eq!(bench.event(19_000, Event::Broken(Incarnation(10))), []);
+    assert_eq!(bench.event(19_100, Event::Heard), []);
+    assert_eq!(bench.event(19_200, Event::Broken(Incarnation(10))), [], "it found them so");
+    bench.beat(19_850, 22_100);
+    assert_eq!(bench.event(22_100, Event::Broken(Incarnation(10))), [doubt(80)]);
+}
+
+#[test]
+fn strangers_and_the_dead_are_not_doubted() {
+    let mut bench = Bench::joined();
+    assert_eq!(bench.event(10, Event::Broken(Incarnation(99))), []);
+    assert_eq!(bench.event(10, Event::Broken(ME)), []);
+    bench.changed(20, [change(160, What::NotAlive(Incarnation(10)))]);
+    assert_eq!(bench.event(30, Event::Broken(Incarnation(10))), []);
+}
+
+#[test]
+fn a_doubt_of_this_node_is_answered_once() {
+    let mut bench = Bench::joined();
+    bench.changed(10, [change(120, What::Doubted(ME))]);
+    assert_eq!(bench.out.last(), Some(&Effect::AnswerDoubt));
+    assert!(bench.mirror.is_doubted());
+    bench.changed(20, present(121, node(20, "chat-2")));
+    assert!(!bench.out.contains(&Effect::AnswerDoubt), "the answer is on its way");
+    bench.changed(30, [change(122, What::Alive(ME))]);
+    assert!(!bench.mirror.is_doubted());
+    bench.changed(40, [change(130, What::Doubted(ME))]);
+    assert_eq!(bench.out.last(), Some(&Effect::AnswerDoubt));
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use e2e::until;
+use e2e::{Cluster, until};
 use model::Role;
 use tokio::time::{Instant, sleep};
 
@@ -12,9 +12,20 @@ use crate::load::{Load, figure, figure_spread, gap_since, judge, judge_undisturb
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn chats_are_killed_again_and_again() {
     let load = Load::chosen();
-    let mut cluster = load.cluster("chat-kill").await;
+    let cluster = load.cluster("chat-kill").await;
+    chats_are_killed(load, cluster, if load.full { 100 } else { 4 }).await;
+}
+
+/// The same with etcd, which sees no streams break: connectors do, and say so.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn chats_killed_with_etcd() {
+    let load = Load::chosen();
+    let Some((_etcd, cluster)) = load.etcd_cluster("chat-kill-etcd").await else { return };
+    chats_are_killed(load, cluster, if load.full { 20 } else { 3 }).await;
+}
+
+async fn chats_are_killed(load: Load, mut cluster: Cluster, kills: usize) {
     let crowd = load.crowd(&cluster).await;
-    let kills = if load.full { 100 } else { 4 };
     let mut gaps = Vec::new();
     for kill in 0..kills {
         let name = format!("chat-{}", kill % 3 + 1);
@@ -55,8 +66,16 @@ async fn a_chat_that_slept_is_replaced_and_heard_by_nobody() {
     judge_undisturbed(&crowd).await;
 }
 
-async fn stale_frames(cluster: &e2e::Cluster) -> f64 {
+async fn stale_frames(cluster: &Cluster) -> f64 {
     cluster.metric_of(Role::Connector, "tangelo_connector_stale_frames_total").await.unwrap()
+}
+
+/// How often a node has doubted another, by the logs.
+fn doubts(cluster: &Cluster) -> usize {
+    let count = |node: &e2e::Node| {
+        std::fs::read_to_string(node.log()).unwrap_or_default().matches("doubting that it").count()
+    };
+    cluster.nodes().iter().map(count).sum()
 }
 
 /// Asleep for 1 s: everybody waits for it, and nothing changes hands.
@@ -64,6 +83,19 @@ async fn stale_frames(cluster: &e2e::Cluster) -> f64 {
 async fn a_chat_that_dozed_keeps_its_rooms() {
     let load = Load::chosen();
     let cluster = load.cluster("chat-doze").await;
+    dozes(load, cluster, Duration::from_secs(1)).await;
+}
+
+/// The same with etcd, and for so long that its links are given up. That is no evidence against it,
+/// nor, when it wakes up and finds them ended, against others.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_chat_dozes_with_etcd() {
+    let load = Load::chosen();
+    let Some((_etcd, cluster)) = load.etcd_cluster("chat-doze-etcd").await else { return };
+    dozes(load, cluster, Duration::from_secs(2)).await;
+}
+
+async fn dozes(load: Load, cluster: Cluster, span: Duration) {
     let crowd = load.crowd(&cluster).await;
     let opened = "tangelo_chat_shards_opened_total";
     // What was still moving at the start has come to rest.
@@ -78,13 +110,14 @@ async fn a_chat_that_dozed_keeps_its_rooms() {
     .unwrap();
     let stopped = Instant::now();
     cluster.stop("chat-1").unwrap();
-    sleep(Duration::from_secs(1)).await;
+    sleep(span).await;
     cluster.cont("chat-1").unwrap();
     crowd.work(300).await.unwrap();
     sleep(Duration::from_secs(2)).await;
     let after = cluster.metric_of(Role::Chat, opened).await.unwrap();
     figure("send gap", format_args!("{:.1?}", gap_since(&crowd, stopped)));
     figure("shards that changed hands", after - before);
+    figure("doubts", doubts(&cluster));
     judge_undisturbed(&crowd).await;
 }
 

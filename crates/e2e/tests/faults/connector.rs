@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
 
-use e2e::{Crowd, UserKey, http, until};
+use e2e::{Cluster, Crowd, UserKey, http, until};
 use tokio::time::{Instant, sleep};
 
 use crate::load::{Load, figure, judge};
@@ -30,6 +30,12 @@ async fn room_at(gate: SocketAddr, port: u16) -> String {
     panic!("no room leads to port {port}");
 }
 
+/// How many live nodes the gate knows.
+async fn nodes_known(cluster: &Cluster) -> anyhow::Result<u32> {
+    // A count, and a small one.
+    Ok(cluster.metric("gate-1", "tangelo_registry_nodes").await?.round() as u32)
+}
+
 /// The users at the first connector.
 fn at_first(load: Load, keys: &[UserKey]) -> BTreeSet<UserKey> {
     let first = keys.iter().enumerate().filter(|(user, _)| load.connector_of(*user, 3) == 0);
@@ -51,7 +57,19 @@ async fn all_left(crowd: &Crowd) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_connector_is_killed() {
     let load = Load::chosen();
-    let mut cluster = load.cluster("connector-kill").await;
+    let cluster = load.cluster("connector-kill").await;
+    killed(load, cluster).await;
+}
+
+/// The same with etcd, which sees no streams break: chats do, and say so.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connector_killed_with_etcd() {
+    let load = Load::chosen();
+    let Some((_etcd, cluster)) = load.etcd_cluster("connector-kill-etcd").await else { return };
+    killed(load, cluster).await;
+}
+
+async fn killed(load: Load, mut cluster: Cluster) {
     let mut crowd = load.crowd(&cluster).await;
     crowd.leave_within(GONE_WITHIN);
     let dead = cluster.connectors()[0].port();
@@ -59,8 +77,16 @@ async fn a_connector_is_killed() {
     let room = room_at(gate, dead).await;
     let kills = if load.full { 5 } else { 1 };
     for kill in 0..kills {
+        let nodes = nodes_known(&cluster).await.unwrap();
         let killed = Instant::now();
         cluster.kill("connector-1").unwrap();
+        until("the gate knows that it is gone", async || {
+            anyhow::ensure!(nodes_known(&cluster).await? < nodes);
+            Ok(())
+        })
+        .await
+        .unwrap();
+        figure("the gate knows it after", format_args!("{:.2?}", killed.elapsed()));
         until("the gate offers another", async || {
             anyhow::ensure!(offered(gate, &room).await? != dead);
             Ok(())

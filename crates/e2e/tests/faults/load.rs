@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, fmt::Display, time::Duration};
 
 use client::Transport;
-use e2e::{Cluster, Crowd, Shape, UserKey};
+use e2e::{Cluster, Crowd, Etcd, Shape, UserKey};
 use model::Role;
 use tokio::time::Instant;
 use verify::history::Report;
@@ -37,9 +37,27 @@ impl Load {
         Cluster::start(&format!("faults-{name}"), Shape::new(3, 3)).await.unwrap()
     }
 
+    /// The same on three members of etcd, which are shut down when they are dropped. None if etcd is
+    /// not installed.
+    pub(crate) async fn etcd_cluster(self, name: &str) -> Option<(Etcd, Cluster)> {
+        let name = format!("faults-{name}");
+        let etcd = Etcd::start(&format!("{name}-etcd"), 3).await.unwrap()?;
+        let shape = Shape { registry: Some(etcd.url("e2e")), ..Shape::new(3, 3) };
+        let cluster = Cluster::start(&name, shape).await.unwrap();
+        Some((etcd, cluster))
+    }
+
     /// Fills the rooms over all connectors, and lets everybody speak.
     pub(crate) async fn crowd(self, cluster: &Cluster) -> Crowd {
-        let mut crowd = Crowd::new(Transport::Tcp);
+        self.fill(cluster, Crowd::new(Transport::Tcp)).await
+    }
+
+    /// The same, of clients that come back.
+    pub(crate) async fn modern_crowd(self, cluster: &Cluster) -> Crowd {
+        self.fill(cluster, Crowd::modern(Transport::WebSocket, cluster.gate())).await
+    }
+
+    async fn fill(self, cluster: &Cluster, mut crowd: Crowd) -> Crowd {
         let connectors = cluster.connectors();
         for number in 0..self.users {
             let connector = connectors[self.connector_of(number, connectors.len())];

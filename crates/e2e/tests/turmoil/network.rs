@@ -10,7 +10,10 @@ use std::{
 use futures_util::Stream;
 use http::Uri;
 use hyper_util::rt::TokioIo;
-use rpc::dial::{Connecting, Dial};
+use rpc::{
+    dial::{Connecting, Dial},
+    ended::Ended,
+};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tonic::transport::{Channel, Endpoint, server::Connected};
 use tower::service_fn;
@@ -21,7 +24,7 @@ use turmoil::net::{TcpListener, TcpStream};
 pub(crate) struct Simulated;
 
 impl Dial for Simulated {
-    fn connect(&self, endpoint: Endpoint) -> Connecting {
+    fn connect(&self, endpoint: Endpoint, _ended: Ended) -> Connecting {
         Box::pin(async move { endpoint.connect_with_connector(service_fn(open)).await })
     }
 

@@ -54,10 +54,11 @@ pub(crate) async fn chat(number: usize, leave: Arc<Notify>, world: World) -> tur
         let (incarnation, tasks) = world.begin(&name);
         let chat = Chat::start(WORKERS, Duplicates::Reject, &tasks);
         let me = Hello { node: name.clone(), incarnation };
-        chat.serve(me, None, listen(LINK_PORT).await?);
+        let connections = listen(LINK_PORT).await?;
         let link = Some(format!("http://{name}:{LINK_PORT}"));
         let node = Node { link, ready: true, ..Node::new(name.clone(), incarnation, Role::Chat) };
         let membership = join(node, &tasks).await?;
+        chat.serve(&membership, me, None, connections);
         chat.keep_shards(&membership, &Readiness::new());
         tokio::select! {
             () = lost(&membership) => {}

@@ -9,7 +9,10 @@ use cluster::{Claim, Mirror, Timing, mirror::Swapped};
 use futures_util::future::join_all;
 use model::{Incarnation, Role, Shard, Term, Time, limits};
 use rpc::etcd::Etcd;
-use tokio::time::{Instant, timeout};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, timeout},
+};
 use tonic::Status;
 
 use crate::{CallError, membership::count_claims};
@@ -21,6 +24,8 @@ pub(crate) struct Calls {
     pub(super) role: Role,
     pub(super) timing: Timing,
     pub(super) shared: Arc<Shared>,
+    /// Takes in nodes whose links were ended by their systems.
+    pub(super) broken: mpsc::Sender<Incarnation>,
 }
 
 /// What is known of etcd; the locks are never held across an await.
@@ -79,6 +84,12 @@ impl Calls {
             return Err(CallError::NotLive);
         }
         self.shared.member().ok_or(CallError::Unknown)
+    }
+
+    /// Notes that the system of this node has ended a link. If many are noted at once some may be
+    /// left out: the ends of their leases will tell.
+    pub(crate) fn broken(&self, node: Incarnation) {
+        let _ = self.broken.try_send(node);
     }
 
     /// Claims in transactions of a bounded size, side by side. What it does not mention has

@@ -4,14 +4,17 @@ use std::{pin::pin, sync::Arc};
 
 use cluster::{
     Gone, Mirror, Node, Timing,
-    mirror::{Effect, Event},
+    mirror::{Doomed, Effect, Event},
 };
 use daemon::Tasks;
 use futures_util::{StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
 use metrics::{counter, gauge};
-use model::{Incarnation, Role};
+use model::{Incarnation, limits};
 use rpc::etcd::{Etcd, KeepAlive, LeaseId, Watch, Watched};
-use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until, timeout};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, MissedTickBehavior, interval_at, sleep_until, timeout},
+};
 use tonic::Status;
 
 use super::{
@@ -41,11 +44,13 @@ impl Client {
 
     pub(crate) fn join(&self, node: Node, tasks: &Tasks) -> Membership {
         let mirror = Mirror::new(node.incarnation, node.id.clone(), self.timing);
+        let (broken, evidence) = mpsc::channel(limits::BROKEN_LINKS_MAX);
         let calls = Calls {
             incarnation: node.incarnation,
             role: node.role,
             timing: self.timing,
             shared: Arc::new(Shared::new(mirror)),
+            broken,
         };
         let kind = membership::Calls::Etcd(calls.clone());
         let (standing, membership) = Standing::new(&node, kind, self.timing, tasks);
@@ -58,6 +63,7 @@ impl Client {
             shown_under: None,
             stale: false,
             complained_of_refusal: false,
+            evidence,
             standing,
         };
         let ended = membership.ended.clone().drop_guard();
@@ -82,6 +88,8 @@ struct Presence {
     /// Changes were missed: only a snapshot helps.
     stale: bool,
     complained_of_refusal: bool,
+    /// Nodes whose links were ended by their systems.
+    evidence: mpsc::Receiver<Incarnation>,
     standing: Standing,
 }
 
@@ -100,6 +108,7 @@ enum End {
 /// An endpoint that answers, and what is open there.
 struct Session {
     etcd: Etcd,
+    lease: LeaseId,
     keep_alive: KeepAlive,
     watch: Watch,
 }
@@ -107,7 +116,8 @@ struct Session {
 /// What has been asked besides, and is not awaited.
 enum Done {
     Updated(Result<Node, String>),
-    Removed(Result<usize, String>),
+    Told,
+    DoubtAnswered(Result<(), String>),
 }
 
 type Job = BoxFuture<'static, Done>;
@@ -161,11 +171,14 @@ impl Presence {
         } else if self.stale {
             self.read_all(&etcd).await?;
         }
+        if self.shared.mirror().is_doubted() {
+            self.enlist_again(&etcd, lease).await?;
+        }
         let follow_from = self.shared.mirror().revision() + 1;
         let watch = self.ask(etcd.watch(follow_from)).await?;
         let _ = self.take(Event::Heard)?;
         self.standing.held();
-        Ok(Session { etcd, keep_alive, watch })
+        Ok(Session { etcd, lease, keep_alive, watch })
     }
 
     /// The lease that the node has, if it still runs, else a new one.
@@ -276,6 +289,7 @@ impl Presence {
                     Err(status) => return End::Away(describe(&status)),
                 },
                 Ok(()) = self.standing.state.changed() => None,
+                Some(node) = self.evidence.recv() => Some(Event::Broken(node)),
                 Some(done) = jobs.next() => {
                     match done {
                         Done::Updated(updated) => {
@@ -283,7 +297,8 @@ impl Presence {
                             refused = updated.is_err();
                             self.updated(updated);
                         }
-                        Done::Removed(removed) => count_removed(removed),
+                        Done::Told | Done::DoubtAnswered(Ok(())) => {}
+                        Done::DoubtAnswered(Err(reason)) => return End::Away(reason),
                     }
                     None
                 }
@@ -291,10 +306,9 @@ impl Presence {
             };
             if let Some(event) = event {
                 match self.take(event) {
-                    Ok(doomed) if !doomed.is_empty() => {
-                        jobs.push(self.remove(&session.etcd, doomed))
-                    }
-                    Ok(_) => {}
+                    Ok(errands) => jobs.extend(
+                        errands.into_iter().filter_map(|errand| self.run_errand(session, errand)),
+                    ),
                     Err(end) => return end,
                 }
             }
@@ -338,18 +352,49 @@ impl Presence {
         }
     }
 
-    fn remove(&self, etcd: &Etcd, nodes: Vec<(Role, Incarnation)>) -> Job {
-        for (role, node) in &nodes {
-            tracing::info!(%role, incarnation = node.0, "no sign of life: declaring it gone");
+    /// What the mirror wants of etcd besides.
+    fn run_errand(&self, session: &Session, errand: Effect) -> Option<Job> {
+        let etcd = session.etcd.clone();
+        match errand {
+            Effect::Remove(nodes) => Some(self.remove(etcd, nodes)),
+            Effect::Doubt { node, revision } => {
+                tracing::info!(incarnation = node.0, "its link broke: doubting that it lives");
+                let me = self.node.incarnation;
+                let asked = ask(self.timing, async move { etcd.doubt(node, revision, me).await });
+                Some(Box::pin(async move {
+                    if let Err(reason) = asked.await {
+                        // The end of its lease will tell.
+                        tracing::debug!(reason, "no node doubted");
+                    }
+                    Done::Told
+                }))
+            }
+            Effect::AnswerDoubt => {
+                tracing::info!("doubted by another node: showing that this one lives");
+                let (node, lease) = (self.node.clone(), session.lease);
+                let asked = ask(self.timing, async move { etcd.answer_doubt(&node, lease).await });
+                Some(Box::pin(async move { Done::DoubtAnswered(asked.await) }))
+            }
+            Effect::Publish(_) | Effect::Enlist | Effect::Over(_) => None,
         }
-        let etcd = etcd.clone();
-        let asked = ask(self.timing, async move { etcd.remove(&nodes).await });
-        Box::pin(async move { Done::Removed(asked.await) })
     }
 
-    /// Takes an event to the mirror and applies what follows; the nodes to remove are handed back.
-    fn take(&mut self, event: Event) -> Result<Vec<(Role, Incarnation)>, End> {
-        let mut doomed = Vec::new();
+    fn remove(&self, etcd: Etcd, nodes: Vec<Doomed>) -> Job {
+        for Doomed { role, node, doubt } in &nodes {
+            let doubted = doubt.is_some();
+            tracing::info!(%role, incarnation = node.0, doubted, "no sign of life: declaring it gone");
+        }
+        let asked = ask(self.timing, async move { etcd.remove(&nodes).await });
+        Box::pin(async move {
+            count_removed(asked.await);
+            Done::Told
+        })
+    }
+
+    /// Takes an event to the mirror and applies what follows; what etcd is to be asked for is handed
+    /// back.
+    fn take(&mut self, event: Event) -> Result<Vec<Effect>, End> {
+        let mut errands = Vec::new();
         for effect in self.shared.handle(event) {
             match effect {
                 Effect::Publish(map) => {
@@ -360,11 +405,13 @@ impl Presence {
                     self.shown_under = None;
                     return Err(End::Anew("the sign of life is gone"));
                 }
-                Effect::Remove(nodes) => doomed = nodes,
                 Effect::Over(reason) => return Err(End::Gone(reason)),
+                errand @ (Effect::Remove(_) | Effect::Doubt { .. } | Effect::AnswerDoubt) => {
+                    errands.push(errand);
+                }
             }
         }
-        Ok(doomed)
+        Ok(errands)
     }
 
     async fn ask<T>(&self, answer: impl Future<Output = Result<T, Status>>) -> Result<T, End> {

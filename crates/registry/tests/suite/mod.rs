@@ -41,6 +41,7 @@ where
         terms_grow,
         a_leave_frees_the_shards_at_once,
         a_killed_process_is_gone,
+        a_node_that_lives_may_be_doubted,
         a_process_that_slept_learns_that_it_is_over,
         a_process_whose_beats_have_a_thread_may_be_busy,
         a_restarted_process_replaces_its_former_life,
@@ -233,6 +234,27 @@ async fn a_killed_process_is_gone(registry: &Registry, tasks: &Tasks) {
     assert_eq!(map.owned_by(incarnation).count(), 0);
     let terms: Vec<_> = Shard::all().map(|shard| (shard, map.ownership(shard).term)).collect();
     assert_eq!(claim(&witness, terms).await.len(), 1024);
+}
+
+/// Links break for other reasons than a death; whoever lives stays, however often it is doubted.
+async fn a_node_that_lives_may_be_doubted(registry: &Registry, tasks: &Tasks) {
+    let one = registry.join(node(Role::Chat, "chat-1"), tasks).await;
+    let two = registry.join(node(Role::Connector, "connector-1"), tasks).await;
+    for member in [&one, &two] {
+        seen(member, |map| map.nodes.len() == 2).await;
+    }
+    let started = tokio::time::Instant::now();
+    // Longer than it takes to be a witness, and than a doubt may stand.
+    while started.elapsed() < Duration::from_secs(6) {
+        one.link_broken(two.incarnation());
+        two.link_broken(one.incarnation());
+        tokio::time::sleep(Duration::from_millis(150)).await;
+        assert_eq!(one.map.borrow().nodes.len(), 2);
+    }
+    for member in [&one, &two] {
+        assert_eq!(*member.lease.borrow(), Lease::Held);
+        assert_eq!(member.map.borrow().nodes.len(), 2);
+    }
 }
 
 async fn a_process_that_slept_learns_that_it_is_over(registry: &Registry, tasks: &Tasks) {

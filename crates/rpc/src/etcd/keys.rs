@@ -96,7 +96,12 @@ impl Keyspace {
                 };
                 What::Node { node: Box::new(node), created: number(kv.create_revision) }
             }
-            Key::Alive(node) => What::Alive(node),
+            Key::Alive(node) => {
+                let Ok(sign) = crate::pb::StoredSign::decode(kv.value.clone()) else {
+                    return foreign(kv);
+                };
+                if sign.doubted_by == 0 { What::Alive(node) } else { What::Doubted(node) }
+            }
             Key::Shard(shard) => {
                 let Some(holding) = read_holding(&kv.value) else {
                     return foreign(kv);
@@ -137,6 +142,10 @@ fn folder(folder: String) -> (Bytes, Bytes) {
         *last += 1;
     }
     (folder.into_bytes().into(), end.into())
+}
+
+pub(super) fn write_doubt(by: Incarnation) -> Vec<u8> {
+    crate::pb::StoredSign { doubted_by: by.0 }.encode_to_vec()
 }
 
 pub(super) fn write_owner(owner: Incarnation) -> Vec<u8> {
@@ -245,6 +254,18 @@ mod tests {
             let change = keys.read_put(&put(keys.shard(shard), value)).unwrap();
             assert_eq!(change.what, What::Shard(shard, holding));
         }
+    }
+
+    #[test]
+    fn signs_of_life_can_be_in_doubt() {
+        let (keys, node) = (keys(), Incarnation(42));
+        for (value, what) in
+            [(Vec::new(), What::Alive(node)), (write_doubt(Incarnation(43)), What::Doubted(node))]
+        {
+            let change = keys.read_put(&put(keys.alive(node), value)).unwrap();
+            assert_eq!(change, Change { revision: 7, what });
+        }
+        assert_eq!(keys.read_put(&put(keys.alive(node), b"\xff".to_vec())), None);
     }
 
     #[test]

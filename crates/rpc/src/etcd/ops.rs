@@ -26,7 +26,14 @@ pub(super) fn modified(key: Vec<u8>, revision: u64) -> pb::Compare {
 }
 
 pub(super) fn put(key: Vec<u8>, value: Vec<u8>, lease: i64) -> pb::RequestOp {
-    let put = pb::PutRequest { key: key.into(), value: value.into(), lease };
+    let put = pb::PutRequest { key: key.into(), value: value.into(), lease, ignore_lease: false };
+    op(pb::request_op::Request::RequestPut(put))
+}
+
+/// Puts what is there already, under the lease that it has.
+pub(super) fn put_again(key: Vec<u8>, value: Vec<u8>) -> pb::RequestOp {
+    let (key, value) = (key.into(), value.into());
+    let put = pb::PutRequest { key, value, lease: 0, ignore_lease: true };
     op(pb::request_op::Request::RequestPut(put))
 }
 

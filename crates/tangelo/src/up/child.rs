@@ -23,9 +23,11 @@ use super::{backoff::Backoff, console::Console, lines::Lines, logs::LogFile, pla
 
 /// Last lines of a dead process that are shown again.
 const LAST_LINES: usize = 20;
-/// How long a process may take to end after SIGTERM, before it is killed: its own deadline, and a
-/// little for a busy machine.
-const END_TIMEOUT: Duration = limits::DRAIN_TIMEOUT.saturating_add(Duration::from_secs(2));
+/// How long a process may take to end after SIGTERM, before it is killed: its own deadline, a
+/// connector's clients sent elsewhere before, and a little for a busy machine.
+const END_TIMEOUT: Duration = limits::DRAIN_WINDOW_MAX
+    .saturating_add(limits::DRAIN_TIMEOUT)
+    .saturating_add(Duration::from_secs(2));
 /// How long output may still come after the process that wrote it has ended.
 const OUTPUT_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long the others wait for the process that should listen first.
