@@ -257,7 +257,7 @@ impl Group {
         for state in states {
             let seen = state.position != Position::default();
             let known = self.rooms.get(&state.room);
-            match known.and_then(|room| room.repair(connector, state.position)) {
+            match known.and_then(|room| room.repair(state.position)) {
                 Some(missed) => {
                     events += missed.len();
                     self.repair(now, shard, connector, (&state.room, missed), out);
@@ -433,8 +433,7 @@ impl Group {
         };
         for group in known.members().groups() {
             if self.attached.contains(&group.connector) {
-                let event = event.seen_by(group.connector);
-                let message = ToRelay::Event { room: room.clone(), event };
+                let message = ToRelay::Event { room: room.clone(), event: Arc::clone(event) };
                 out.push(self.to(shard, group.connector, message));
             }
         }

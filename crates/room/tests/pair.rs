@@ -342,3 +342,48 @@ fn a_whisper_that_was_caught_up_on_is_not_said_again() {
     stage.own(CHAT_B, 2);
     assert_eq!(stage.told(), ["1: 1 at 3", "2: 1/1", "2: elsewhere"]);
 }
+
+fn whisper(stage: &mut Stage, front: model::Incarnation, session: u64, to: &str) {
+    let to = Target::One(UserName::from_peer(to).unwrap());
+    stage.say_as(front, session, 1, to, Some("k"));
+}
+
+/// A whisper's connector dies with both whom it concerns, then the owner goes: the others know it
+/// all the same.
+#[test]
+fn a_whisper_is_not_said_again_when_all_whom_it_concerns_are_gone() {
+    let mut stage = Stage::new();
+    stage.enter(FRONT_1, 1, "a");
+    stage.come(FRONT_3, 2, "b", 7, None);
+    stage.enter(FRONT_3, 3, "c");
+    whisper(&mut stage, FRONT_3, 2, "c");
+    stage.lose(FRONT_3);
+    stage.pass(limits::CONNECTOR_GRACE);
+    stage.told();
+    stage.own(CHAT_B, 2);
+    stage.come(FRONT_2, 4, "b", 7, Some(4));
+    stage.enter(FRONT_2, 5, "c");
+    assert_eq!(stage.resets, 0);
+    stage.told();
+    whisper(&mut stage, FRONT_2, 4, "c");
+    assert_eq!(stage.told(), ["4: 1 at 4"], "and not a second time to c");
+}
+
+/// When the owner dies, only a connector that has nobody whom a whisper concerns has got it: from
+/// there the others get it, where it stands.
+#[test]
+fn a_whisper_that_only_others_hold_is_told_by_the_next_owner() {
+    let mut stage = Stage::new();
+    stage.enter(FRONT_1, 1, "a");
+    stage.enter(FRONT_2, 2, "b");
+    stage.enter(FRONT_3, 3, "c");
+    stage.told();
+    stage.held.extend([(CHAT_A, FRONT_1), (CHAT_A, FRONT_2)]);
+    whisper(&mut stage, FRONT_1, 1, "b");
+    assert_eq!(stage.told(), [""; 0], "c is told nothing");
+    stage.own(CHAT_B, 2);
+    // What was still on its way to them when the owner died goes with it.
+    let told = stage.told();
+    assert!(told.ends_with(&["1: 1 at 4".to_owned(), "2: 1/1".to_owned()]), "{told:?}");
+    assert_eq!(stage.resets, 0);
+}

@@ -120,8 +120,9 @@ impl Relay {
 
     /// What an entrant is to be told; what makes it a member comes next.
     ///
-    /// A whisper that it thereby learns of was hidden from this connector. It is kept from now on,
-    /// or the next owner might apply it again, and its target would hear it twice.
+    /// A whisper that it thereby learns of may have been hidden from this connector by an owner of a
+    /// version before. It is kept from now on, or the next owner might apply it again, and its
+    /// target would hear it twice.
     pub(crate) fn welcome(&mut self, session: SessionId, welcome: Welcome) {
         for event in &welcome.events {
             if matches!(event.body, Body::Whispered { .. }) {
