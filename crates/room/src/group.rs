@@ -106,15 +106,19 @@ impl Group {
     ) {
         match message {
             ToOwner::State(state) => self.arriving.entry(from).or_default().push(state),
-            ToOwner::Attached { rooms, in_step } => {
+            ToOwner::Attached { rooms, in_step, departed: saw_one_go } => {
                 let arrived = self.arriving.remove(&from).unwrap_or_default();
                 if arrived.len() != rooms {
                     // Some came before the answer to the claim did, and were dropped.
                     out.push(self.to(shard, from, ToRelay::NotOwner));
-                } else if let Phase::Opening { waiting, states, cut_off, .. } = &mut self.phase {
+                } else if let Phase::Opening { waiting, states, cut_off, departed, .. } =
+                    &mut self.phase
+                {
                     waiting.remove(&from);
                     states.insert(from, arrived);
                     *cut_off |= !in_step;
+                    // An owner that has just started may not have seen it.
+                    *departed |= !in_step && saw_one_go;
                     self.open_if_complete(now, shard, out);
                 } else {
                     self.attach(now, shard, from, &arrived, out);

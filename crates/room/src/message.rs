@@ -33,6 +33,9 @@ pub enum ToOwner {
         /// Whether the last owner could be heard until it lost the shard. If not, somebody else may
         /// have heard more from it.
         in_step: bool,
+        /// Whether a connector has gone since shortly before an owner was last heard here. It may
+        /// have been that somebody.
+        departed: bool,
     },
     /// A session wants to be a member.
     Join {

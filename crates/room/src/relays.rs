@@ -93,6 +93,9 @@ pub enum Event {
         /// Whether its connection was lost, so that its client may come back.
         lost: bool,
     },
+    /// The map says that another connector is gone. Told before the news of owners that it came
+    /// with.
+    ConnectorGone,
     /// The time given by [`Relays::poll_timeout`] has come.
     Timeout,
 }
@@ -209,6 +212,8 @@ pub struct Relays {
     idle: BTreeSet<(Time, Shard, RoomId)>,
     /// Sessions whose connections are lost, or that wait for a name, and how long each may.
     expiring: BTreeSet<(Time, Shard, RoomId, SessionId)>,
+    /// When another connector was last seen to go.
+    departed: Option<Time>,
     /// No group's deadline is before this; checked only when it comes.
     timeout: Option<Time>,
 }
@@ -222,6 +227,8 @@ struct Group {
     rooms: BTreeMap<RoomId, Relay>,
     /// Whether an owner could not be heard any more before it lost the shard.
     cut_off: bool,
+    /// When an owner was last in step with this end, if it is not now.
+    heard: Option<Time>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -252,6 +259,7 @@ impl Relays {
             shards: BTreeMap::new(),
             idle: BTreeSet::new(),
             expiring: BTreeSet::new(),
+            departed: None,
             timeout: None,
         }
     }
@@ -307,6 +315,7 @@ impl Relays {
                     None => self.leave(now, shard, &room, session, out),
                 }
             }
+            Event::ConnectorGone => self.departed = Some(now),
             Event::Timeout => self.timed_out(now, out),
         }
     }
@@ -392,6 +401,9 @@ impl Relays {
         let Some(group) = self.shards.get_mut(&shard) else {
             return;
         };
+        if group.state == State::Attached {
+            group.heard = Some(now);
+        }
         let give_up = match group.state {
             State::Detached { give_up, .. } | State::Attaching { give_up } => give_up,
             State::Idle | State::Attached => now + limits::OWNER_TIMEOUT,
@@ -421,7 +433,9 @@ impl Relays {
         let rooms = group.rooms.len();
         let states = group.rooms.values_mut().map(|relay| ToOwner::State(relay.state()));
         let in_step = !group.cut_off;
-        for message in states.chain([ToOwner::Attached { rooms, in_step }]) {
+        let times = group.heard.zip(self.departed);
+        let departed = times.is_some_and(|(heard, at)| heard < at + limits::DEPARTURE_DOUBT);
+        for message in states.chain([ToOwner::Attached { rooms, in_step, departed }]) {
             out.push(Effect::Frame { to: owner, frame: Frame { shard, term, message } });
         }
     }

@@ -5,7 +5,7 @@
 mod stage;
 
 use model::{Target, Term, UserName, limits};
-use room::{OwnerEvent, RelayEvent};
+use room::{Owner, OwnerEvent, RelayEvent};
 use stage::{CHAT_A, CHAT_B, FRONT_1, FRONT_2, FRONT_3, Stage, shard, text};
 
 /// A client closes while it is still entering: whoever is alone beside it on its connector hears
@@ -96,6 +96,34 @@ fn what_only_the_dead_have_heard_is_not_passed_over() {
     stage.own(CHAT_B, 2);
     assert_eq!(stage.resets, 1);
     assert_eq!(stage.told(), ["1: out", "2: out"]);
+}
+
+/// The same, and the next owner is so young that it did not see the third one go: those that attach
+/// say it.
+#[test]
+fn a_young_owner_learns_of_a_connector_that_is_gone() {
+    for goes in [true, false] {
+        let mut stage = Stage::new();
+        stage.enter(FRONT_1, 1, "a");
+        stage.enter(FRONT_2, 2, "b");
+        stage.unlink(FRONT_1, CHAT_A);
+        stage.unlink(FRONT_2, CHAT_A);
+        if goes {
+            stage.enter(FRONT_3, 3, "c");
+            stage.say(FRONT_3, 3, 1);
+            stage.lose(FRONT_3);
+        }
+        stage.told();
+        // Before there is another chat, more time passes than a chat would remember.
+        stage.pass(limits::DEPARTURE_DOUBT);
+        stage.chats.insert(CHAT_B, Owner::default());
+        for front in stage.connectors.keys().copied().collect::<Vec<_>>() {
+            stage.relink(front, CHAT_B);
+        }
+        stage.own(CHAT_B, 2);
+        let all_out = vec!["1: out".to_owned(), "2: out".to_owned()];
+        assert_eq!((stage.resets, stage.told()), if goes { (1, all_out) } else { (0, vec![]) });
+    }
 }
 
 /// The same, but those that stay could hear the owner to its end: the dead one knew no more.

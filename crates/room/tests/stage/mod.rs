@@ -114,6 +114,9 @@ impl Stage {
         for chat in [CHAT_A, CHAT_B] {
             self.owner(chat, OwnerEvent::ConnectorGone(front));
         }
+        for other in self.connectors.keys().copied().collect::<Vec<_>>() {
+            self.relay(other, RelayEvent::ConnectorGone);
+        }
     }
 
     /// The registry grants the shard at a term, and everybody hears of it.
