@@ -285,12 +285,12 @@ impl Relays {
             Event::Frame { from, frame } => self.frame(now, from, frame, out),
             Event::Enter { shard, room, session, user, ticket } => {
                 let me = self.me;
-                let relay = self.group(now, shard).rooms.entry(room.clone());
+                let group = self.group(now, shard);
+                let attached = group.state == State::Attached;
+                let relay = group.rooms.entry(room.clone());
                 let relay = relay.or_insert_with(|| Relay::new(me, room));
-                match relay.enter(session, user, ticket) {
-                    Ok(join) => self.send(shard, join, out),
-                    Err(code) => out.push(Effect::EnterRefused { session, code }),
-                }
+                let join = relay.enter(session, user, ticket, attached);
+                self.send(shard, join, out);
             }
             Event::Say { shard, room, session, number, target, content, id } => {
                 let relay = self.group(now, shard).rooms.get_mut(&room);

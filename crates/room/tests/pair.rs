@@ -371,6 +371,51 @@ fn a_whisper_that_was_caught_up_on_is_not_said_again() {
     assert_eq!(stage.told(), ["1: 1 at 3", "2: 1/1", "2: elsewhere"]);
 }
 
+/// A join is applied, but its answer gets lost, and then there is no owner for so long that it is given
+/// up. The client asks again, by another name: it is not told that it is in by the first.
+#[test]
+fn a_join_that_was_given_up_is_not_taken_for_the_next() {
+    // With somebody else on its connector, and without; given up before it attaches, and as it does.
+    for case in 0..4 {
+        let (has_company, is_attaching) = (case % 2 == 0, case / 2 == 0);
+        let mut stage = Stage::new();
+        stage.enter(FRONT_1, 1, "a");
+        if has_company {
+            stage.enter(FRONT_2, 2, "x");
+        }
+        stage.held.insert((CHAT_A, FRONT_2));
+        stage.enter(FRONT_2, 3, "b");
+        whisper(&mut stage, FRONT_1, 1, "b");
+        stage.told();
+        stage.unlink(FRONT_2, CHAT_A);
+        if is_attaching {
+            stage.held.insert((CHAT_B, FRONT_2));
+            stage.own(CHAT_B, 2);
+        }
+        stage.pass(limits::OWNER_TIMEOUT);
+        stage.enter(FRONT_2, 3, "c");
+        let mut told = stage.told();
+        assert_eq!(told.last().unwrap(), "3: refused 503", "{case}: now it waits for its turn");
+        if is_attaching {
+            stage.held.clear();
+            stage.settle();
+        } else {
+            stage.own(CHAT_B, 2);
+        }
+        told.extend(stage.told());
+        told.sort();
+        let expected: &[&str] = if has_company {
+            &["1: +c", "1: -b", "2: +b", "2: +c", "2: -b", "3: in with a x c", "3: refused 503"]
+        } else {
+            &["1: +c", "1: -b", "3: in with a c", "3: refused 503"]
+        };
+        assert_eq!(told, expected, "{case}");
+        stage.say(FRONT_2, 3, 1);
+        assert!(stage.told().contains(&"3: 3/1".to_owned()), "{case}");
+        assert_eq!(stage.chats[&CHAT_B].members(), 2 + usize::from(has_company), "{case}");
+    }
+}
+
 fn whisper(stage: &mut Stage, front: model::Incarnation, session: u64, to: &str) {
     let to = Target::One(UserName::from_peer(to).unwrap());
     stage.say_as(front, session, 1, to, Some("k"));

@@ -12,7 +12,7 @@ impl Relay {
     /// The name that a session wants is taken, and its member is asked whether it lives. Returns
     /// until when the session waits for that, if it is news.
     pub(crate) fn wait(&mut self, now: Time, session: SessionId) -> Option<Time> {
-        let own = self.own.get_mut(&session).filter(|own| !own.joined && own.until.is_none())?;
+        let own = self.asking(session).filter(|own| !own.joined && own.until.is_none())?;
         let until = now + limits::PROBE_ANSWER_TIMEOUT;
         own.until = Some(until);
         Some(until)
@@ -63,8 +63,9 @@ impl Relay {
     }
 
     /// Gives up on everything not answered yet: there is no owner. What was sent may have been
-    /// applied by the last one, hence `Unknown`; a membership is kept.
-    pub(crate) fn give_up(&mut self, attaching: bool, out: &mut Vec<Effect>) {
+    /// applied by the last one, hence `Unknown`; a membership is kept. So may a join that it was asked
+    /// for, which the next one is told not to keep.
+    pub(crate) fn give_up(&mut self, out: &mut Vec<Effect>) {
         for (session, own) in &mut self.own {
             for say in own.unanswered.drain(..) {
                 out.push(Effect::SayRefused {
@@ -77,10 +78,8 @@ impl Relay {
         let waiting: Vec<SessionId> =
             self.own.iter().filter(|(_, own)| !own.joined).map(|(id, _)| *id).collect();
         for session in waiting {
-            self.own.remove(&session);
-            if attaching {
-                // Its join may have been applied by the last owner, and the state lists it.
-                self.leaving.push(session);
+            if self.own.remove(&session).is_some_and(|own| own.asked) {
+                self.withdrawn.insert(session);
             }
             out.push(Effect::EnterRefused { session, code: Code::NotApplied });
         }
@@ -88,7 +87,7 @@ impl Relay {
 
     /// A join was refused.
     pub(crate) fn join_refused(&mut self, session: SessionId, code: Code, out: &mut Vec<Effect>) {
-        if self.own.get(&session).is_none_or(|own| own.joined) {
+        if self.asking(session).is_none_or(|own| own.joined) {
             return;
         }
         let Some(own) = self.own.remove(&session) else {
@@ -129,7 +128,7 @@ impl Relay {
                 self.tail.disclose(event);
             }
         }
-        if let Some(own) = self.own.get_mut(&session).filter(|own| !own.joined)
+        if let Some(own) = self.asking(session).filter(|own| !own.joined)
             && let Some(back) = &mut own.back
         {
             back.welcome = Some(welcome);

@@ -16,6 +16,8 @@ pub(super) struct Own {
     pub(super) user: UserName,
     /// Whether the owner has made it a member.
     pub(super) joined: bool,
+    /// Whether some owner was asked to.
+    pub(super) asked: bool,
     /// For clients that can come back. Boxed, as a crowd of others should not pay for it.
     pub(super) back: Option<Box<Back>>,
     /// Of a member: its connection is lost, and until then it may come back. Of one that wants in:
@@ -57,6 +59,12 @@ impl Own {
     /// Until when one that is coming back may come back again, if its connection is lost.
     pub(super) fn lost(&self) -> Option<Time> {
         self.back.as_ref().and_then(|back| back.lost)
+    }
+
+    /// Whether an owner is to be asked for it. Not if its connection is lost: by now its client may
+    /// have come back elsewhere, and must not be sent away from there.
+    pub(super) fn asks(&self) -> bool {
+        !self.joined && self.lost().is_none()
     }
 
     /// Whether it hears what happens in the room.
