@@ -1,6 +1,6 @@
 //! A connector, whatever process it is in.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use cluster::ClusterMap;
 use daemon::{Readiness, Tasks};
@@ -80,7 +80,8 @@ impl Connector {
     }
 }
 
-/// Tells the workers who owns which shard, whenever that changes.
+/// Tells the workers who owns which shard, whenever that changes, and before it if a connector has
+/// gone.
 async fn follow_owners(
     mut map: watch::Receiver<Arc<ClusterMap>>,
     membership: Membership,
@@ -89,8 +90,14 @@ async fn follow_owners(
 ) {
     let mut told: Vec<(Option<Incarnation>, Term)> =
         vec![(None, Term::default()); Shard::all().len()];
+    let mut connectors: BTreeSet<Incarnation> = BTreeSet::new();
     loop {
         let current = Arc::clone(&map.borrow_and_update());
+        let live: BTreeSet<_> = current.connectors().map(|node| node.incarnation).collect();
+        if !connectors.is_subset(&live) {
+            workers.all(|| Input::Room(RelayEvent::ConnectorGone)).await;
+        }
+        connectors = live;
         for (shard, told) in Shard::all().zip(&mut told) {
             let ownership = current.ownership(shard);
             let (owner, term) = (ownership.owner, ownership.term);

@@ -106,15 +106,19 @@ impl Group {
     ) {
         match message {
             ToOwner::State(state) => self.arriving.entry(from).or_default().push(state),
-            ToOwner::Attached { rooms, in_step } => {
+            ToOwner::Attached { rooms, in_step, departed: saw_one_go } => {
                 let arrived = self.arriving.remove(&from).unwrap_or_default();
                 if arrived.len() != rooms {
                     // Some came before the answer to the claim did, and were dropped.
                     out.push(self.to(shard, from, ToRelay::NotOwner));
-                } else if let Phase::Opening { waiting, states, cut_off, .. } = &mut self.phase {
+                } else if let Phase::Opening { waiting, states, cut_off, departed, .. } =
+                    &mut self.phase
+                {
                     waiting.remove(&from);
                     states.insert(from, arrived);
                     *cut_off |= !in_step;
+                    // An owner that has just started may not have seen it.
+                    *departed |= !in_step && saw_one_go;
                     self.open_if_complete(now, shard, out);
                 } else {
                     self.attach(now, shard, from, &arrived, out);
@@ -257,7 +261,7 @@ impl Group {
         for state in states {
             let seen = state.position != Position::default();
             let known = self.rooms.get(&state.room);
-            match known.and_then(|room| room.repair(connector, state.position)) {
+            match known.and_then(|room| room.repair(state.position)) {
                 Some(missed) => {
                     events += missed.len();
                     self.repair(now, shard, connector, (&state.room, missed), out);
@@ -433,8 +437,7 @@ impl Group {
         };
         for group in known.members().groups() {
             if self.attached.contains(&group.connector) {
-                let event = event.seen_by(group.connector);
-                let message = ToRelay::Event { room: room.clone(), event };
+                let message = ToRelay::Event { room: room.clone(), event: Arc::clone(event) };
                 out.push(self.to(shard, group.connector, message));
             }
         }

@@ -9,8 +9,8 @@
 //! # Positions
 //!
 //! Everything that happens in a room takes the next position. A relay applies an event only if it
-//! follows the last one, so that it sees every event once, in order, without a gap. A whisper takes
-//! a position too; connectors that it is none of the business of get a placeholder.
+//! follows the last one, so that it sees every event once, in order, without a gap. A whisper is an
+//! event as others are: all relays of the room hold it, and each shows it to those whom it is for.
 //!
 //! # Takeover
 //!

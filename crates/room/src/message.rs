@@ -6,8 +6,8 @@
 use std::sync::Arc;
 
 use model::{
-    Code, Content, Incarnation, MemberId, MessageId, Outcome, Position, ResumeKey, RoomId,
-    SendNumber, SessionId, Shard, Target, Term, UserName,
+    Code, Content, MemberId, MessageId, Outcome, Position, ResumeKey, RoomId, SendNumber,
+    SessionId, Shard, Target, Term, UserName,
 };
 
 /// A message with the ownership it belongs to.
@@ -33,6 +33,9 @@ pub enum ToOwner {
         /// Whether the last owner could be heard until it lost the shard. If not, somebody else may
         /// have heard more from it.
         in_step: bool,
+        /// Whether a connector has gone since shortly before an owner was last heard here. It may
+        /// have been that somebody.
+        departed: bool,
     },
     /// A session wants to be a member.
     Join {
@@ -279,10 +282,11 @@ pub enum Body {
     },
     /// A member said something to everyone.
     Said(Box<Spoken>),
-    /// A member said something to one member.
+    /// A member said something to one member. All connectors with members in the room get it, or it
+    /// would be lost with those whom it concerns; each shows it to nobody else.
     Whispered(Box<Whisper>),
-    /// A whisper between others: it takes a position, so that a relay can tell a missing event
-    /// from one that is none of its business.
+    /// A whisper of which this node knows no more. Owners of a version before say it to connectors
+    /// that have nobody whom it concerns.
     Hidden,
 }
 
@@ -350,30 +354,6 @@ impl Body {
 }
 
 impl Event {
-    /// The event as `connector` may see it: a whisper only where its sender or its target is.
-    #[must_use]
-    pub fn seen_by(self: &Arc<Self>, connector: Incarnation) -> Arc<Self> {
-        match &self.body {
-            Body::Whispered(whisper)
-                if !whisper
-                    .receivers()
-                    .chain([whisper.spoken.from.id])
-                    .any(|it| it.connector == connector) =>
-            {
-                Arc::new(Self { position: self.position, body: Body::Hidden })
-            }
-            Body::Whispered(_)
-            | Body::Joined(_)
-            | Body::Left(_)
-            | Body::Replaced(_)
-            | Body::SessionJoined(_)
-            | Body::SessionLeft(_)
-            | Body::Moved { .. }
-            | Body::Said(_)
-            | Body::Hidden => Arc::clone(self),
-        }
-    }
-
     /// Whether it is the business of a client of this name that came back: what it missed. Whispers
     /// are so up to the number `until`, and its own coming and going is not.
     #[must_use]

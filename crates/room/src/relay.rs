@@ -55,9 +55,9 @@ pub(crate) struct Relay {
     tail: Tail,
     /// Sessions that left, or were expelled, after the state was sent and before the owner opened.
     leaving: Vec<SessionId>,
-    /// Sessions that were refused here, after too long, and may be members for all that is known.
-    /// They cannot ask again before that is settled: which of their joins was meant could not be
-    /// told.
+    /// Sessions that were refused here, after too long, and may be members for all that is known: an
+    /// owner was asked. They may ask again, behind their withdrawal; what comes before that is
+    /// settled is the answer to what they asked first, and nothing to them.
     withdrawn: BTreeSet<SessionId>,
     /// Since when no session is here. The relay lingers, as it may be the only one beside the owner
     /// that holds what was acknowledged last.
@@ -107,22 +107,16 @@ impl Relay {
         self.position != Position::default()
     }
 
-    /// Adds a session that wants in.
-    ///
-    /// # Errors
-    ///
-    /// `NotApplied` if it is not settled yet what became of its last wish.
+    /// Adds a session that wants in; `attached` says that the owner is asked now.
     pub(crate) fn enter(
         &mut self,
         session: SessionId,
         user: UserName,
         ticket: Option<Ticket>,
-    ) -> Result<ToOwner, Code> {
-        if self.withdrawn.contains(&session) {
-            return Err(Code::NotApplied);
-        }
-        self.own.insert(session, Own::new(user.clone(), ticket));
-        Ok(ToOwner::Join { room: self.room.clone(), session, user, ticket })
+        attached: bool,
+    ) -> ToOwner {
+        self.own.insert(session, Own::new(user.clone(), ticket, attached));
+        ToOwner::Join { room: self.room.clone(), session, user, ticket }
     }
 
     /// Notes that a session's connection is lost. If its client can come back, it stays for the
@@ -174,6 +168,9 @@ impl Relay {
     /// What a new owner rebuilds the room from.
     pub(crate) fn state(&mut self) -> RoomState {
         self.leaving.clear();
+        // What a withdrawn join made of a session is not to be kept.
+        let asks =
+            |session: &SessionId, own: &Own| !own.is_member() && !self.withdrawn.contains(session);
         RoomState {
             room: self.room.clone(),
             position: self.position,
@@ -190,7 +187,7 @@ impl Relay {
             entering: self
                 .own
                 .iter()
-                .filter(|(_, own)| !own.is_member())
+                .filter(|(session, own)| asks(session, own))
                 .map(|(session, _)| *session)
                 .collect(),
             members: self.members.iter().collect(),
@@ -201,6 +198,7 @@ impl Relay {
     /// Everything that the owner has not been told or has not answered.
     pub(crate) fn unanswered(&mut self) -> impl Iterator<Item = ToOwner> {
         let leaving = std::mem::take(&mut self.leaving);
+        self.own.values_mut().for_each(Own::note_asked);
         let room = self.room.clone();
         let leaves =
             leaving.into_iter().map(move |session| ToOwner::Leave { room: room.clone(), session });
@@ -214,9 +212,7 @@ impl Relay {
 
     fn unanswered_by_own(&self) -> impl Iterator<Item = ToOwner> {
         self.own.iter().flat_map(|(session, own)| {
-            // By now its client may have come back elsewhere, and must not be sent away from there.
-            let wish = own.wish().filter(|_| own.lost().is_none());
-            let join = wish.map(|wish| ToOwner::Join {
+            let join = own.asks().map(|wish| ToOwner::Join {
                 room: self.room.clone(),
                 session: *session,
                 user: wish.user.clone(),
@@ -264,8 +260,8 @@ impl Relay {
                     let session = from.id.session;
                     out.push(Effect::Said { session, number: *number, position: event.position });
                 }
-                let is_here =
-                    |to: &MemberId| to.connector == self.me && self.own.contains_key(&to.session);
+                let is_in = |to: &MemberId| self.own.get(&to.session).is_some_and(Own::is_member);
+                let is_here = |to: &MemberId| to.connector == self.me && is_in(to);
                 for to in whisper.receivers().filter(is_here) {
                     out.push(Effect::Push {
                         room: self.room.clone(),
@@ -322,7 +318,7 @@ impl Relay {
 
     /// Makes one of our sessions a member. The audience is to be refreshed after.
     fn enter_in(&mut self, session: SessionId, position: Position, out: &mut Vec<Effect>) {
-        let Some(own) = self.own.get_mut(&session) else { return };
+        let Some(own) = self.asking(session) else { return };
         own.stage = own.lost().map_or(Stage::Member, Stage::Lost);
         // Without a welcome that got lost on the way nothing can be said of what it missed.
         let since = position.seq;
@@ -366,7 +362,7 @@ impl Relay {
     fn moved(&mut self, from: MemberId, to: &Member, at: Position, out: &mut Vec<Effect>) {
         self.members.remove(from);
         self.members.insert(to.clone());
-        if from.connector == self.me && self.own.remove(&from.session).is_some() {
+        if self.take_own(from) {
             out.push(Effect::Supersede { session: from.session });
         }
         if to.id.connector == self.me {
@@ -410,11 +406,22 @@ impl Relay {
 
     /// Forgets a session of ours that is a member no more. False if it was forgotten before.
     fn forget_own(&mut self, id: MemberId) -> bool {
-        let was_here = id.connector == self.me && self.own.remove(&id.session).is_some();
+        let was_here = self.take_own(id);
         if was_here {
             self.refresh_audience();
         }
         was_here
+    }
+
+    /// Takes out a session of ours, if it is not one that asks again.
+    fn take_own(&mut self, id: MemberId) -> bool {
+        let is_it = id.connector == self.me && !self.withdrawn.contains(&id.session);
+        is_it && self.own.remove(&id.session).is_some()
+    }
+
+    /// The session that an answer to a join is for; none if that was withdrawn.
+    fn asking(&mut self, session: SessionId) -> Option<&mut Own> {
+        if self.withdrawn.contains(&session) { None } else { self.own.get_mut(&session) }
     }
 
     fn tell(

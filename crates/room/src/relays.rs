@@ -93,6 +93,9 @@ pub enum Event {
         /// Whether its connection was lost, so that its client may come back.
         lost: bool,
     },
+    /// The map says that another connector is gone. Told before the news of owners that it came
+    /// with.
+    ConnectorGone,
     /// The time given by [`Relays::poll_timeout`] has come.
     Timeout,
 }
@@ -214,6 +217,8 @@ pub struct Relays {
     /// Rooms of too many members to tell each join and leave, and when each is to be told how many
     /// there are.
     crowds: BTreeSet<(Time, Shard, RoomId)>,
+    /// When another connector was last seen to go.
+    departed: Option<Time>,
     /// No group's deadline is before this; checked only when it comes.
     timeout: Option<Time>,
 }
@@ -227,6 +232,8 @@ struct Group {
     rooms: BTreeMap<RoomId, Relay>,
     /// Whether an owner could not be heard any more before it lost the shard.
     cut_off: bool,
+    /// When an owner was last in step with this end, if it is not now.
+    heard: Option<Time>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -258,6 +265,7 @@ impl Relays {
             idle: BTreeSet::new(),
             expiring: BTreeSet::new(),
             crowds: BTreeSet::new(),
+            departed: None,
             timeout: None,
         }
     }
@@ -283,12 +291,12 @@ impl Relays {
             Event::Frame { from, frame } => self.frame(now, from, frame, out),
             Event::Enter { shard, room, session, user, ticket } => {
                 let me = self.me;
-                let relay = self.group(now, shard).rooms.entry(room.clone());
+                let group = self.group(now, shard);
+                let attached = group.state == State::Attached;
+                let relay = group.rooms.entry(room.clone());
                 let relay = relay.or_insert_with(|| Relay::new(me, room));
-                match relay.enter(session, user, ticket) {
-                    Ok(join) => self.send(shard, join, out),
-                    Err(code) => out.push(Effect::EnterRefused { session, code }),
-                }
+                let join = relay.enter(session, user, ticket, attached);
+                self.send(shard, join, out);
             }
             Event::Say { shard, room, session, number, target, content, id } => {
                 let relay = self.group(now, shard).rooms.get_mut(&room);
@@ -313,6 +321,7 @@ impl Relays {
                     None => self.leave(now, shard, &room, session, out),
                 }
             }
+            Event::ConnectorGone => self.departed = Some(now),
             Event::Timeout => self.timed_out(now, out),
         }
     }
@@ -404,6 +413,9 @@ impl Relays {
         let Some(group) = self.shards.get_mut(&shard) else {
             return;
         };
+        if group.state == State::Attached {
+            group.heard = Some(now);
+        }
         let give_up = match group.state {
             State::Detached { give_up, .. } | State::Attaching { give_up } => give_up,
             State::Idle | State::Attached => now + limits::OWNER_TIMEOUT,
@@ -433,7 +445,9 @@ impl Relays {
         let rooms = group.rooms.len();
         let states = group.rooms.values_mut().map(|relay| ToOwner::State(relay.state()));
         let in_step = !group.cut_off;
-        for message in states.chain([ToOwner::Attached { rooms, in_step }]) {
+        let times = group.heard.zip(self.departed);
+        let departed = times.is_some_and(|(heard, at)| heard < at + limits::DEPARTURE_DOUBT);
+        for message in states.chain([ToOwner::Attached { rooms, in_step, departed }]) {
             out.push(Effect::Frame { to: owner, frame: Frame { shard, term, message } });
         }
     }

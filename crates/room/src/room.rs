@@ -366,14 +366,10 @@ impl Room {
         Ok(Said::Now(event))
     }
 
-    /// All events after `position` as `connector` may see them; `None` if it needs a snapshot.
-    pub(crate) fn repair(
-        &self,
-        connector: Incarnation,
-        position: Position,
-    ) -> Option<Vec<Arc<Event>>> {
+    /// All events after `position`; `None` if who has come so far needs a snapshot.
+    pub(crate) fn repair(&self, position: Position) -> Option<Vec<Arc<Event>>> {
         let missing = self.tail.since(position, self.position)?;
-        Some(missing.map(|event| event.seen_by(connector)).collect())
+        Some(missing.cloned().collect())
     }
 
     /// The room as it stands, for `connector`.
@@ -383,14 +379,8 @@ impl Room {
             position: self.position,
             members: self.members.iter().collect(),
             applied: self.applied_of(connector),
-            tail: self.last_events(connector),
+            tail: self.tail.last(limits::SNAPSHOT_EVENTS_MAX, limits::SNAPSHOT_BYTES_MAX),
         }
-    }
-
-    /// The last events as `connector` may see them.
-    fn last_events(&self, connector: Incarnation) -> Vec<Arc<Event>> {
-        let (count, bytes) = (limits::SNAPSHOT_EVENTS_MAX, limits::SNAPSHOT_BYTES_MAX);
-        self.tail.last(count, bytes).iter().map(|event| event.seen_by(connector)).collect()
     }
 
     /// For a connector's members, the highest number of their sends that is applied.

@@ -238,12 +238,6 @@ impl Play {
         self.people.iter_mut().find(is_its)
     }
 
-    /// A whisper that only a dead owner knew is said again, and stands elsewhere.
-    fn was_said_again(&self, event: &Event) -> bool {
-        let later = self.stage.events.values().filter(|it| it.position > event.position);
-        later.into_iter().any(|it| it.send() == event.send())
-    }
-
     /// What was this client's business since it is sure to have seen everything.
     fn due(&self, person: &Person) -> Vec<Position> {
         let Some(last) = person.last else { return Vec::new() };
@@ -252,9 +246,7 @@ impl Play {
                 member.user != person.name
             }
             Body::Said(_) => true,
-            Body::Whispered(whisper) => {
-                whisper.to.user == person.name && !self.was_said_again(event)
-            }
+            Body::Whispered(whisper) => whisper.to.user == person.name,
             Body::SessionJoined(_) | Body::SessionLeft(_) | Body::Moved { .. } | Body::Hidden => {
                 false
             }

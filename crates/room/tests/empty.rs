@@ -31,7 +31,7 @@ impl Chat {
             let connectors = vec![CONNECTOR];
             let shard = Shard::new(shard).unwrap();
             chat.handle(OwnerEvent::Won { shard, term: TERM, connectors });
-            chat.hear(shard, ToOwner::Attached { rooms: 0, in_step: true });
+            chat.hear(shard, ToOwner::Attached { rooms: 0, in_step: true, departed: false });
         }
         chat
     }

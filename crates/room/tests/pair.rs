@@ -5,7 +5,7 @@
 mod stage;
 
 use model::{Target, Term, UserName, limits};
-use room::{OwnerEvent, RelayEvent};
+use room::{Owner, OwnerEvent, RelayEvent};
 use stage::{CHAT_A, CHAT_B, FRONT_1, FRONT_2, FRONT_3, Stage, shard, text};
 
 /// A client closes while it is still entering: whoever is alone beside it on its connector hears
@@ -96,6 +96,34 @@ fn what_only_the_dead_have_heard_is_not_passed_over() {
     stage.own(CHAT_B, 2);
     assert_eq!(stage.resets, 1);
     assert_eq!(stage.told(), ["1: out", "2: out"]);
+}
+
+/// The same, and the next owner is so young that it did not see the third one go: those that attach
+/// say it.
+#[test]
+fn a_young_owner_learns_of_a_connector_that_is_gone() {
+    for goes in [true, false] {
+        let mut stage = Stage::new();
+        stage.enter(FRONT_1, 1, "a");
+        stage.enter(FRONT_2, 2, "b");
+        stage.unlink(FRONT_1, CHAT_A);
+        stage.unlink(FRONT_2, CHAT_A);
+        if goes {
+            stage.enter(FRONT_3, 3, "c");
+            stage.say(FRONT_3, 3, 1);
+            stage.lose(FRONT_3);
+        }
+        stage.told();
+        // Before there is another chat, more time passes than a chat would remember.
+        stage.pass(limits::DEPARTURE_DOUBT);
+        stage.chats.insert(CHAT_B, Owner::default());
+        for front in stage.connectors.keys().copied().collect::<Vec<_>>() {
+            stage.relink(front, CHAT_B);
+        }
+        stage.own(CHAT_B, 2);
+        let all_out = vec!["1: out".to_owned(), "2: out".to_owned()];
+        assert_eq!((stage.resets, stage.told()), if goes { (1, all_out) } else { (0, vec![]) });
+    }
 }
 
 /// The same, but those that stay could hear the owner to its end: the dead one knew no more.
@@ -341,4 +369,94 @@ fn a_whisper_that_was_caught_up_on_is_not_said_again() {
     assert_eq!(stage.told(), ["3: in with a c, resumed: 1/1"]);
     stage.own(CHAT_B, 2);
     assert_eq!(stage.told(), ["1: 1 at 3", "2: 1/1", "2: elsewhere"]);
+}
+
+/// A join is applied, but its answer gets lost, and then there is no owner for so long that it is given
+/// up. The client asks again, by another name: it is not told that it is in by the first.
+#[test]
+fn a_join_that_was_given_up_is_not_taken_for_the_next() {
+    // With somebody else on its connector, and without; given up before it attaches, and as it does.
+    for case in 0..4 {
+        let (has_company, is_attaching) = (case % 2 == 0, case / 2 == 0);
+        let mut stage = Stage::new();
+        stage.enter(FRONT_1, 1, "a");
+        if has_company {
+            stage.enter(FRONT_2, 2, "x");
+        }
+        stage.held.insert((CHAT_A, FRONT_2));
+        stage.enter(FRONT_2, 3, "b");
+        whisper(&mut stage, FRONT_1, 1, "b");
+        stage.told();
+        stage.unlink(FRONT_2, CHAT_A);
+        if is_attaching {
+            stage.held.insert((CHAT_B, FRONT_2));
+            stage.own(CHAT_B, 2);
+        }
+        stage.pass(limits::OWNER_TIMEOUT);
+        stage.enter(FRONT_2, 3, "c");
+        let mut told = stage.told();
+        assert_eq!(told.last().unwrap(), "3: refused 503", "{case}: now it waits for its turn");
+        if is_attaching {
+            stage.held.clear();
+            stage.settle();
+        } else {
+            stage.own(CHAT_B, 2);
+        }
+        told.extend(stage.told());
+        told.sort();
+        let expected: &[&str] = if has_company {
+            &["1: +c", "1: -b", "2: +b", "2: +c", "2: -b", "3: in with a x c", "3: refused 503"]
+        } else {
+            &["1: +c", "1: -b", "3: in with a c", "3: refused 503"]
+        };
+        assert_eq!(told, expected, "{case}");
+        stage.say(FRONT_2, 3, 1);
+        assert!(stage.told().contains(&"3: 3/1".to_owned()), "{case}");
+        assert_eq!(stage.chats[&CHAT_B].members(), 2 + usize::from(has_company), "{case}");
+    }
+}
+
+fn whisper(stage: &mut Stage, front: model::Incarnation, session: u64, to: &str) {
+    let to = Target::One(UserName::from_peer(to).unwrap());
+    stage.say_as(front, session, 1, to, Some("k"));
+}
+
+/// A whisper's connector dies with both whom it concerns, then the owner goes: the others know it
+/// all the same.
+#[test]
+fn a_whisper_is_not_said_again_when_all_whom_it_concerns_are_gone() {
+    let mut stage = Stage::new();
+    stage.enter(FRONT_1, 1, "a");
+    stage.come(FRONT_3, 2, "b", 7, None);
+    stage.enter(FRONT_3, 3, "c");
+    whisper(&mut stage, FRONT_3, 2, "c");
+    stage.lose(FRONT_3);
+    stage.pass(limits::CONNECTOR_GRACE);
+    stage.told();
+    stage.own(CHAT_B, 2);
+    stage.come(FRONT_2, 4, "b", 7, Some(4));
+    stage.enter(FRONT_2, 5, "c");
+    assert_eq!(stage.resets, 0);
+    stage.told();
+    whisper(&mut stage, FRONT_2, 4, "c");
+    assert_eq!(stage.told(), ["4: 1 at 4"], "and not a second time to c");
+}
+
+/// When the owner dies, only a connector that has nobody whom a whisper concerns has got it: from
+/// there the others get it, where it stands.
+#[test]
+fn a_whisper_that_only_others_hold_is_told_by_the_next_owner() {
+    let mut stage = Stage::new();
+    stage.enter(FRONT_1, 1, "a");
+    stage.enter(FRONT_2, 2, "b");
+    stage.enter(FRONT_3, 3, "c");
+    stage.told();
+    stage.held.extend([(CHAT_A, FRONT_1), (CHAT_A, FRONT_2)]);
+    whisper(&mut stage, FRONT_1, 1, "b");
+    assert_eq!(stage.told(), [""; 0], "c is told nothing");
+    stage.own(CHAT_B, 2);
+    // What was still on its way to them when the owner died goes with it.
+    let told = stage.told();
+    assert!(told.ends_with(&["1: 1 at 4".to_owned(), "2: 1/1".to_owned()]), "{told:?}");
+    assert_eq!(stage.resets, 0);
 }

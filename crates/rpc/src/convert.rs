@@ -49,9 +49,9 @@ pub fn owner_frame(frame: Frame<ToOwner>) -> pb::OwnerFrame {
     use pb::owner_frame::Message;
     let message = match frame.message {
         ToOwner::State(state) => Message::State(room_state(state)),
-        ToOwner::Attached { rooms, in_step } => {
+        ToOwner::Attached { rooms, in_step, departed } => {
             let rooms = u32::try_from(rooms).unwrap_or(u32::MAX);
-            Message::Attached(pb::Attached { rooms, in_step })
+            Message::Attached(pb::Attached { rooms, in_step, departed })
         }
         ToOwner::Join { room, session, user, ticket } => Message::Join(pb::Join {
             room: room.to_string(),
@@ -95,6 +95,7 @@ pub fn owner_frame_from(frame: pb::OwnerFrame) -> Result<Frame<ToOwner>> {
         Message::Attached(attached) => ToOwner::Attached {
             rooms: usize::try_from(attached.rooms).unwrap_or(usize::MAX),
             in_step: attached.in_step,
+            departed: attached.departed,
         },
         Message::Join(join) => ToOwner::Join {
             room: room(&join.room)?,
@@ -473,8 +474,8 @@ mod tests {
         let position = Position { generation: Term(3), seq: 5 };
         let messages = [
             ToOwner::State(state),
-            ToOwner::Attached { rooms: 1, in_step: false },
-            ToOwner::Attached { rooms: 0, in_step: true },
+            ToOwner::Attached { rooms: 1, in_step: false, departed: true },
+            ToOwner::Attached { rooms: 0, in_step: true, departed: false },
             join(None),
             join(Some(Ticket { key: stay().key, seen: None })),
             join(Some(Ticket { key: stay().key, seen: Some(position) })),

@@ -15,7 +15,7 @@ impl Relay {
     /// The name that a session wants is taken, and its member is asked whether it lives. Returns
     /// until when the session waits for that, if it is news.
     pub(crate) fn wait(&mut self, now: Time, session: SessionId) -> Option<Time> {
-        let Stage::Wants(wish) = &mut self.own.get_mut(&session)?.stage else { return None };
+        let Stage::Wants(wish) = &mut self.asking(session)?.stage else { return None };
         if wish.until.is_some() {
             return None;
         }
@@ -69,8 +69,9 @@ impl Relay {
     }
 
     /// Gives up on everything not answered yet: there is no owner. What was sent may have been
-    /// applied by the last one, hence `Unknown`; a membership is kept.
-    pub(crate) fn give_up(&mut self, attaching: bool, out: &mut Vec<Effect>) {
+    /// applied by the last one, hence `Unknown`; a membership is kept. So may a join that it was asked
+    /// for, which the next one is told not to keep.
+    pub(crate) fn give_up(&mut self, out: &mut Vec<Effect>) {
         for (session, own) in &mut self.own {
             for number in own.unanswered.take() {
                 let session = *session;
@@ -80,10 +81,9 @@ impl Relay {
         let waiting: Vec<SessionId> =
             self.own.iter().filter(|(_, own)| !own.is_member()).map(|(id, _)| *id).collect();
         for session in waiting {
-            self.own.remove(&session);
-            if attaching {
-                // Its join may have been applied by the last owner, and the state lists it.
-                self.leaving.push(session);
+            let own = self.own.remove(&session);
+            if own.and_then(|own| own.wish().map(|wish| wish.asked)).unwrap_or_default() {
+                self.withdrawn.insert(session);
             }
             out.push(Effect::EnterRefused { session, code: Code::NotApplied });
         }
@@ -91,7 +91,7 @@ impl Relay {
 
     /// A join was refused.
     pub(crate) fn join_refused(&mut self, session: SessionId, code: Code, out: &mut Vec<Effect>) {
-        if self.own.get(&session).is_none_or(Own::is_member) {
+        if self.asking(session).is_none_or(|own| own.is_member()) {
             return;
         }
         let Some(mut own) = self.own.remove(&session) else {
@@ -121,15 +121,16 @@ impl Relay {
 
     /// What an entrant is to be told; what makes it a member comes next.
     ///
-    /// A whisper that it thereby learns of was hidden from this connector. It is kept from now on,
-    /// or the next owner might apply it again, and its target would hear it twice.
+    /// A whisper that it thereby learns of may have been hidden from this connector by an owner of a
+    /// version before. It is kept from now on, or the next owner might apply it again, and its
+    /// target would hear it twice.
     pub(crate) fn welcome(&mut self, session: SessionId, welcome: Welcome) {
         for event in &welcome.events {
             if matches!(event.body, Body::Whispered(_)) {
                 self.tail.disclose(event);
             }
         }
-        if let Some(own) = self.own.get_mut(&session).filter(|own| !own.is_member())
+        if let Some(own) = self.asking(session).filter(|own| !own.is_member())
             && let Some(back) = &mut own.back
         {
             back.welcome = Some(welcome);

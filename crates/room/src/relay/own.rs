@@ -36,6 +36,8 @@ pub(super) enum Stage {
 #[derive(Debug)]
 pub(super) struct Wish {
     pub(super) user: UserName,
+    /// Whether some owner was asked for it.
+    pub(super) asked: bool,
     /// The name is taken, and until then it waits to hear whether that stays so.
     pub(super) until: Option<Time>,
 }
@@ -63,11 +65,11 @@ pub(super) struct Back {
 const _: () = assert!(size_of::<Own>() <= 40);
 
 impl Own {
-    /// One that wants in.
-    pub(super) fn new(user: UserName, ticket: Option<Ticket>) -> Self {
+    /// One that wants in; `asked` says that the owner is asked now.
+    pub(super) fn new(user: UserName, ticket: Option<Ticket>, asked: bool) -> Self {
         let back = |ticket| Box::new(Back { ticket, welcome: None, stay: None, lost: None });
         Self {
-            stage: Stage::Wants(Box::new(Wish { user, until: None })),
+            stage: Stage::Wants(Box::new(Wish { user, asked, until: None })),
             back: ticket.map(back),
             applied: SendNumber::default(),
             unanswered: Unanswered::default(),
@@ -100,6 +102,20 @@ impl Own {
     /// Until when one that is coming back may come back again, if its connection is lost.
     pub(super) fn lost(&self) -> Option<Time> {
         self.back.as_ref().and_then(|back| back.lost)
+    }
+
+    /// What an owner is to be asked for. Nothing if its connection is lost: by now its client may
+    /// have come back elsewhere, and must not be sent away from there.
+    pub(super) fn asks(&self) -> Option<&Wish> {
+        self.wish().filter(|_| self.lost().is_none())
+    }
+
+    /// Notes that an owner is asked for what it wants.
+    pub(super) fn note_asked(&mut self) {
+        let is_lost = self.lost().is_some();
+        if let Stage::Wants(wish) = &mut self.stage {
+            wish.asked |= !is_lost;
+        }
     }
 
     /// Whether it hears what happens in the room.

@@ -18,9 +18,8 @@ impl Relays {
                 State::Attaching { give_up } => (None, give_up),
             };
             if give_up <= now {
-                let attaching = matches!(group.state, State::Attaching { .. });
                 for (room, relay) in &mut group.rooms {
-                    relay.give_up(attaching, out);
+                    relay.give_up(out);
                     if let Some(at) = relay.check_idle(now) {
                         self.idle.insert((at, *shard, room.clone()));
                         wake_at(&mut self.timeout, at);

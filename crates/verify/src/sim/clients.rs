@@ -40,10 +40,9 @@ pub(crate) struct Send {
 }
 
 impl Send {
-    /// Whether it may be sent again and be sure to be applied once. A whisper is known to the
-    /// connectors of those whom it concerns only: if they die, the next owner does not know its id.
-    pub(super) fn may_be_repeated(&self) -> bool {
-        self.id.is_some() && matches!(self.target, Target::Everyone { .. })
+    /// Whether it may be sent again and be sure to be applied once.
+    pub(super) const fn may_be_repeated(&self) -> bool {
+        self.id.is_some()
     }
 }
 

@@ -95,6 +95,7 @@ impl World<'_> {
                 for chat in 0..self.chats.len() {
                     self.tell_chat(chat, OwnerEvent::ConnectorGone(life));
                 }
+                self.tell_others_gone();
             }
             Node::Chat(_) => {
                 for shard in self.owned_by(life) {
@@ -181,6 +182,18 @@ impl World<'_> {
             let (life, alive) = self.life(Node::Connector(connector));
             if alive {
                 self.tell_connector(connector, life, shard, owner, term);
+            }
+        }
+    }
+
+    /// Tells connectors that another is gone, before what the map says next, which is what counts.
+    /// It takes no time, so that seeds are what they were before connectors were told.
+    fn tell_others_gone(&mut self) {
+        for connector in 0..self.connectors.len() {
+            let (life, alive) = self.life(Node::Connector(connector));
+            if alive {
+                let item = Item::Relay { connector, life, event: RelayEvent::ConnectorGone };
+                self.agenda.over(Channel::Map(life.0), self.now, ms(0), item);
             }
         }
     }
