@@ -87,7 +87,8 @@ async fn a_member_that_lives_keeps_its_name() {
         let client = enter(connectors[0], transport, &name).await.unwrap();
         let mut driven = drive(client);
         let asked = Instant::now();
-        let refused = enter(connectors[1], Transport::WebSocket, &name).await.unwrap_err();
+        let refused = enter(connectors[1], Transport::WebSocket, &name).await;
+        let refused = refused.expect_err(&format!("{transport:?}: it has lost its name"));
         let took = asked.elapsed();
         assert!(is_refused(&refused), "{transport:?}: {refused:?}");
         assert!(took < SILENCE.0, "{transport:?}: refused after {took:?}");

@@ -183,6 +183,11 @@ pub struct Args {
     #[arg(long, value_name = "NUMBER/PARTS", hide = true, value_parser = plan::slice)]
     pub slice: Option<(u32, u32)>,
 
+    /// By how much this part steps back
+    #[arg(long, value_name = "N", hide = true, default_value_t = 0,
+          value_parser = clap::value_parser!(i32).range(0..20))]
+    pub nice: i32,
+
     /// Clients of one thread that may be on their way in at once
     #[arg(long, value_name = "N", hide = true, default_value_t = DOORS,
           value_parser = clap::value_parser!(u16).range(1..))]

@@ -31,8 +31,9 @@ const TELL: Duration = Duration::from_millis(50);
 /// By how much those who play step back: what is measured goes first, and must not be taken for
 /// dead because they are busy.
 const NICE: i32 = 5;
-/// By how much those who play the big room do: what the other rooms notice of it is the servers'
-/// work, and not that of its members, who would bring processors of their own.
+/// By how much those do who play the big room. What the others notice of it is to be the servers'
+/// work, and not that of its members, who would bring processors of their own; so those next door,
+/// who have little to do, do not step back at all.
 const NICE_BIG_ROOM: i32 = 15;
 /// How long a process may take to judge its history.
 const JUDGE_PATIENCE: Duration = Duration::from_secs(120);
@@ -250,6 +251,14 @@ impl One {
     }
 }
 
+fn niceness(args: &Args) -> i32 {
+    match (args.slice, args.big_room) {
+        (Some(_), _) => NICE_BIG_ROOM,
+        (None, Some(_)) => 0,
+        (None, None) => NICE,
+    }
+}
+
 /// What a process is told when it starts.
 fn flags(
     args: &Args,
@@ -270,6 +279,7 @@ fn flags(
         format!("--bytes={}", args.bytes),
         format!("--seconds={}", args.seconds),
         format!("--warmup={}", args.warmup),
+        format!("--nice={}", niceness(args)),
     ];
     flags.extend(args.run.iter().map(|run| format!("--run={run}")));
     if let Some((slice, slices)) = args.slice {
@@ -335,7 +345,7 @@ fn hear(output: ChildStdout, said: &Mutex<Said>) {
 ///
 /// If it cannot play, or its history cannot be judged.
 pub(super) fn play(args: &Args, gate: SocketAddr, transport: Transport) -> anyhow::Result<()> {
-    let _ = rustix::process::nice(args.slice.map_or(NICE, |_| NICE_BIG_ROOM));
+    let _ = rustix::process::nice(args.nice);
     let here = Arc::new(Mutex::new(Here::start(args, gate, transport)?));
     let playing = Arc::clone(&here);
     // It ends with the process, when the orders do.
@@ -425,9 +435,13 @@ mod tests {
         let slices: Vec<_> = room.slices().collect();
         assert_eq!((room.parts(), slices.len()), (3, 3));
         let told = flags(&slices[1].0, 3, slices[1].1, gate, Transport::WebSocket);
-        for flag in ["--part=3", "--clients=20001", "--rooms=1", "--rate=7", "--slice=1/3"] {
+        for flag in
+            ["--part=3", "--clients=20001", "--rooms=1", "--rate=7", "--slice=1/3", "--nice=15"]
+        {
             assert!(told.iter().any(|it| it == flag), "{flag} in {told:?}");
         }
+        let next_door = flags(&args, 0, Share::of(&args, 0), gate, Transport::WebSocket);
+        assert!(next_door.iter().any(|it| it == "--nice=0"), "{next_door:?}");
         let run = |part: &(Args, Share)| part.0.run.clone().unwrap();
         assert_eq!(run(&slices[0]), run(&slices[2]));
     }
