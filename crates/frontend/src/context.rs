@@ -14,8 +14,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{Settings, admission::Admission, clock::Clock, meters::Meters, socketio::Directory};
 
-/// Sessions that end at once, each some 50 µs of work. A task waits behind all that are ready
-/// before it, so this is a millisecond; with nothing else to do it holds nobody back.
+/// Sessions that end at once. A task waits behind all that are ready before it, and these are few;
+/// with nothing else to do that holds nobody back.
 const CLOSINGS_AT_ONCE: usize = 16;
 
 /// What a frontend and its handles share with all connections.

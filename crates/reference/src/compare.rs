@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    fmt,
     io::{BufRead as _, BufReader, Write as _},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -75,12 +76,7 @@ pub(crate) fn note(
     name: String,
     figures: Figures,
 ) -> anyhow::Result<()> {
-    let Figures { micros, per_second, p50, p99, is_clean } = figures;
-    let verdict = if is_clean { "clean" } else { "NOT CLEAN" };
-    writeln!(
-        std::io::stderr(),
-        "{name:<16} {micros:>7.2} µs  {per_second:>9.0}/s  p50 {p50:.2}  p99 {p99:.2} ms  {verdict}"
-    )?;
+    writeln!(std::io::stderr(), "{name:<16} {figures}")?;
     if !names.contains(&name) {
         names.push(name.clone());
     }
@@ -171,6 +167,18 @@ pub(crate) fn bench(tangelo: &Path, how: &[String], options: &[String]) -> anyho
     let per_second = figures["deliveries_per_second"].as_f64().unwrap_or(0.0);
     ensure!(per_second > 0.0, "nothing was delivered");
     Ok(figures)
+}
+
+/// For whoever waits.
+impl fmt::Display for Figures {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { micros, per_second, p50, p99, is_clean } = self;
+        let verdict = if *is_clean { "clean" } else { "NOT CLEAN" };
+        write!(
+            f,
+            "{micros:>7.2} µs  {per_second:>9.0}/s  p50 {p50:.2}  p99 {p99:.2} ms  {verdict}"
+        )
+    }
 }
 
 impl Figures {

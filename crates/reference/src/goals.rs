@@ -319,12 +319,7 @@ impl Args {
 
 /// Says what one run was like, for whoever waits.
 fn tell(round: u32, name: &str, figures: &Figures) -> anyhow::Result<()> {
-    let Figures { micros, per_second, p50, p99, is_clean } = figures;
-    let verdict = if *is_clean { "clean" } else { "NOT CLEAN" };
-    Ok(writeln!(
-        std::io::stderr(),
-        "{round} {name:<10} {micros:>7.2} µs  {per_second:>9.0}/s  p50 {p50:.2}  p99 {p99:.2} ms  {verdict}"
-    )?)
+    Ok(writeln!(std::io::stderr(), "{round} {name:<10} {figures}")?)
 }
 
 /// What the second costs for a delivery, of what the first does, in the same round.
