@@ -17,7 +17,7 @@ use tokio::{
     task::JoinSet,
     time::{Instant, sleep},
 };
-use verify::history::{History, Log, Names, Presence, Report};
+use verify::history::{History, Log, Names, Presence, Report, SessionKey, TextId, To};
 
 use modern::Modern;
 use player::Player;
@@ -85,6 +85,27 @@ enum Order {
     Leave { done: oneshot::Sender<()> },
 }
 
+impl Order {
+    /// Takes no more orders; answers how many sends are among those that nobody carries out.
+    fn refuse(orders: &mut mpsc::Receiver<Self>) -> usize {
+        orders.close();
+        let mut sends = 0;
+        while let Ok(order) = orders.try_recv() {
+            sends += usize::from(matches!(order, Self::Say { .. }));
+        }
+        sends
+    }
+}
+
+impl UserKey {
+    /// When a user speaks first that is told now to speak this often: spread, so that not all do at
+    /// once.
+    fn first_turn(self, every: Option<Duration>) -> Instant {
+        let part = every.unwrap_or_default() / 16;
+        Instant::now() + part * u32::try_from(self.0 % 16).unwrap_or(0)
+    }
+}
+
 /// What all users write into.
 struct Records {
     /// When the clock of all logs began.
@@ -127,6 +148,19 @@ impl Records {
         let log = Log::new(inner.names.intern(room), inner.names.intern(user));
         inner.logs.push(log);
         inner.logs.len() - 1
+    }
+
+    /// Notes that this log's user says something; answers the number of the send, and its text with
+    /// so many bytes more.
+    fn says(&self, log: usize, target: &str, bytes: usize) -> (u32, String) {
+        let mut inner = self.lock();
+        let to = match target {
+            "*" => To::Everyone,
+            user => To::One(inner.names.intern(user)),
+        };
+        let number = inner.logs[log].sent(to);
+        let sender = SessionKey(u32::try_from(log).unwrap_or(u32::MAX));
+        (number, format!("{} {:x>2$}{WORDS}", TextId { sender, number }, "", bytes))
     }
 
     fn note_lost(&self, key: usize, error: &Error) {

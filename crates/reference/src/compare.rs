@@ -174,10 +174,7 @@ impl fmt::Display for Figures {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { micros, per_second, p50, p99, is_clean } = self;
         let verdict = if *is_clean { "clean" } else { "NOT CLEAN" };
-        write!(
-            f,
-            "{micros:>7.2} µs  {per_second:>9.0}/s  p50 {p50:.2}  p99 {p99:.2} ms  {verdict}"
-        )
+        write!(f, "{micros:>7.2} µs  {per_second:>9.0}/s  p50 {p50:.2}  p99 {p99:.2} ms  {verdict}")
     }
 }
 

@@ -7,7 +7,7 @@ use tokio::{
     sync::{mpsc, oneshot, watch},
     time::{Instant, sleep_until},
 };
-use verify::history::{Log, Name, Names, SessionKey, TextId, To};
+use verify::history::{Log, Name, Names, TextId};
 
 use super::{Acked, Inner, Lost, Order, Records, Returned, UserKey, WORDS};
 
@@ -85,10 +85,7 @@ impl Modern {
                 },
                 Ok(()) = chatter.changed() => {
                     every = *chatter.borrow_and_update();
-                    // Spread, so that not all speak at once.
-                    let part = every.unwrap_or_default() / 16;
-                    let number = u32::try_from(self.user.0 % 16).unwrap_or(0);
-                    next = Instant::now() + part * number;
+                    next = self.user.first_turn(every);
                     Ok(())
                 },
                 () = sleep_until(next), if speaks => {
@@ -107,16 +104,8 @@ impl Modern {
     /// Says something that was due at this time, and waits for the answer, over a lost connection
     /// too.
     async fn say(&mut self, target: &str, due: Instant) -> Result<(), Error> {
-        let (log, number) = {
-            let mut inner = self.records.lock();
-            let to = match target {
-                "*" => To::Everyone,
-                user => To::One(inner.names.intern(user)),
-            };
-            (self.log, inner.logs[self.log].sent(to))
-        };
-        let sender = SessionKey(u32::try_from(log).unwrap_or(u32::MAX));
-        let text = format!("{} {:x>2$}{WORDS}", TextId { sender, number }, "", self.text_bytes);
+        let log = self.log;
+        let (number, text) = self.records.says(log, target, self.text_bytes);
         let began = Instant::now();
         let answer = self.member.send(target, &text).await;
         {
@@ -237,11 +226,7 @@ impl Modern {
 
     /// From now on it is no member; what it was to do or to hear does not count.
     fn gone(&mut self, orders: &mut mpsc::Receiver<Order>) {
-        orders.close();
-        let mut dropped = 0;
-        while let Ok(order) = orders.try_recv() {
-            dropped += usize::from(matches!(order, Order::Say { .. }));
-        }
+        let dropped = Order::refuse(orders);
         let now = self.records.start.elapsed();
         let mut inner = self.records.lock();
         inner.unanswered -= dropped;

@@ -8,7 +8,7 @@ use tokio::{
     sync::{mpsc, oneshot, watch},
     time::{Instant, sleep_until},
 };
-use verify::history::{SessionKey, TextId, To};
+use verify::history::TextId;
 
 use super::{Acked, Inner, Order, Records, UserKey, WORDS};
 
@@ -83,10 +83,7 @@ impl Player {
                 },
                 Ok(()) = chatter.changed() => {
                     every = *chatter.borrow_and_update();
-                    // Spread, so that not all speak at once.
-                    let part = every.unwrap_or_default() / 16;
-                    let number = u32::try_from(self.key % 16).unwrap_or(0);
-                    next = Instant::now() + part * number;
+                    next = self.key().first_turn(every);
                 },
                 () = sleep_until(next), if every.is_some() && self.entered.is_none() => {
                     next += every.unwrap_or_default();
@@ -145,18 +142,11 @@ impl Player {
     }
 
     fn say(&mut self, target: &str) {
-        let mut inner = self.records.lock();
-        let to = match target {
-            "*" => To::Everyone,
-            user => To::One(inner.names.intern(user)),
-        };
-        let number = inner.logs[self.key].sent(to);
-        let sender = SessionKey(u32::try_from(self.key).unwrap_or(u32::MAX));
-        let text = format!("{} {:x>2$}{WORDS}", TextId { sender, number }, "", self.text_bytes);
+        let (number, text) = self.records.says(self.key, target, self.text_bytes);
         match self.client.begin_send(target, &text) {
             Ok(id) => drop(self.sends.insert(id, (number, Instant::now()))),
             // The connection is broken; the next look at it says so.
-            Err(_) => inner.unanswered -= 1,
+            Err(_) => self.records.lock().unanswered -= 1,
         }
     }
 
@@ -176,11 +166,7 @@ impl Player {
 
     /// From now on it is no member; what it was to do or to hear does not count.
     fn gone(&mut self, orders: &mut mpsc::Receiver<Order>) {
-        orders.close();
-        let mut dropped = self.sends.len();
-        while let Ok(order) = orders.try_recv() {
-            dropped += usize::from(matches!(order, Order::Say { .. }));
-        }
+        let dropped = self.sends.len() + Order::refuse(orders);
         let now = self.records.start.elapsed();
         let mut inner = self.records.lock();
         inner.unanswered -= dropped;

@@ -101,6 +101,15 @@ pub(crate) fn gap_since(crowd: &Crowd, since: Instant) -> Duration {
     crowd.acked_since(since).iter().map(|acked| acked.after).max().unwrap_or_default()
 }
 
+/// Asks a process to end, waits until it has, and answers how long that took.
+pub(crate) async fn end(cluster: &mut Cluster, name: &str) -> Duration {
+    let began = Instant::now();
+    cluster.term(name).unwrap();
+    let status = cluster.ended(name).await.unwrap();
+    assert!(status.success(), "{name}: {status}");
+    began.elapsed()
+}
+
 /// Rooms that had to start a new generation, as all running chats count them.
 pub(crate) async fn resets(cluster: &Cluster) -> f64 {
     cluster.metric_of(Role::Chat, "tangelo_chat_rooms_reset_total").await.unwrap()

@@ -7,7 +7,7 @@ use e2e::{Cluster, Crowd, Returned, UserKey, until};
 use model::limits;
 use tokio::time::Instant;
 
-use crate::load::{Load, figure, figure_spread, judge_undisturbed, resets};
+use crate::load::{Load, end, figure, figure_spread, judge_undisturbed, resets};
 
 /// Whoever is back within this is not seen to leave: the grace, less what a busy machine may take to
 /// let the client know that it is back.
@@ -103,10 +103,7 @@ async fn everything_restarts_one_by_one() {
         let sessions =
             if name.starts_with("connector") { sessions_at(&cluster, name).await } else { 0 };
         let began = Instant::now();
-        cluster.term(name).unwrap();
-        let status = cluster.ended(name).await.unwrap();
-        assert!(status.success(), "{name}: {status}");
-        let drained = began.elapsed();
+        let drained = end(&mut cluster, name).await;
         cluster.restart(name).await.unwrap();
         crowd.work(600).await.unwrap();
         let back = all_back(&crowd, began, sessions).await;

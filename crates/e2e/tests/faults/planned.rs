@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use crate::{
     connector::offered,
-    load::{Load, figure, figure_spread, gap_since, judge, judge_undisturbed, resets},
+    load::{Load, end, figure, figure_spread, gap_since, judge, judge_undisturbed, resets},
 };
 
 /// Every chat and the gate restarted, one by one: nobody notices.
@@ -21,10 +21,7 @@ async fn chats_and_gate_restart_one_by_one() {
     let mut gaps = Vec::new();
     for name in ["chat-1", "chat-2", "chat-3", "gate-1"] {
         let began = Instant::now();
-        cluster.term(name).unwrap();
-        let status = cluster.ended(name).await.unwrap();
-        assert!(status.success(), "{name}: {status}");
-        let drained = began.elapsed();
+        let drained = end(&mut cluster, name).await;
         cluster.restart(name).await.unwrap();
         crowd.work(300).await.unwrap();
         let gap = gap_since(&crowd, began);
@@ -54,11 +51,8 @@ async fn connectors_drain_one_by_one() {
         })
         .await
         .unwrap();
-        let began = Instant::now();
-        cluster.term(&name).unwrap();
-        let status = cluster.ended(&name).await.unwrap();
-        assert!(status.success(), "{name}: {status}");
-        figure(&name, format_args!("{sessions} sessions drained in {:.2?}", began.elapsed()));
+        let drained = end(&mut cluster, &name).await;
+        figure(&name, format_args!("{sessions} sessions drained in {drained:.2?}"));
         cluster.restart(&name).await.unwrap();
         for lost in crowd.lost() {
             if may_be_lost.insert(lost.user) {
