@@ -1,13 +1,14 @@
-//! The writing side of a socket.
+//! A client's socket.
 
 use std::{future::poll_fn, io, sync::Arc};
 
-use tokio::net::TcpStream;
+use rustix::net::{RecvFlags, Shutdown, recv, shutdown};
+use tokio::{io::Interest, net::TcpStream};
 
 /// Bytes gathered for one write. A system call costs what copying 16 KiB costs.
 const GATHER_BYTES_MAX: usize = 16 * 1024;
 
-/// The writing side of a socket, for the task that has its turn to write.
+/// A socket, for the task that reads it and that has its turn to write.
 ///
 /// The socket is shared with the session's queue, by which others write to it while the task has
 /// nothing to say.
@@ -34,6 +35,26 @@ impl Line {
     pub(super) fn readable(&self) -> impl Future<Output = ()> + Send {
         // An error shows at the read.
         poll_fn(|context| self.stream.poll_read_ready(context).map(drop))
+    }
+
+    /// Reads what is there; 0 if the client has ended its side.
+    ///
+    /// # Errors
+    ///
+    /// As of the system; `WouldBlock` if nothing is there.
+    pub(super) fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut last = None;
+        let read = self.stream.try_io(Interest::READABLE, || {
+            let (read, _) = recv(&*self.stream, &mut *buffer, RecvFlags::empty())?;
+            if 0 < read && read < buffer.len() {
+                // That was all (epoll(7), question 9): the next read waits for more, and does not
+                // have to ask for it.
+                last = Some(read);
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+            Ok(read)
+        });
+        last.map_or(read, Ok)
     }
 
     pub(super) fn share(&self) -> Arc<TcpStream> {
@@ -79,7 +100,7 @@ impl Line {
     /// Writes what has gathered, ends our side, and reads and forgets until the client ends its own.
     pub(super) async fn end(&mut self) -> io::Result<()> {
         self.write().await?;
-        rustix::net::shutdown(&*self.stream, rustix::net::Shutdown::Write)?;
+        shutdown(&*self.stream, Shutdown::Write)?;
         loop {
             self.stream.readable().await?;
             let mut scrap = [0; 4096];

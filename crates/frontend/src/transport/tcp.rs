@@ -31,7 +31,7 @@ impl Transport for Tcp {
 
     fn read(&mut self, take: &mut dyn FnMut(Event<'_>)) -> Arrival {
         let mut buffer = [0; READ_BYTES];
-        match self.line.stream().try_read(&mut buffer) {
+        match self.line.read(&mut buffer) {
             Ok(0) => Arrival::End(CloseReason::ClientLeft),
             Ok(read) => {
                 take(Event::Received(&buffer[..read]));

@@ -160,7 +160,7 @@ impl Transport for WebSocket {
             return self.receive(&mut early, take);
         }
         let mut buffer = [0; READ_BYTES];
-        match self.line.stream().try_read(&mut buffer) {
+        match self.line.read(&mut buffer) {
             // Whoever means to leave sends a Close frame.
             Ok(0) => {
                 self.end = End::Gone;
