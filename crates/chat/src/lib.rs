@@ -17,11 +17,11 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use anyhow::Context as _;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use cluster::Node;
-use daemon::{Cause, CommonArgs, Process, UsageError, threads};
-use model::Role;
+use daemon::{Cause, CommonArgs, Process, UsageError, When, threads};
+use model::{Incarnation, Role};
 use registry::{ClusterToken, Lease, Membership, Registry};
 pub use room::Duplicates;
-use rpc::link::Hello;
+use rpc::{link::Hello, local};
 use tonic::transport::server::TcpIncoming;
 
 pub use crate::chat::Chat;
@@ -83,6 +83,12 @@ pub struct Args {
     )]
     pub duplicates: Duplicates,
 
+    /// Also lets connectors of the same machine and user open their links as Unix sockets, past the
+    /// network [auto: where the system allows it]
+    #[arg(long, env = "TANGELO_LOCAL_LINKS", value_name = "WHEN", value_enum,
+          default_value_t = When::Auto)]
+    pub local_links: When,
+
     /// Arguments that every process takes.
     #[command(flatten)]
     pub common: CommonArgs,
@@ -125,7 +131,8 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     // The builder's own setting does not reach sockets that it did not bind: without this an
     // answer waits some 40 ms for the peer's delayed acknowledgement.
     let connections = TcpIncoming::from(listener).with_nodelay(Some(true));
-    chat.serve(&membership, me, token, connections);
+    let local = local_listener(args.local_links, process.incarnation);
+    chat.serve(&membership, me, token, local::beside(connections, local));
     chat.keep_shards(&membership, &process.ready);
     process.tasks.spawn("lease watch", watch_lease(membership.clone(), process.stop.clone()));
     process.ready.started();
@@ -134,6 +141,13 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         chat.leave(&membership).await;
     }
     process.finish().await
+}
+
+/// Where links come in past the network, if that is wanted and can be had.
+fn local_listener(when: When, me: Incarnation) -> Option<local::Listener> {
+    let listener = (when == When::Auto).then(|| local::Listener::bind(me))?;
+    let refused = |error: &_| tracing::info!(%error, "links take the network: no Unix socket");
+    listener.inspect_err(refused).ok()
 }
 
 /// A life that the registry has given up ends, and the supervisor starts a new one: whatever this

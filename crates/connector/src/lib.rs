@@ -21,11 +21,11 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use advertise::{PublishedPorts, WHOAMI_PATH};
 use axum::{Router, http::StatusCode, routing::get};
 use cluster::{ClientAddress, Node};
-use daemon::{Cause, CommonArgs, Process, Stop, UsageError, threads};
+use daemon::{Cause, CommonArgs, Process, Stop, UsageError, When, threads};
 use frontend::{Frontend, PomeloFiles, Settings, Turns, Writes};
 use model::{Rate, Role, limits};
 use registry::{ClusterToken, Lease, Membership, Registry};
-use rpc::{dial::Tcp, link::Hello};
+use rpc::{dial::System, link::Hello};
 
 pub use crate::{
     connector::{Connector, Setup},
@@ -121,8 +121,14 @@ pub struct Args {
     /// Hands what a room's members hear to the kernel in one system call, through io_uring
     /// [auto: where the system allows it, which containers mostly do not]
     #[arg(long, env = "TANGELO_IO_URING", value_name = "WHEN", value_enum,
-          default_value_t = IoUring::Auto)]
-    pub io_uring: IoUring,
+          default_value_t = When::Auto)]
+    pub io_uring: When,
+
+    /// Opens links to chats of the same machine and user as Unix sockets, past the network
+    /// [auto: where a chat is found so]
+    #[arg(long, env = "TANGELO_LOCAL_LINKS", value_name = "WHEN", value_enum,
+          default_value_t = When::Auto)]
+    pub local_links: When,
 
     /// Allows any characters in user and room names, as the original server did
     #[arg(long, env = "TANGELO_ANY_NAMES")]
@@ -137,34 +143,23 @@ pub struct Args {
     pub common: CommonArgs,
 }
 
-/// When to write through io_uring.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum IoUring {
-    /// Where the system allows it.
-    Auto,
-    /// Never.
-    Off,
-}
-
 /// Whether the system lets processes like this one write through io_uring.
 #[must_use]
 pub fn may_use_io_uring() -> bool {
     Writes::can_be_together().is_ok()
 }
 
-impl IoUring {
-    /// Whether it is to be used, by what the system says; the log tells.
-    fn is_used(self) -> bool {
-        let refused = match self {
-            Self::Off => Some("off, by --io-uring".to_owned()),
-            Self::Auto => Writes::can_be_together().err().map(|error| error.to_string()),
-        };
-        match &refused {
-            None => tracing::info!("writes to clients go together, through io_uring"),
-            Some(reason) => tracing::info!(reason, "writes to clients go one by one: no io_uring"),
-        }
-        refused.is_none()
+/// Whether io_uring is to be used, by what the system says; the log tells.
+fn writes_together(when: When) -> bool {
+    let refused = match when {
+        When::Off => Some("off, by --io-uring".to_owned()),
+        When::Auto => Writes::can_be_together().err().map(|error| error.to_string()),
+    };
+    match &refused {
+        None => tracing::info!("writes to clients go together, through io_uring"),
+        Some(reason) => tracing::info!(reason, "writes to clients go one by one: no io_uring"),
     }
+    refused.is_none()
 }
 
 fn heartbeat(text: &str) -> Result<Duration, String> {
@@ -213,7 +208,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let setup = Setup {
         workers: WORKERS_MAX.min(threads()),
         admissions,
-        writes_together: args.io_uring.is_used(),
+        writes_together: writes_together(args.io_uring),
     };
     let connector = Connector::start(setup, process.incarnation, &options, &process.tasks);
     let whoami = process.incarnation.to_string();
@@ -242,7 +237,8 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     };
     let membership = registry.join(node, process.vital_tasks()).await;
     let me = Hello { node: process.name.clone(), incarnation: process.incarnation };
-    let dialling = Dialling { me, token, dialer: Tcp::dialer() };
+    let dialer = Arc::new(System { local_links: args.local_links == When::Auto });
+    let dialling = Dialling { me, token, dialer };
     connector.follow(&membership, dialling, &process.ready);
     let watch = watch_lease(membership.clone(), process.stop.clone());
     process.tasks.spawn("lease watch", watch);

@@ -116,14 +116,16 @@ impl Link {
 
     async fn dial(&self) -> Result<(Sender, FromOwner, Hello), link::Error> {
         let Dialling { me, token, dialer } = &self.dialling;
-        link::dial(&**dialer, &self.address, me.clone(), token.as_ref()).await
+        let chat = self.peer.incarnation;
+        link::dial(&**dialer, &self.address, chat, me.clone(), token.as_ref()).await
     }
 
     async fn serve(&self, sender: Sender, receiver: FromOwner) {
         let peer = self.peer.incarnation;
         let connection = receiver.ended().clone();
         let cut = self.token.child_token();
-        tracing::info!(chat = %self.peer.node, address = self.address, "link open");
+        let way = if receiver.is_local() { "unix socket" } else { "network" };
+        tracing::info!(chat = %self.peer.node, address = self.address, way, "link open");
         gauge!("tangelo_connector_links").increment(1);
         let up = || {
             let (name, sender, cut) = (self.peer.node.clone(), sender.clone(), cut.clone());

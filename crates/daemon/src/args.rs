@@ -56,6 +56,15 @@ impl CommonArgs {
     }
 }
 
+/// When to use what not every system allows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum When {
+    /// Where the system allows it.
+    Auto,
+    /// Never.
+    Off,
+}
+
 /// How many threads a process may be given.
 #[must_use]
 pub fn thread_count() -> clap::builder::RangedI64ValueParser<u16> {

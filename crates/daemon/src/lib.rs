@@ -16,7 +16,7 @@ pub mod telemetry;
 mod vitals;
 
 pub use admin::Admin;
-pub use args::{CommonArgs, filter_text, host_name, thread_count};
+pub use args::{CommonArgs, When, filter_text, host_name, thread_count};
 pub use process::{Cause, Process, Stop};
 pub use readiness::Readiness;
 pub use resources::{Usage, raise_open_files};

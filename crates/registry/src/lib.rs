@@ -27,7 +27,7 @@ mod standing;
 
 use cluster::{Node, Timing};
 use daemon::Tasks;
-use rpc::dial::{Dialer, Tcp};
+use rpc::dial::{Dialer, System};
 pub use rpc::token::{ClusterToken, TokenError};
 
 pub use cluster::Lease;
@@ -62,7 +62,7 @@ impl Config {
     /// The registry at `address`, without a token, over TCP.
     #[must_use]
     pub fn new(address: impl Into<String>) -> Self {
-        let (timing, dialer) = (Timing::default(), Tcp::dialer());
+        let (timing, dialer) = (Timing::default(), System::dialer());
         Self { address: address.into(), token: None, timing, dialer }
     }
 }

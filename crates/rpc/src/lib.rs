@@ -8,6 +8,7 @@ pub mod dial;
 pub mod ended;
 pub mod etcd;
 pub mod link;
+pub mod local;
 pub mod pb;
 pub mod registry;
 mod resume;

@@ -17,14 +17,14 @@ use tokio_stream::{Stream, StreamExt as _};
 use tonic::{
     Request, Response, Status, Streaming,
     service::interceptor::InterceptedService,
-    transport::{Channel, Endpoint},
+    transport::Endpoint,
 };
 
 use crate::{
     convert,
-    dial::Dial,
+    dial::{self, Dial},
     ended::{Ended, Watched},
-    pb,
+    local, pb,
     shared::Shared,
     token::{AttachToken, ClusterToken, RequireToken},
 };
@@ -113,9 +113,16 @@ pub struct FromOwner {
     stream: Streaming<pb::ToConnector>,
     shared: Shared,
     ended: Ended,
+    is_local: bool,
 }
 
 impl FromOwner {
+    /// Whether the link goes past the network, to a process of this machine.
+    #[must_use]
+    pub const fn is_local(&self) -> bool {
+        self.is_local
+    }
+
     /// Who has ended the connection.
     #[must_use]
     pub const fn ended(&self) -> &Ended {
@@ -175,7 +182,8 @@ impl FromConnector {
 }
 
 /// Opens a link to the chat at `address`, such as `http://127.0.0.1:6050`, over a connection of
-/// `dialer`.
+/// `dialer`; or past the network, if the chat of this incarnation is on the same machine and `dialer`
+/// allows it.
 ///
 /// # Errors
 ///
@@ -183,6 +191,7 @@ impl FromConnector {
 pub async fn dial(
     dialer: &dyn Dial,
     address: &str,
+    chat: Incarnation,
     me: Hello,
     token: Option<&ClusterToken>,
 ) -> Result<(Sender<ToOwner>, FromOwner, Hello), Error> {
@@ -196,7 +205,12 @@ pub async fn dial(
         .keep_alive_timeout(limits::LINK_KEEPALIVE_TIMEOUT)
         .keep_alive_while_idle(true);
     let ended = Ended::default();
-    let channel: Channel = dialer.connect(endpoint, ended.clone()).await?;
+    let local = if dialer.has_local_links() { local::connect(chat).await } else { None };
+    let is_local = local.is_some();
+    let channel = match local {
+        Some(connection) => dial::over(connection, endpoint, ended.clone()).await?,
+        None => dialer.connect(endpoint, ended.clone()).await?,
+    };
     let mut client =
         pb::link_client::LinkClient::with_interceptor(channel, AttachToken::new(token))
             .max_decoding_message_size(limits::LINK_MESSAGE_BYTES_MAX)
@@ -213,7 +227,7 @@ pub async fn dial(
         Ok::<_, Error>((incoming, hello))
     });
     let (incoming, peer) = incoming.await.map_err(|_| Error::NoHello)??;
-    let receiver = FromOwner { stream: incoming, shared: Shared::default(), ended };
+    let receiver = FromOwner { stream: incoming, shared: Shared::default(), ended, is_local };
     Ok((Sender { queue }, receiver, peer))
 }
 
