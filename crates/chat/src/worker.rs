@@ -3,26 +3,24 @@
 //! A shard belongs to one worker for the life of the process, so that rooms need no lock. Effects
 //! are applied in order before the next event; a worker never waits for a peer.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc};
 
 use daemon::Tasks;
 use metrics::{counter, gauge};
 use model::{Incarnation, NodeId, Shard, Time, limits};
 use room::{
-    Duplicates, LinkId, Owner, OwnerEffect, OwnerEvent,
+    Duplicates, LinkId, Owner, OwnerEffect, OwnerEvent, Standstill, Unheard,
     message::{Frame, ToOwner, ToRelay},
 };
 use rpc::link::Sender;
 use tokio::{
     sync::mpsc,
-    time::{Instant, sleep_until},
+    time::{Instant, MissedTickBehavior, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
 
 /// Events taken from the queue at once: their answers go out in one message per connector.
 const BATCH: usize = 256;
-/// How often the gauges are brought up to date.
-const GAUGES: Duration = Duration::from_secs(1);
 
 /// What a worker hears.
 #[derive(Debug)]
@@ -112,6 +110,7 @@ struct Worker {
     links: BTreeMap<Incarnation, Link>,
     effects: Vec<OwnerEffect>,
     opened: Opened,
+    standstill: Standstill,
     start: Instant,
 }
 
@@ -132,44 +131,62 @@ impl Worker {
             links: BTreeMap::new(),
             effects: Vec::new(),
             opened: Opened::default(),
+            standstill: Standstill::default(),
             start: Instant::now(),
         }
     }
 
     async fn run(mut self, mut inputs: mpsc::Receiver<Input>, token: CancellationToken) {
         let mut batch = Vec::with_capacity(BATCH);
-        let mut gauges = tokio::time::interval(GAUGES);
+        let mut looks = tokio::time::interval(limits::STANDSTILL_LOOK);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let timeout = self.owner.poll_timeout().map(|at| self.start + at.since_start());
             tokio::select! {
                 taken = inputs.recv_many(&mut batch, BATCH) => {
                     if taken == 0 {
-                        return;
+                        return self.end(inputs);
                     }
                     for input in batch.drain(..) {
                         self.take(input);
                     }
                 }
                 () = sleep_until(timeout.unwrap_or_else(Instant::now)), if timeout.is_some() => {
+                    self.look();
                     self.handle(OwnerEvent::Timeout);
                 }
-                _ = gauges.tick() => {
+                _ = looks.tick() => {
+                    self.look();
+                    self.cut_overdue();
                     self.tell_opened();
                     self.gauges();
                 }
-                () = token.cancelled() => return,
+                () = token.cancelled() => return self.end(inputs),
             }
         }
     }
 
+    fn now(&self) -> Time {
+        Time::from_start(self.start.elapsed())
+    }
+
+    /// Looks whether this worker stood still until now.
+    fn look(&mut self) {
+        self.standstill.look(self.now(), self.links.values().map(|link| link.link));
+    }
+
+    /// Takes one input. Whether it was stopped in the middle of a batch matters, too: what follows
+    /// then is not to be said over links that are over.
     fn take(&mut self, input: Input) {
+        self.look();
         match input {
-            Input::Room(event) => {
-                if let OwnerEvent::LinkDown { connector, .. } = &event {
-                    self.forget_closed(*connector);
-                }
-                self.handle(event);
+            Input::Room(OwnerEvent::LinkDown { connector, link }) => {
+                self.forget_closed(connector);
+                self.handle(OwnerEvent::LinkDown { connector, link });
+                let unheard = self.standstill.ended(link);
+                self.tell_unheard(unheard);
             }
+            Input::Room(event) => self.handle(event),
             Input::LinkUp { connector, name, link, sender, cut } => {
                 self.link_up(connector, Link { name, link, sender, cut });
             }
@@ -203,8 +220,30 @@ impl Worker {
         }
     }
 
+    /// Cuts the links that have not ended by themselves since this worker stood still.
+    fn cut_overdue(&self) {
+        for link in self.standstill.overdue(self.now()) {
+            for known in self.links.values().filter(|known| known.link == link) {
+                known.cut.cancel();
+            }
+        }
+    }
+
+    /// Ends. A chat that stood still may do so as soon as it has learnt that its lease is over:
+    /// what its links have brought until then counts.
+    fn end(mut self, mut inputs: mpsc::Receiver<Input>) {
+        self.look();
+        if self.standstill.has_links_over() {
+            while let Ok(input) = inputs.try_recv() {
+                self.take(input);
+            }
+        }
+        let unheard = self.standstill.finish();
+        self.tell_unheard(unheard);
+    }
+
     fn handle(&mut self, event: OwnerEvent) {
-        let now = Time::from_start(self.start.elapsed());
+        let now = self.now();
         let mut effects = std::mem::take(&mut self.effects);
         self.owner.handle(now, event, &mut effects);
         for effect in effects.drain(..) {
@@ -255,10 +294,12 @@ impl Worker {
     }
 
     fn send(&mut self, to: Incarnation, frame: Frame<ToRelay>) {
+        let standstill = &mut self.standstill;
+        let known = self.links.get(&to);
+        // An owner that slept may have much to say, and nobody to hear it.
         let Some(Link { name, sender, cut, .. }) =
-            self.links.get(&to).filter(|link| !link.cut.is_cancelled())
+            known.filter(|known| !standstill.drops(known.link) && !known.cut.is_cancelled())
         else {
-            // An owner that slept may have much to say, and nobody to hear it.
             counter!("tangelo_chat_frames_unheard_total").increment(1);
             return;
         };
@@ -353,6 +394,15 @@ impl Worker {
     fn name(&self, connector: Incarnation) -> String {
         let name = self.links.get(&connector).map(|link| link.name.to_string());
         name.unwrap_or_else(|| connector.to_string())
+    }
+
+    fn tell_unheard(&self, unheard: Option<Unheard>) {
+        let Some(Unheard { still, links, frames }) = unheard else { return };
+        let (worker, seconds) = (self.number, format!("{:.1}", still.as_secs_f64()));
+        tracing::warn!(
+            worker, %seconds, links, frames,
+            "this chat stood still: its links are over, and what it said since reached nobody"
+        );
     }
 
     fn tell_opened(&mut self) {

@@ -4,11 +4,13 @@
 
 use std::{
     net::SocketAddr,
+    pin::pin,
     time::{Duration, Instant},
 };
 
 use client::{Client, Closed, Code, Error, Options, Outcome, Push, Transport};
 use e2e::{Cluster, Shape};
+use model::Role;
 use tokio::{task::JoinSet, time::timeout};
 
 const ROOM: &str = "r";
@@ -17,6 +19,11 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// How long a member has to answer, and the longest that a newcomer may wait for it on a machine
 /// that does other things, too.
 const SILENCE: (Duration, Duration) = (Duration::from_millis(1900), Duration::from_millis(4000));
+/// Within this messages are answered where a member has time enough to answer a probe: there and
+/// back several times within [`SILENCE`].
+const QUICK: Duration = Duration::from_millis(400);
+/// Members that are tried while the machine is busy.
+const TRIES: usize = 10;
 
 async fn start(name: &str, policy: Option<&str>) -> Cluster {
     let mut shape = Shape::new(2, 2);
@@ -77,26 +84,65 @@ fn is_refused(error: &Error) -> bool {
     matches!(error, Error::Refused { code: 500, .. })
 }
 
+/// Lets another client want a name; meanwhile somebody on the member's connector speaks. Answers
+/// what the newcomer was told, and the longest that an answer to that somebody took.
+async fn want(
+    connector: SocketAddr,
+    name: &str,
+    witness: &mut Client,
+) -> (client::Result<Client>, Duration) {
+    let mut longest = Duration::ZERO;
+    let mut entering = pin!(enter(connector, Transport::WebSocket, name));
+    loop {
+        let asked = Instant::now();
+        tokio::select! {
+            entered = &mut entering => return (entered, longest.max(asked.elapsed())),
+            said = witness.send("*", "still here") => said.unwrap(),
+        }
+        longest = longest.max(asked.elapsed());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
 /// In most dialects a client that lives answers at once, whatever it is in the middle of.
+///
+/// One that does not answer in time loses its name by right, and on a busy machine that may be the
+/// machine's doing. What a probe passes (the owner, the member's connector, this process) a message
+/// passes, too: only if such were answered quickly the member had its time, and otherwise another
+/// one is tried.
 #[tokio::test]
 async fn a_member_that_lives_keeps_its_name() {
     let cluster = start("names-alive", None).await;
     let connectors = cluster.connectors();
+    let mut witness = enter(connectors[0], Transport::Tcp, "witness").await.unwrap();
+    let answered = async || {
+        let metric = r#"tangelo_chat_probes_total{outcome="answered"}"#;
+        cluster.metric_of(Role::Chat, metric).await.unwrap()
+    };
     for (number, transport) in Transport::ALL.into_iter().enumerate() {
-        let name = format!("u{number}");
-        let client = enter(connectors[0], transport, &name).await.unwrap();
-        let mut driven = drive(client);
-        let asked = Instant::now();
-        let refused = enter(connectors[1], Transport::WebSocket, &name).await;
-        let refused = refused.expect_err(&format!("{transport:?}: it has lost its name"));
-        let took = asked.elapsed();
-        assert!(is_refused(&refused), "{transport:?}: {refused:?}");
-        assert!(took < SILENCE.0, "{transport:?}: refused after {took:?}");
-        assert!(driven.try_join_next().is_none(), "{transport:?}");
+        let mut kept = false;
+        for member in 0..TRIES {
+            let name = format!("u{number}-{member}");
+            let client = enter(connectors[0], transport, &name).await.unwrap();
+            let mut driven = drive(client);
+            let before = answered().await;
+            let (entered, longest) = want(connectors[1], &name, &mut witness).await;
+            // Refused by the member's word, and not because nobody knew anything in time.
+            let by_word = answered().await > before;
+            kept = by_word && entered.as_ref().is_err_and(is_refused);
+            if kept {
+                assert!(driven.try_join_next().is_none(), "{transport:?}");
+                break;
+            }
+            assert!(
+                longest > QUICK,
+                "{transport:?}: it answered: {by_word}, the newcomer: {entered:?}; messages were \
+                 answered within {longest:?}"
+            );
+            eprintln!("{transport:?}: messages took {longest:?}, too: another try");
+        }
+        assert!(kept, "{transport:?}: the machine was too busy {TRIES} times");
     }
-    let metrics = metrics_of_chats(&cluster).await;
-    assert!(metrics.contains(r#"tangelo_chat_probes_total{outcome="answered"}"#), "{metrics}");
-    assert!(!metrics.contains("tangelo_chat_replaced_total"), "{metrics}");
 }
 
 async fn metrics_of_chats(cluster: &Cluster) -> String {

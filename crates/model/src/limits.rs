@@ -204,6 +204,16 @@ pub const LINK_QUEUE_FRAMES_MAX: usize = 262_144;
 pub const LINK_KEEPALIVE: Duration = Duration::from_millis(500);
 /// How long that ping may stay unanswered before the peer is taken for dead.
 pub const LINK_KEEPALIVE_TIMEOUT: Duration = Duration::from_millis(700);
+/// How long a chat's worker must have stood still until it takes its links for over. Connectors have
+/// given them up after a silence of [`LINK_KEEPALIVE`] and [`LINK_KEEPALIVE_TIMEOUT`]; twice that,
+/// and [`STANDSTILL_LOOK`], so that a machine that is merely busy costs no link that lives. The
+/// lease has ended by then, too.
+pub const STANDSTILL: Duration = Duration::from_millis(3500);
+/// How often a worker that has nothing to do looks whether it stood still.
+pub const STANDSTILL_LOOK: Duration = Duration::from_secs(1);
+/// How long a chat that stood still reads what its links brought before it cuts those that have not
+/// ended by themselves: it is all there, and a busy machine takes a moment.
+pub const STANDSTILL_REST: Duration = Duration::from_millis(500);
 /// Events waiting for one worker; a full queue holds back the sockets that fill it.
 pub const WORKER_QUEUE_EVENTS_MAX: usize = 16_384;
 
@@ -317,6 +327,12 @@ const _: () = {
         LINK_KEEPALIVE.as_millis() + LINK_KEEPALIVE_TIMEOUT.as_millis()
             < ATTACH_TIMEOUT.as_millis()
     );
+    assert!(
+        2 * (LINK_KEEPALIVE.as_millis() + LINK_KEEPALIVE_TIMEOUT.as_millis())
+            + STANDSTILL_LOOK.as_millis()
+            <= STANDSTILL.as_millis()
+    );
+    assert!(LEASE.as_millis() < STANDSTILL.as_millis());
     // Who waits for its turn is not taken for silent meanwhile, and not at all if it comes back.
     assert!(ADMISSION_PATIENCE.as_millis() < POMELO_HEARTBEAT.as_millis());
     assert!(ADMISSION_PATIENCE.as_millis() < RETURN_GRACE.as_millis());

@@ -50,6 +50,7 @@ mod owner;
 mod relay;
 mod relays;
 mod room;
+mod standstill;
 mod tail;
 mod takeover;
 
@@ -57,3 +58,4 @@ pub use duplicates::{Duplicates, NoSuchPolicy, ProbeOutcome};
 pub use owner::{Effect as OwnerEffect, Event as OwnerEvent, LinkId, Owner};
 pub use relay::Push;
 pub use relays::{Effect as RelayEffect, Event as RelayEvent, Relays};
+pub use standstill::{Standstill, Unheard};

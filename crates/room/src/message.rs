@@ -30,8 +30,8 @@ pub enum ToOwner {
     Attached {
         /// How many states. The receiver may have become the owner between two of them.
         rooms: usize,
-        /// Whether the last owner could be heard until it lost the shard. If not, somebody else may
-        /// have heard more from it.
+        /// Whether the last owner could be heard until it lost the shard, or no owner ever was. If
+        /// not, somebody else may have heard more from it.
         in_step: bool,
         /// Whether a connector has gone since shortly before an owner was last heard here. It may
         /// have been that somebody.

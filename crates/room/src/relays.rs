@@ -232,7 +232,7 @@ struct Group {
     rooms: BTreeMap<RoomId, Relay>,
     /// Whether an owner could not be heard any more before it lost the shard.
     cut_off: bool,
-    /// When an owner was last in step with this end, if it is not now.
+    /// When an owner was last in step with this end, if it is not now; none if that never was.
     heard: Option<Time>,
 }
 
@@ -381,7 +381,9 @@ impl Relays {
             return;
         }
         if group.owner.is_some() {
-            group.cut_off = group.state != State::Attached;
+            // Where nobody was ever in step nobody has been heard: there is nothing of a room here
+            // that could lack something.
+            group.cut_off = group.state != State::Attached && group.heard.is_some();
         }
         group.owner = owner;
         group.term = term;

@@ -4,8 +4,8 @@
 
 mod stage;
 
-use model::{Target, Term, UserName, limits};
-use room::{Owner, OwnerEvent, RelayEvent};
+use model::{Incarnation, Target, Term, UserName, limits};
+use room::{Owner, OwnerEvent, RelayEvent, Relays};
 use stage::{CHAT_A, CHAT_B, FRONT_1, FRONT_2, FRONT_3, Stage, shard, text};
 
 /// A client closes while it is still entering: whoever is alone beside it on its connector hears
@@ -138,6 +138,46 @@ fn a_dead_connector_alone_resets_nothing() {
     stage.say(FRONT_1, 1, 1);
     assert_eq!(stage.resets, 0);
     assert_eq!(stage.told(), ["1: 1/1", "2: 1/1"]);
+}
+
+/// A connector has just started beside one that is gone, and never got a word from the owner before
+/// that gives the shard away: it cannot have missed what it never heard, and nothing is reset.
+#[test]
+fn a_new_connector_that_never_heard_the_owner_resets_nothing() {
+    const NEW: Incarnation = Incarnation(14);
+    let (shard, owner) = (shard(), Some(CHAT_A));
+    // It has no link to the owner, or no answer; or it had one, and a link that broke.
+    for case in ["no link", "no answer", "cut off"] {
+        let mut stage = Stage::new();
+        stage.enter(FRONT_1, 1, "a");
+        stage.enter(FRONT_2, 2, "b");
+        stage.lose(FRONT_3);
+        stage.connectors.insert(NEW, Relays::new(NEW));
+        stage.relay(NEW, RelayEvent::Owner { shard, owner, term: Term(1) });
+        stage.link(NEW, CHAT_B);
+        if case != "no link" {
+            stage.link(NEW, CHAT_A);
+        }
+        if case == "no answer" {
+            stage.held.insert((CHAT_A, NEW));
+        }
+        stage.enter(NEW, 3, "c");
+        if case == "cut off" {
+            stage.unlink(NEW, CHAT_A);
+        }
+        stage.told();
+        stage.own(CHAT_B, 2);
+        let told = stage.told();
+        if case == "cut off" {
+            assert_eq!(stage.resets, 1);
+            assert_eq!(told, ["1: out", "2: out", "3: out"]);
+            continue;
+        }
+        assert_eq!(stage.resets, 0, "{case}: {told:?}");
+        assert_eq!(told, ["1: +c", "2: +c", "3: in with a b c"], "{case}");
+        stage.say(NEW, 3, 1);
+        assert_eq!(stage.told(), ["1: 3/1", "2: 3/1", "3: 3/1"], "{case}");
+    }
 }
 
 /// A connector that lives, but does not attach within the time: what its clients have seen is not

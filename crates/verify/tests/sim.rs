@@ -1,9 +1,10 @@
 //! Rooms in simulation: many seeds, all faults, and planted bugs that must be found.
 //!
 //! `TANGELO_SEEDS=100000 cargo test --release -p verify --test sim` plays more seeds of each mix
-//! of faults; `TANGELO_SEED=17 TANGELO_MIX=all cargo test -p verify --test sim one -- --nocapture`
-//! tells the story of one. A seed that fails is named, made small, told as a story, and kept in
-//! `tests/seeds.txt`, which is played first from then on.
+//! of faults, and with `TANGELO_FIRST=20000` others, that many further on; `TANGELO_SEED=17
+//! TANGELO_MIX=all cargo test -p verify --test sim one -- --nocapture` tells the story of one. A
+//! seed that fails is named, made small, told as a story, and kept in `tests/seeds.txt`, which is
+//! played first from then on.
 
 #![expect(clippy::disallowed_methods, reason = "a test may read which seeds to play")]
 #![expect(
@@ -166,6 +167,7 @@ fn keep(mix: Mix, seed: u64) {
 /// Plays many seeds of a mix, each mix from another first one.
 fn play_all(mix: Mix, first: u64, count: u64) -> Counters {
     let mut total = Counters::default();
+    let first = first + number("TANGELO_FIRST", 0);
     for seed in first..first + number("TANGELO_SEEDS", count) {
         total.add(&play(mix, seed));
     }

@@ -49,6 +49,14 @@ async fn a_chat_that_slept_is_replaced_and_heard_by_nobody() {
     let load = Load::chosen();
     let mut cluster = load.cluster("chat-sleep").await;
     let crowd = load.crowd(&cluster).await;
+    // Otherwise it would have nothing to say.
+    until("it owns rooms that people are in", async || {
+        let rooms = cluster.metric("chat-1", "tangelo_chat_rooms").await?;
+        anyhow::ensure!(rooms > 0.0, "{rooms}");
+        Ok(())
+    })
+    .await
+    .unwrap();
     let stopped = Instant::now();
     cluster.stop("chat-1").unwrap();
     sleep(Duration::from_secs(10)).await;
@@ -59,7 +67,11 @@ async fn a_chat_that_slept_is_replaced_and_heard_by_nobody() {
     assert!(!status.success(), "it gave up by itself: {status}");
     crowd.work(200).await.unwrap();
     figure("stale frames dropped by connectors", stale_frames(&cluster).await - stale);
-    eprintln!("{}", cluster.node("chat-1").unwrap().log_tail());
+    let chat = cluster.node("chat-1").unwrap();
+    eprintln!("{}", chat.log_tail());
+    let unheard = said_to_nobody(chat);
+    figure("frames that it said to nobody", unheard);
+    assert!(unheard > 0, "what came over its links before they were given up is answered");
     cluster.restart("chat-1").await.unwrap();
     crowd.work(200).await.unwrap();
     assert!(resets(&cluster).await < 1.0);
@@ -68,6 +80,19 @@ async fn a_chat_that_slept_is_replaced_and_heard_by_nobody() {
 
 async fn stale_frames(cluster: &Cluster) -> f64 {
     cluster.metric_of(Role::Connector, "tangelo_connector_stale_frames_total").await.unwrap()
+}
+
+/// How many frames a chat that stood still dropped, as its links were over: by its log, as the
+/// process has ended.
+fn said_to_nobody(chat: &e2e::Node) -> u64 {
+    let log = std::fs::read_to_string(chat.log()).unwrap();
+    let told = log.lines().filter(|line| line.contains("this chat stood still"));
+    let frames = told.map(|line| {
+        let words = line.split_whitespace();
+        let frames = words.filter_map(|word| word.strip_prefix("frames=")).next();
+        frames.unwrap_or_else(|| panic!("no count in {line:?}")).parse::<u64>().unwrap()
+    });
+    frames.sum()
 }
 
 /// How often a node has doubted another, by the logs.

@@ -566,6 +566,35 @@ fn a_whisper_to_who_left_is_no_loss() {
     assert!(report.is_clean(), "{report}");
 }
 
+#[test]
+fn a_whisper_before_a_join_as_told_is_no_loss() {
+    // Where the whisper stands, where its target was told that it joined, and how many are lost.
+    let after_a_reset = Position { generation: model::Term(2), seq: 2 };
+    for (whisper, joined, lost) in [
+        (Some(position(3)), Some(after_a_reset), 0),
+        (Some(position(3)), Some(position(4)), 0),
+        // The target sees what comes after its join.
+        (Some(position(5)), Some(position(4)), 1),
+        (Some(after_a_reset), Some(position(4)), 1),
+        // One of the two was told no position: nothing excuses the loss.
+        (None, Some(position(4)), 1),
+        (Some(position(3)), None, 1),
+    ] {
+        let mut scene = Scene::new();
+        let (a, b) = (scene.enter("a"), scene.enter("b"));
+        scene.logs[b].joined_at = joined;
+        scene.say(a);
+        let user = scene.logs[b].user;
+        let number = scene.logs[a].sent(To::One(user));
+        match whisper {
+            Some(at) => scene.logs[a].acked_at(number, at),
+            None => scene.logs[a].acked(number),
+        }
+        let report = scene.check();
+        assert_eq!(report.count(Kind::Lost), lost, "{whisper:?}, {joined:?}: {report}");
+    }
+}
+
 /// One is away while the others talk, come and go, and comes back to all of it. Others see it leave
 /// and join again, if it is away for long.
 fn a_return(is_long: bool) -> (Scene, usize) {

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use model::Position;
 use room::Duplicates;
 
 use super::{
@@ -46,6 +47,15 @@ impl Log {
     fn ended_before(&self, other: &Self) -> bool {
         let times = self.times.gone.zip(other.times.joined);
         self.end == End::Gone && times.is_some_and(|(gone, joined)| gone <= joined)
+    }
+
+    /// Whether this session's send (counted from 0), a whisper, stands before the other one's join
+    /// as that was told. An owner may have had the other one in before, and lost it untold: a
+    /// session sees what comes from its join on.
+    fn whispered_before_join(&self, send: usize, other: &Self) -> bool {
+        let stands = |(number, _): &&(u32, Position)| *number as usize == send + 1;
+        let at = self.whispers.iter().find(stands).map(|(_, at)| *at);
+        at.zip(other.joined_at).is_some_and(|(at, joined)| at <= joined)
     }
 
     /// Whether a user was seen to leave after this session's send (counted from 0).
@@ -164,6 +174,7 @@ impl Checker<'_> {
                             && !left
                             && self.contains(*target, log.room.0)
                             && !log.ended_before(self.log(*target))
+                            && !log.whispered_before_join(number, self.log(*target))
                         {
                             self.gap(*target, entry);
                         }
