@@ -25,6 +25,8 @@
     reason = "a test's helpers may panic and tell"
 )]
 
+#[path = "turmoil/client.rs"]
+mod client;
 #[path = "turmoil/network.rs"]
 mod network;
 #[path = "turmoil/nodes.rs"]
@@ -53,7 +55,6 @@ use verify::history::Report;
 use crate::{
     nodes::{REGISTRY, chat_name, connector_name},
     plan::{Mix, Plan, Step},
-    player::Seat,
     story::Story,
     world::{END, Run, World},
 };
@@ -65,7 +66,7 @@ const TICK: Duration = Duration::from_millis(5);
 /// A run takes some seconds; one that takes so long stands still.
 const PATIENCE: Duration = Duration::from_secs(600);
 /// What the nodes must have said in some run, or the runs show nothing.
-const SOMETIMES: [&str; 11] = [
+const SOMETIMES: [&str; 16] = [
     "claim failed",
     "link closed",
     "link lost",
@@ -77,6 +78,11 @@ const SOMETIMES: [&str; 11] = [
     "session lost its place",
     "another session has its name",
     "back=true",
+    "is back elsewhere=false",
+    "is back elsewhere=true",
+    "missed_some=true",
+    "is back by a reset",
+    "says it again",
 ];
 
 /// What came of a run.
@@ -119,7 +125,8 @@ impl Outcome {
 }
 
 fn play(mix: Mix, seed: u64, filter: Option<&str>) -> Outcome {
-    let (story, plan, run) = (Story::default(), Plan::of(mix, seed), Run::new(seed));
+    let (story, plan) = (Story::default(), Plan::of(mix, seed));
+    let run = Run::new(mix, seed, &plan);
     let _told = tracing::subscriber::set_default(story.subscriber(filter));
     let _watched = watch(seed, story.clone());
     let mut sim = Builder::new()
@@ -166,13 +173,8 @@ fn build(sim: &mut Sim<'_>, plan: &Plan, run: &World) -> Vec<Arc<Notify>> {
         });
     }
     for number in 0..plan.connectors {
-        let seats = (0..plan.seats).filter(|seat| seat % plan.connectors == number);
-        let seats: Vec<_> =
-            seats.map(|number| Seat { number, of: plan.seats, rooms: plan.rooms }).collect();
         let run = Arc::clone(run);
-        sim.host(connector_name(number), move || {
-            nodes::connector(number, seats.clone(), Arc::clone(&run))
-        });
+        sim.host(connector_name(number), move || nodes::connector(number, Arc::clone(&run)));
     }
     leaves
 }

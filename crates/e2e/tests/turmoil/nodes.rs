@@ -8,16 +8,19 @@ use chat::Chat;
 use cluster::{ClientAddress, Lease, Node, Timing};
 use connector::{Connector, Dialling, Setup};
 use daemon::{Readiness, Tasks};
+use frontend::Application;
 use model::{NodeId, Role, limits};
 use registry::{Config, EmbeddedServer, Membership, Registry};
 use room::Duplicates;
 use rpc::link::Hello;
+use session::Config as Sessions;
 use tokio::{sync::Notify, time::sleep};
+use verify::sim::Random;
 use wire::pomelo::Options;
 
 use crate::{
     network::{Simulated, listen},
-    player::{self, Seat},
+    player::Player,
     world::World,
 };
 
@@ -69,8 +72,8 @@ pub(crate) async fn chat(number: usize, leave: Arc<Notify>, world: World) -> tur
     }
 }
 
-/// Runs a connector, one life after the other, with clients on these seats.
-pub(crate) async fn connector(number: usize, seats: Vec<Seat>, world: World) -> turmoil::Result {
+/// Runs a connector, one life after the other, with whichever clients come.
+pub(crate) async fn connector(number: usize, world: World) -> turmoil::Result {
     let name = NodeId::new(&connector_name(number))?;
     let options = Arc::new(Options::chat_connector());
     loop {
@@ -84,14 +87,32 @@ pub(crate) async fn connector(number: usize, seats: Vec<Seat>, world: World) -> 
         let me = Hello { node: name.clone(), incarnation };
         let dialling = Dialling { me, token: None, dialer: Arc::new(Simulated) };
         connector.follow(&membership, dialling, &Readiness::new());
-        for seat in seats.clone() {
-            let (app, world) = (connector.application(), Arc::clone(&world));
-            let player = player::play(seat, incarnation, app, world, tasks.token());
-            tasks.spawn("player", player);
-        }
+        let random = Random::of(world.seed, !incarnation.0);
+        let app = connector.application();
+        tasks.spawn("door", door(name.clone(), app, tasks.clone(), Arc::clone(&world), random));
         lost(&membership).await;
         world.end(&name, &tasks).await;
         sleep(RESTART).await;
+    }
+}
+
+/// Gives connections to clients that have none, until the node's life ends. A client comes to
+/// whichever connector looks first: its own again, or another.
+async fn door<A: Application>(
+    host: NodeId,
+    app: A,
+    tasks: Tasks,
+    world: World,
+    mut random: Random,
+) {
+    let (sessions, end) = (Arc::new(Sessions::connector()), tasks.token());
+    while !end.is_cancelled() {
+        let next = world.state().next();
+        if let Some(client) = next {
+            let player = Player::connect(client, &sessions, &app, &world);
+            tasks.spawn("player", player.play(host.clone(), end.clone()));
+        }
+        sleep(random.millis(10, 100)).await;
     }
 }
 
