@@ -165,18 +165,19 @@ impl Client {
     pub(crate) fn closed(&mut self, reason: CloseReason, world: &mut World) {
         tracing::info!(log = self.log, user = self.user, %reason, "session over");
         *world.ends.entry(reason.to_string()).or_default() += 1;
-        match reason {
+        let is_elsewhere = [CloseReason::Superseded, CloseReason::Replaced].contains(&reason);
+        if reason == CloseReason::ClientLeft {
             // It has left, or given up.
-            CloseReason::ClientLeft => self.begins_anew(world),
-            // Another connection of its own, which it has given up, or another client: two would
-            // chase each other away.
-            CloseReason::Superseded | CloseReason::Replaced if self.stay.is_some() => {
-                if let Some(log) = world.log(self.log) {
-                    log.superseded();
-                }
-                self.renew(world);
+            self.begins_anew(world);
+        } else if is_elsewhere && self.stay.is_some() {
+            // Another connection of its own, which it has given up, has its place: two would chase
+            // each other away.
+            if let Some(log) = world.log(self.log) {
+                log.superseded();
             }
-            _ => self.lost(world),
+            self.renew(world);
+        } else {
+            self.lost(world);
         }
     }
 
@@ -262,7 +263,7 @@ impl Client {
 
     /// Closes the connection, or loses it.
     fn end(&mut self) -> Act {
-        if self.random.one_in(if self.is_modern { 4 } else { 2 }) {
+        if self.random.one_in(4) {
             Act::Leave
         } else if self.random.one_in(3) {
             Act::Lose(Duration::ZERO)
