@@ -294,7 +294,7 @@ fn the_death_of_a_chat_disturbs_no_session() {
 
 #[test]
 fn the_death_of_the_registry_disturbs_no_session() {
-    play_all("registry", 2_000_000, SEEDS / 4, &[]);
+    play_all("registry", 2_000_000, SEEDS / 8, &[]);
 }
 
 #[test]
@@ -304,12 +304,12 @@ fn every_seed_keeps_the_promises_with_etcd() {
 
 #[test]
 fn the_death_of_a_chat_disturbs_no_session_with_etcd() {
-    play_all("etcd-chats", 4_000_000, SEEDS / 4, &[]);
+    play_all("etcd-chats", 4_000_000, SEEDS / 8, &[]);
 }
 
 #[test]
 fn the_death_of_etcd_disturbs_no_session() {
-    play_all("etcd-registry", 5_000_000, SEEDS / 4, &[]);
+    play_all("etcd-registry", 5_000_000, SEEDS / 8, &[]);
 }
 
 /// Tells the story of one seed, if it is asked for.

@@ -29,8 +29,8 @@ use wire::{
 
 use crate::world::{QUIET, State as World, TALK, now};
 
-/// How long a connector may not know that a connection is lost.
-const NOTICED_MS: u64 = 2_500;
+/// How long a connector may not know that a connection is lost, unless the missing heartbeats tell it.
+const NOTICED_MS: u64 = 7_000;
 
 /// One user, over all its connections.
 #[derive(Debug)]
