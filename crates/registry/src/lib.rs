@@ -54,7 +54,7 @@ pub struct Config {
     pub token: Option<ClusterToken>,
     /// The same as the registry's, or nodes are taken for dead.
     pub timing: Timing,
-    /// Who opens the connections to a gate. Those to etcd are always TCP.
+    /// Who opens the connections.
     pub dialer: Dialer,
 }
 

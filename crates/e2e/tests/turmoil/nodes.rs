@@ -8,22 +8,28 @@ use chat::Chat;
 use cluster::{ClientAddress, Lease, Node, Timing};
 use connector::{Connector, Dialling, Setup};
 use daemon::{Readiness, Tasks};
+use frontend::Application;
 use model::{NodeId, Role, limits};
 use registry::{Config, EmbeddedServer, Membership, Registry};
 use room::Duplicates;
 use rpc::link::Hello;
+use session::Config as Sessions;
 use tokio::{sync::Notify, time::sleep};
+use verify::sim::Random;
 use wire::pomelo::Options;
 
 use crate::{
+    etcd,
     network::{Simulated, listen},
-    player::{self, Seat},
+    plan::Kind,
+    player::Player,
     world::World,
 };
 
-/// The host of the registry.
+/// The host of the registry, or of etcd.
 pub(crate) const REGISTRY: &str = "registry";
 const REGISTRY_PORT: u16 = 3005;
+const ETCD_PORT: u16 = 2379;
 const LINK_PORT: u16 = 6050;
 /// As many as a process has on a machine with two processors.
 const WORKERS: usize = 2;
@@ -41,7 +47,11 @@ pub(crate) fn connector_name(number: usize) -> String {
 }
 
 /// Runs the registry until its host is crashed.
-pub(crate) async fn registry() -> turmoil::Result {
+pub(crate) async fn registry(world: World) -> turmoil::Result {
+    if world.mix.registry == Kind::Etcd {
+        let store = Arc::clone(&world.store);
+        return Ok(etcd::serve(store, listen(ETCD_PORT).await?).await?);
+    }
     let server = EmbeddedServer::start(Timing::default(), None, &Tasks::new());
     Ok(server.serve_on(listen(REGISTRY_PORT).await?).await?)
 }
@@ -57,7 +67,7 @@ pub(crate) async fn chat(number: usize, leave: Arc<Notify>, world: World) -> tur
         let connections = listen(LINK_PORT).await?;
         let link = Some(format!("http://{name}:{LINK_PORT}"));
         let node = Node { link, ready: true, ..Node::new(name.clone(), incarnation, Role::Chat) };
-        let membership = join(node, &tasks).await?;
+        let membership = join(node, &world, &tasks).await?;
         chat.serve(&membership, me, None, connections);
         chat.keep_shards(&membership, &Readiness::new());
         tokio::select! {
@@ -69,8 +79,8 @@ pub(crate) async fn chat(number: usize, leave: Arc<Notify>, world: World) -> tur
     }
 }
 
-/// Runs a connector, one life after the other, with clients on these seats.
-pub(crate) async fn connector(number: usize, seats: Vec<Seat>, world: World) -> turmoil::Result {
+/// Runs a connector, one life after the other, with whichever clients come.
+pub(crate) async fn connector(number: usize, world: World) -> turmoil::Result {
     let name = NodeId::new(&connector_name(number))?;
     let options = Arc::new(Options::chat_connector());
     loop {
@@ -80,24 +90,51 @@ pub(crate) async fn connector(number: usize, seats: Vec<Seat>, world: World) -> 
         let connector = Connector::start(setup, incarnation, &options, &tasks);
         let client = Some(ClientAddress { host: None, port: 3050, admissions });
         let node = Node { client, ..Node::new(name.clone(), incarnation, Role::Connector) };
-        let membership = join(node, &tasks).await?;
+        let membership = join(node, &world, &tasks).await?;
         let me = Hello { node: name.clone(), incarnation };
-        let dialling = Dialling { me, token: None, dialer: Arc::new(Simulated) };
+        let dialer = Arc::new(Simulated::new(name.as_str(), &world.cuts));
+        let dialling = Dialling { me, token: None, dialer };
         connector.follow(&membership, dialling, &Readiness::new());
-        for seat in seats.clone() {
-            let (app, world) = (connector.application(), Arc::clone(&world));
-            let player = player::play(seat, incarnation, app, world, tasks.token());
-            tasks.spawn("player", player);
-        }
+        let random = Random::of(world.seed, !incarnation.0);
+        let app = connector.application();
+        tasks.spawn("door", door(name.clone(), app, tasks.clone(), Arc::clone(&world), random));
         lost(&membership).await;
         world.end(&name, &tasks).await;
         sleep(RESTART).await;
     }
 }
 
-async fn join(node: Node, tasks: &Tasks) -> Result<Membership, registry::ConfigError> {
-    let address = format!("http://{REGISTRY}:{REGISTRY_PORT}");
-    let config = Config { dialer: Arc::new(Simulated), ..Config::new(address) };
+/// Gives connections to clients that have none, until the node's life ends. A client comes to
+/// whichever connector looks first: its own again, or another.
+async fn door<A: Application>(
+    host: NodeId,
+    app: A,
+    tasks: Tasks,
+    world: World,
+    mut random: Random,
+) {
+    let (sessions, end) = (Arc::new(Sessions::connector()), tasks.token());
+    while !end.is_cancelled() {
+        let next = world.state().next();
+        if let Some(client) = next {
+            let player = Player::connect(client, &sessions, &app, &world);
+            tasks.spawn("player", player.play(host.clone(), end.clone()));
+        }
+        sleep(random.millis(10, 100)).await;
+    }
+}
+
+async fn join(
+    node: Node,
+    world: &World,
+    tasks: &Tasks,
+) -> Result<Membership, registry::ConfigError> {
+    let address = match world.mix.registry {
+        Kind::Embedded => format!("http://{REGISTRY}:{REGISTRY_PORT}"),
+        Kind::Etcd => format!("etcd://{REGISTRY}:{ETCD_PORT}"),
+    };
+    let dialer = Arc::new(Simulated::new(node.id.as_str(), &world.cuts));
+    let config = Config { dialer, ..Config::new(address) };
     Ok(Registry::new(&config)?.join(node, tasks).await)
 }
 

@@ -14,9 +14,16 @@ use crate::{
 /// How long a claim takes that the registry does not live to answer, one way.
 const SLOW_CLAIM: Duration = Duration::from_millis(300);
 
-/// What goes wrong in a set of runs.
+/// What a set of runs plays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Mix {
+pub(crate) struct Mix {
+    pub(crate) faults: Faults,
+    pub(crate) registry: Kind,
+}
+
+/// What goes wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Faults {
     /// Everything, on top of each other.
     All,
     /// Chats are killed and told to leave.
@@ -25,18 +32,32 @@ pub(crate) enum Mix {
     Registry,
 }
 
+/// Which registry the nodes have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// The one that gates host.
+    Embedded,
+    Etcd,
+}
+
 impl Mix {
     pub(crate) const fn name(self) -> &'static str {
-        match self {
-            Self::All => "all",
-            Self::Chats => "chats",
-            Self::Registry => "registry",
+        match (self.registry, self.faults) {
+            (Kind::Embedded, Faults::All) => "all",
+            (Kind::Embedded, Faults::Chats) => "chats",
+            (Kind::Embedded, Faults::Registry) => "registry",
+            (Kind::Etcd, Faults::All) => "etcd-all",
+            (Kind::Etcd, Faults::Chats) => "etcd-chats",
+            (Kind::Etcd, Faults::Registry) => "etcd-registry",
         }
     }
 
     pub(crate) fn named(name: &str) -> Self {
-        let found =
-            [Self::All, Self::Chats, Self::Registry].into_iter().find(|it| it.name() == name);
+        let all = [Kind::Embedded, Kind::Etcd].into_iter().flat_map(|registry| {
+            let faults = [Faults::All, Faults::Chats, Faults::Registry];
+            faults.map(|faults| Self { faults, registry })
+        });
+        let found = all.into_iter().find(|it| it.name() == name);
         found.unwrap_or_else(|| panic!("no mix of faults is called {name:?}"))
     }
 }
@@ -76,6 +97,8 @@ pub(crate) enum Step {
     Hold(Host, Host),
     /// It arrives, all at once.
     Release(Host, Host),
+    /// The connections end that the first has opened to the second.
+    Cut(Host, Host),
     /// Messages between two hosts take this long.
     Slow(Host, Host, Duration),
 }
@@ -94,23 +117,28 @@ impl Plan {
         };
         let mut busy = BTreeMap::new();
         for _ in 0..4 + random.index(9) {
-            plan.add_fault(mix, &mut random, &mut busy);
+            plan.add_fault(mix.faults, &mut random, &mut busy);
         }
         plan.steps.sort_by_key(|(at, _)| *at);
         plan
     }
 
     /// Adds something that begins and ends. A host or a link has one trouble at a time.
-    fn add_fault(&mut self, mix: Mix, random: &mut Random, busy: &mut BTreeMap<String, Duration>) {
+    fn add_fault(
+        &mut self,
+        faults: Faults,
+        random: &mut Random,
+        busy: &mut BTreeMap<String, Duration>,
+    ) {
         let at = FAULTS + random.millis(0, 12_000);
         let over = (at + random.millis(100, 5_000)).min(HEALED);
         let chat = random.index(self.chats);
         let (one, other) = self.link(random);
         let slow = random.millis(100, 900);
-        let kind = match mix {
-            Mix::All => random.below(14),
-            Mix::Chats => [0, 1, 4][random.index(3)],
-            Mix::Registry => 3,
+        let kind = match faults {
+            Faults::All => random.below(17),
+            Faults::Chats => [0, 1, 4][random.index(3)],
+            Faults::Registry => 3,
         };
         let mut claim = |what: String| {
             let is_free = busy.get(&what).is_none_or(|until| *until < at);
@@ -130,6 +158,10 @@ impl Plan {
                 self.steps.push((at, Step::Crash(host.clone())));
                 self.steps.push((over, Step::Start(host)));
             }
+            return;
+        }
+        if kind > 14 {
+            self.steps.push((at, Step::Cut(one, other)));
             return;
         }
         if kind > 11 {

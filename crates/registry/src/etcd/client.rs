@@ -10,7 +10,10 @@ use daemon::Tasks;
 use futures_util::{StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
 use metrics::{counter, gauge};
 use model::{Incarnation, limits};
-use rpc::etcd::{Etcd, KeepAlive, LeaseId, Watch, Watched};
+use rpc::{
+    dial::Dialer,
+    etcd::{Etcd, KeepAlive, LeaseId, Watch, Watched},
+};
 use tokio::{
     sync::mpsc,
     time::{Instant, MissedTickBehavior, interval_at, sleep_until, timeout},
@@ -33,13 +36,14 @@ use crate::{
 pub(crate) struct Client {
     address: Address,
     timing: Timing,
+    dialer: Dialer,
 }
 
 impl Client {
     /// `rest` is what stands behind `etcd://`.
     pub(crate) fn new(config: &Config, rest: &str) -> Result<Self, ConfigError> {
         let address = Address::new(&config.address, rest, config.timing)?;
-        Ok(Self { address, timing: config.timing })
+        Ok(Self { address, timing: config.timing, dialer: config.dialer.clone() })
     }
 
     pub(crate) fn join(&self, node: Node, tasks: &Tasks) -> Membership {
@@ -54,8 +58,14 @@ impl Client {
         };
         let kind = membership::Calls::Etcd(calls.clone());
         let (standing, membership) = Standing::new(&node, kind, self.timing, tasks);
+        let endpoints = Endpoints::new(
+            &self.address,
+            node.incarnation.0,
+            self.timing.call_timeout,
+            self.dialer.clone(),
+        );
         let presence = Presence {
-            endpoints: Endpoints::new(&self.address, node.incarnation.0, self.timing.call_timeout),
+            endpoints,
             timing: self.timing,
             shared: Arc::clone(&calls.shared),
             node,

@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use model::limits;
-use rpc::etcd::{Etcd, Greeting, Keyspace};
+use rpc::{
+    dial::Dialer,
+    etcd::{Etcd, Greeting, Keyspace},
+};
 use tokio::time::{sleep, timeout};
 use tonic::transport::Endpoint;
 
@@ -18,14 +21,20 @@ pub(super) struct Endpoints {
     keys: Keyspace,
     first: usize,
     call_timeout: Duration,
+    dialer: Dialer,
 }
 
 impl Endpoints {
     /// Nodes with different seeds begin with different members.
-    pub(super) fn new(address: &Address, seed: u64, call_timeout: Duration) -> Self {
+    pub(super) fn new(
+        address: &Address,
+        seed: u64,
+        call_timeout: Duration,
+        dialer: Dialer,
+    ) -> Self {
         let members = address.endpoints.clone();
         let first = usize::try_from(seed % members.len().max(1) as u64).unwrap_or(0);
-        Self { members, keys: address.keys.clone(), first, call_timeout }
+        Self { members, keys: address.keys.clone(), first, call_timeout, dialer }
     }
 
     /// Begins with the next member from now on.
@@ -72,7 +81,7 @@ impl Endpoints {
 
     async fn greet(&self, index: usize) -> Result<(usize, Etcd, Greeting), String> {
         let member = &self.members[index];
-        let etcd = Etcd::new(member.connect_lazy(), self.keys.clone());
+        let etcd = Etcd::new(self.dialer.connect_lazy(member), self.keys.clone());
         let at = |why: &str| {
             format!("{}: {why}; does etcd run there, without TLS and passwords?", member.uri())
         };
