@@ -39,7 +39,7 @@ impl Sim {
         let links: Vec<_> = self.links.iter().copied().collect();
         let Some(victim) = self.random.any(&all) else { return };
         let link = self.random.any(&links);
-        match self.random.below(15) {
+        match self.random.below(16) {
             0..=2 => self.kill(victim),
             3 | 4 => {
                 if let Some(link) = link {
@@ -50,7 +50,8 @@ impl Sim {
                 // It has just answered that it lives, or is about to.
                 if let Some(link) = link {
                     self.break_link(link);
-                    let at = self.now + self.random.span(1, 150);
+                    let within = self.random.any(&[20, 150]).unwrap();
+                    let at = self.now + self.random.span(1, within);
                     let end = if self.random.below(2) == 0 { link.0 } else { link.1 };
                     self.send(at, Delivery::Kill(end));
                 }
@@ -80,17 +81,28 @@ impl Sim {
                 self.note(|| format!("{victim} loses its connection to etcd"));
                 self.send(self.now, Delivery::Lost { to: victim, session });
             }
-            11 => self.hang_store(),
+            11 => {
+                let longest = self.random.any(&[300, 1400, 6000]).unwrap();
+                self.hang_store(longest);
+            }
             12 => self.kill_store(),
             13 => self.store.compact(),
+            14 => {
+                // A busy machine, on which everything stumbles.
+                if let Some(link) = link {
+                    self.break_link(link);
+                    let within = self.random.any(&[20, 600]).unwrap();
+                    let at = self.now + self.random.span(1, within);
+                    self.send(at, Delivery::Hiccup);
+                }
+            }
             _ => self.grow_or_shrink(),
         }
     }
 
     fn grow_or_shrink(&mut self) {
-        let stays = |(_, process): &(&Incarnation, &Process)| {
-            process.role == Role::Chat && !process.leaves
-        };
+        let stays =
+            |(_, process): &(&Incarnation, &Process)| process.role == Role::Chat && !process.leaves;
         let chats: Vec<_> = self.processes.iter().filter(stays).map(|(me, _)| *me).collect();
         match self.random.any(&chats) {
             Some(leaver) if chats.len() > 1 && self.random.below(2) == 0 => {
@@ -109,8 +121,7 @@ impl Sim {
     // ---- etcd
 
     /// As with a new election, or a machine that stands still: nothing is answered, nothing lost.
-    fn hang_store(&mut self) {
-        let longest = self.random.any(&[300, 1400, 1400, 6000]).unwrap();
+    pub(crate) fn hang_store(&mut self, longest: u64) {
         let until = self.now + self.random.span(50, longest);
         self.note(|| format!("etcd hangs until {until}"));
         self.store_hangs_until = self.store_hangs_until.max(until);
@@ -125,7 +136,8 @@ impl Sim {
         self.store_is_dead = true;
         let back = self.now + self.random.span(50, 6000);
         self.store_away_at = self.store_away_at.max(Some(back));
-        for (to, session) in self.processes.iter().map(|(me, it)| (*me, it.session)).collect::<Vec<_>>()
+        for (to, session) in
+            self.processes.iter().map(|(me, it)| (*me, it.session)).collect::<Vec<_>>()
         {
             let at = self.now + self.delay();
             self.send(at, Delivery::Lost { to, session });
@@ -153,9 +165,8 @@ impl Sim {
     pub(crate) fn end(&mut self, node: Incarnation) {
         self.processes.remove(&node);
         self.dead.insert(node, self.now);
-        let of_it = |(connector, chat): &(Incarnation, Incarnation)| {
-            *connector == node || *chat == node
-        };
+        let of_it =
+            |(connector, chat): &(Incarnation, Incarnation)| *connector == node || *chat == node;
         for link in self.links.iter().copied().filter(of_it).collect::<Vec<_>>() {
             self.links.remove(&link);
             let peer = if link.0 == node { link.1 } else { link.0 };
@@ -210,9 +221,8 @@ impl Sim {
         if self.processes.get(&node).is_none_or(|process| process.stopped_until <= self.now) {
             return;
         }
-        let of_it = |(connector, chat): &(Incarnation, Incarnation)| {
-            *connector == node || *chat == node
-        };
+        let of_it =
+            |(connector, chat): &(Incarnation, Incarnation)| *connector == node || *chat == node;
         for link in self.links.iter().copied().filter(of_it).collect::<Vec<_>>() {
             let peer = if link.0 == node { link.1 } else { link.0 };
             if self.processes[&peer].stopped_until > self.now {
@@ -242,6 +252,8 @@ impl Sim {
         }
         if self.dead.contains_key(&of) {
             self.expect_doubt(me, of);
+        } else if self.store.is_mute(of) {
+            self.counts.mute_spared += 1;
         }
         self.take(me, cluster::mirror::Event::Broken(of));
     }
@@ -264,18 +276,39 @@ impl Sim {
 
     fn expect_doubt(&mut self, witness: Incarnation, node: Incarnation) {
         let process = &self.processes[&witness];
-        if self.is_witness(process) && self.store.has(node) {
-            let patience = self.timing.after_break + self.turns() + 8 * DELAY_MAX;
-            let session = process.session;
-            let known = Known::ByDoubt;
-            let death = Death { node, witness, session, since: self.now, known };
-            self.send(self.now + patience, Delivery::Due(death));
+        if self.store.is_mute(witness) || self.store.is_mute(node) || !self.store.has(node) {
+            return;
         }
+        let patience = self.timing.after_break + self.turns() + 8 * DELAY_MAX;
+        let (known, due) = if self.is_witness(process) {
+            (Known::ByDoubt, self.now + patience)
+        } else if self.is_fresh(process) && self.store.has_done(node, witness) {
+            (Known::Fresh, self.now + patience)
+        } else if self.is_fresh(process) {
+            let settled = process.follows_since.unwrap() + self.timing.settle;
+            (Known::Fresh, settled.max(self.now) + patience)
+        } else {
+            return;
+        };
+        let session = process.session;
+        self.send(due, Delivery::Due(Death { node, witness, session, since: self.now, known }));
     }
 
+    /// Whether it has been answered for a lease, and is well.
     fn is_witness(&self, process: &Process) -> bool {
-        let is_old = process.follows_since.is_some_and(|since| self.now - since > self.timing.lease);
-        is_old && process.follows() && !process.is_hurt(self.now) && !self.store_was_away(self.now)
+        let since = process.follows_since.filter(|_| process.follows());
+        since.is_some_and(|since| self.now - since > self.timing.lease)
+            && !process.is_hurt(self.now)
+            && !self.store_was_away(self.now)
+    }
+
+    /// Whether it has joined and followed ever since.
+    fn is_fresh(&self, process: &Process) -> bool {
+        process.session == 1
+            && process.follows()
+            && !process.has_missed_answers
+            && process.hurt_until == Time::ZERO
+            && !self.store_was_away(self.now)
     }
 
     /// Each of those before it may be one that cannot act.

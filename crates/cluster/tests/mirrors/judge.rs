@@ -26,6 +26,8 @@ pub(crate) struct Death {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Known {
     ByDoubt,
+    /// By doubt, though nobody has been there for long.
+    Fresh,
     ByLease,
 }
 
@@ -40,7 +42,9 @@ pub(crate) struct Counts {
     pub(crate) hurt_by_doubt: u64,
     pub(crate) hurt_by_lease: u64,
     pub(crate) expected_by_doubt: u64,
+    pub(crate) expected_fresh: u64,
     pub(crate) expected_by_lease: u64,
+    pub(crate) mute_spared: u64,
     pub(crate) claims_won: u64,
     pub(crate) claims_lost: u64,
     pub(crate) claims_settling: u64,
@@ -50,7 +54,7 @@ pub(crate) struct Counts {
 }
 
 impl Counts {
-    const fn each(&mut self) -> [(&'static str, &mut u64); 15] {
+    const fn each(&mut self) -> [(&'static str, &mut u64); 17] {
         [
             ("kills", &mut self.kills),
             ("doubts", &mut self.doubts),
@@ -60,6 +64,8 @@ impl Counts {
             ("hurt removed by doubt", &mut self.hurt_by_doubt),
             ("hurt removed by lease", &mut self.hurt_by_lease),
             ("deaths to be known by doubt", &mut self.expected_by_doubt),
+            ("deaths to be known by who is new", &mut self.expected_fresh),
+            ("broken links of old builds", &mut self.mute_spared),
             ("deaths to be known by lease", &mut self.expected_by_lease),
             ("claims won", &mut self.claims_won),
             ("claims lost", &mut self.claims_lost),
@@ -127,7 +133,7 @@ impl Sim {
     }
 
     fn judge_removal(&mut self, removal: &Removal) {
-        let (now, node, doubt) = (self.now, removal.node, removal.doubt);
+        let (asked_at, node, doubt) = (removal.asked_at, removal.node, removal.doubt);
         let by = removal.by;
         self.note(|| format!("{by} has removed {node}"));
         let Some(process) = self.processes.get(&node) else {
@@ -139,6 +145,8 @@ impl Sim {
         };
         let (is_lost, hurt_until) = (process.is_lost, process.hurt_until);
         if let Some(sign) = doubt {
+            let answers = !self.store.is_mute(node);
+            self.demand(answers, || format!("{node} answers no doubts, and was doubted"));
             self.counts.hurt_by_doubt += 1;
             let well = !is_lost && hurt_until < sign.at;
             self.demand(!well, || format!("{node} lives, hears etcd, and was doubted to death"));
@@ -147,7 +155,7 @@ impl Sim {
             self.demand(broke, || format!("{node} was doubted without evidence"));
         } else {
             self.counts.hurt_by_lease += 1;
-            let well = !is_lost && hurt_until + self.timing.settle < now;
+            let well = !is_lost && hurt_until + self.timing.settle < asked_at;
             self.demand(!well, || format!("{node} lives, and was away only with all others"));
         }
     }
@@ -165,11 +173,15 @@ impl Sim {
         }
         match death.known {
             Known::ByDoubt => self.counts.expected_by_doubt += 1,
+            Known::Fresh => self.counts.expected_fresh += 1,
             Known::ByLease => self.counts.expected_by_lease += 1,
         }
         let is_gone = !self.store.has(death.node);
         self.demand(is_gone, || {
-            format!("{} is dead and not gone, as {} should know: {:?}", death.node, death.witness, death.known)
+            format!(
+                "{} is dead and not gone, as {} should know: {:?}",
+                death.node, death.witness, death.known
+            )
         });
     }
 
@@ -191,7 +203,9 @@ impl Sim {
 
     pub(crate) fn judge_own(&mut self, me: Incarnation, shard: Shard, term: Term) {
         let other = self.opened.insert((shard, term), me);
-        self.demand(other.is_none(), || format!("{shard} at {term} is owned by {other:?} and {me}"));
+        self.demand(other.is_none(), || {
+            format!("{shard} at {term} is owned by {other:?} and {me}")
+        });
     }
 
     pub(crate) fn judge_the_end(&mut self) {

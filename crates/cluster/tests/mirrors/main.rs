@@ -46,21 +46,46 @@ const SWEEP: Duration = millis(500);
 
 /// Something that is on its way.
 enum Delivery {
-    Request { from: Incarnation, call: u64, request: Request },
-    Answer { to: Incarnation, call: u64, answer: Answer },
+    Request {
+        from: Incarnation,
+        call: u64,
+        request: Request,
+    },
+    Answer {
+        to: Incarnation,
+        call: u64,
+        answer: Answer,
+    },
     /// All changes up to this revision, on the watch of that number.
-    Changes { to: Incarnation, watch: u64, up_to: u64 },
+    Changes {
+        to: Incarnation,
+        watch: u64,
+        up_to: u64,
+    },
     /// etcd has died, or the connection to it.
-    Lost { to: Incarnation, session: u64 },
+    Lost {
+        to: Incarnation,
+        session: u64,
+    },
     /// The system of `of` has ended a link.
-    Broken { to: Incarnation, of: Incarnation },
-    Dial { connector: Incarnation, chat: Incarnation },
+    Broken {
+        to: Incarnation,
+        of: Incarnation,
+    },
+    Dial {
+        connector: Incarnation,
+        chat: Incarnation,
+    },
     /// Its peers have heard nothing from a node for too long.
     GiveUp(Incarnation),
     Kill(Incarnation),
+    KillAny,
     Start(String),
     Fault,
-    StoreBack { renews_leases: bool },
+    Hiccup,
+    StoreBack {
+        renews_leases: bool,
+    },
     Sweep,
     /// By then it must be gone, if that witness was there all the time.
     Due(Death),
@@ -148,7 +173,8 @@ impl Sim {
         }
         sim.send(Time::ZERO + SWEEP, Delivery::Sweep);
         let first = Time::ZERO + sim.random.span(200, 5000);
-        sim.send(first, Delivery::Fault);
+        let fault = if sim.random.below(3) == 0 { Delivery::KillAny } else { Delivery::Fault };
+        sim.send(first, fault);
         sim
     }
 
@@ -213,8 +239,10 @@ impl Sim {
             | Delivery::Dial { .. }
             | Delivery::GiveUp(_)
             | Delivery::Kill(_)
+            | Delivery::KillAny
             | Delivery::Start(_)
             | Delivery::Fault
+            | Delivery::Hiccup
             | Delivery::StoreBack { .. }
             | Delivery::Sweep
             | Delivery::Due(_) => None,
@@ -244,8 +272,17 @@ impl Sim {
             Delivery::Dial { connector, chat } => self.dial(connector, chat),
             Delivery::GiveUp(node) => self.give_up(node),
             Delivery::Kill(node) => self.kill(node),
+            Delivery::KillAny => {
+                let all: Vec<_> = self.processes.keys().copied().collect();
+                if let Some(victim) = self.random.any(&all) {
+                    self.kill(victim);
+                }
+                let next = self.now + self.random.span(1000, 3000);
+                self.send(next, Delivery::Fault);
+            }
             Delivery::Start(name) => self.start(name),
             Delivery::Fault => self.next_fault(),
+            Delivery::Hiccup => self.hang_store(1500),
             Delivery::StoreBack { renews_leases } => {
                 self.note(|| "etcd is back".to_owned());
                 self.store_is_dead = false;

@@ -38,6 +38,8 @@ pub(crate) struct Process {
     pub(crate) session: u64,
     pub(crate) follows_since: Option<Time>,
     pub(crate) heard_at: Time,
+    /// For so long that what it saw says nothing.
+    pub(crate) has_missed_answers: bool,
     lease: Option<store::Lease>,
     shown_under: Option<store::Lease>,
     stale: bool,
@@ -139,6 +141,9 @@ impl Sim {
             Some("connector") => Role::Connector,
             _ => Role::Chat,
         };
+        if self.random.below(10) == 0 {
+            self.store.mute(me);
+        }
         let id = NodeId::new(&name).unwrap();
         let node = Node { ready: role != Role::Connector, ..Node::new(id.clone(), me, role) };
         self.note(|| format!("{name} starts as {me}"));
@@ -156,6 +161,7 @@ impl Sim {
             session: 0,
             follows_since: None,
             heard_at: self.now,
+            has_missed_answers: false,
             lease: None,
             shown_under: None,
             stale: false,
@@ -194,7 +200,12 @@ impl Sim {
             if let Some((call, _)) = late {
                 let call = *call;
                 self.answered(me, call, Answer::Failed);
-            } else if process.shards.as_ref().and_then(Shards::poll_timeout).is_some_and(|at| at <= now) {
+            } else if process
+                .shards
+                .as_ref()
+                .and_then(Shards::poll_timeout)
+                .is_some_and(|at| at <= now)
+            {
                 self.shards_event(me, ownership::Event::Timeout);
             } else if matches!(process.stage, Stage::Pausing(until) if until <= now) {
                 process.session += 1;
@@ -217,11 +228,16 @@ impl Sim {
         if let Some(load) = load.filter(|_| process.role == Role::Connector) {
             process.state.load = load;
         }
+        self.ask_for_time(me);
+        self.update(me, true);
+    }
+
+    fn ask_for_time(&mut self, me: Incarnation) {
+        let process = self.process(me);
         let lease = process.lease.unwrap();
         if !process.calls.values().any(|(call, _)| matches!(call, Call::Beat)) {
             self.ask(me, Call::Beat, Request::KeepAlive(lease));
         }
-        self.update(me, true);
     }
 
     fn ask(&mut self, me: Incarnation, call: Call, request: Request) {
@@ -466,6 +482,7 @@ impl Sim {
         if matches!(event, Event::Heard) {
             if now - process.heard_at > limits::LEASE / 2 {
                 process.follows_since = process.follows_since.map(|_| now);
+                process.has_missed_answers = true;
             }
             process.heard_at = now;
         }
@@ -491,7 +508,7 @@ impl Sim {
                 }
                 // On the way in nobody runs errands.
                 errand if follows && goes_on => self.run_errand(me, errand),
-                Effect::Doubt { .. } | Effect::AnswerDoubt | Effect::Remove(_) => {}
+                Effect::Doubt { .. } | Effect::AnswerDoubt | Effect::Ask | Effect::Remove(_) => {}
             }
         }
         goes_on && self.processes.contains_key(&me)
@@ -500,8 +517,10 @@ impl Sim {
     fn run_errand(&mut self, me: Incarnation, errand: Effect) {
         let name = self.process(me).name.clone();
         self.note(|| format!("{name}: {errand:?}"));
+        let is_mute = self.store.is_mute(me);
         let process = self.process(me);
         match errand {
+            Effect::Doubt { .. } | Effect::AnswerDoubt if is_mute => {}
             Effect::Doubt { node, revision } => {
                 self.ask(me, Call::Told, Request::Doubt { node, revision, by: me });
             }
@@ -512,7 +531,12 @@ impl Sim {
                     self.ask(me, Call::DoubtAnswer, answer);
                 }
             }
-            Effect::Remove(nodes) => self.ask(me, Call::Told, Request::Remove { nodes, by: me }),
+            Effect::Ask => self.ask_for_time(me),
+            Effect::Remove(mut nodes) => {
+                nodes.retain(|doomed| !is_mute || doomed.doubt.is_none());
+                let asked_at = self.now;
+                self.ask(me, Call::Told, Request::Remove { nodes, by: me, asked_at });
+            }
             Effect::Publish(_) | Effect::Enlist | Effect::Over(_) => {}
         }
     }
@@ -526,7 +550,8 @@ impl Sim {
             Role::Connector => {
                 process.state.ready = map.shards.iter().any(|shard| shard.owner.is_some());
                 let at = self.now + millis(30);
-                for chat in map.of_role(Role::Chat).map(|node| node.incarnation).collect::<Vec<_>>() {
+                for chat in map.of_role(Role::Chat).map(|node| node.incarnation).collect::<Vec<_>>()
+                {
                     if !self.links.contains(&(me, chat)) {
                         self.send(at, Delivery::Dial { connector: me, chat });
                     }
@@ -735,5 +760,6 @@ const fn effect_number(effect: &Effect) -> u64 {
         Effect::AnswerDoubt => 4,
         Effect::Remove(_) => 5,
         Effect::Over(_) => 6,
+        Effect::Ask => 7,
     }
 }

@@ -27,7 +27,7 @@ pub(crate) enum Request {
     Withdraw(Incarnation, Lease),
     Doubt { node: Incarnation, revision: u64, by: Incarnation },
     AnswerDoubt { node: Incarnation, lease: Lease },
-    Remove { nodes: Vec<Doomed>, by: Incarnation },
+    Remove { nodes: Vec<Doomed>, by: Incarnation, asked_at: Time },
     Claim(Incarnation, Vec<(Shard, u64)>),
     Release(Incarnation, Vec<(Shard, u64, Term)>),
 }
@@ -60,6 +60,7 @@ pub(crate) struct Sign {
 pub(crate) struct Removal {
     pub(crate) node: Incarnation,
     pub(crate) by: Incarnation,
+    pub(crate) asked_at: Time,
     /// The doubt that it had not answered; none: its lease had ended.
     pub(crate) doubt: Option<Sign>,
 }
@@ -83,6 +84,8 @@ pub(crate) struct Store {
     /// Since they were asked for last.
     removals: Vec<Removal>,
     doubts: u64,
+    /// Nodes of a build that does not answer doubts, nor makes any.
+    mute: BTreeSet<Incarnation>,
     /// A mistake: whoever was doubted is removed whatever it has answered.
     pub(crate) forgets_answers: bool,
 }
@@ -101,6 +104,7 @@ impl Store {
             compacted: 0,
             removals: Vec::new(),
             doubts: 0,
+            mute: BTreeSet::new(),
             forgets_answers: false,
         }
     }
@@ -169,9 +173,9 @@ impl Store {
                     self.put_sign(now, revision, node, lease);
                 }
             }
-            Request::Remove { nodes, by } => {
+            Request::Remove { nodes, by, asked_at } => {
                 for doomed in nodes {
-                    self.remove_doomed(revision, doomed, by);
+                    self.remove_doomed(revision, doomed, by, asked_at);
                 }
             }
             Request::Claim(owner, shards) => {
@@ -186,13 +190,13 @@ impl Store {
         Answer::Revision(self.revision)
     }
 
-    fn remove_doomed(&mut self, revision: u64, doomed: Doomed, by: Incarnation) {
+    fn remove_doomed(&mut self, revision: u64, doomed: Doomed, by: Incarnation, asked_at: Time) {
         let sign = self.signs.get(&doomed.node).copied();
         let stands = sign.map(|sign| sign.revision) == doomed.doubt;
         let stands = stands || (self.forgets_answers && doomed.doubt.is_some());
         if stands && self.nodes.contains_key(&doomed.node) {
             self.remove_node(revision, doomed.node);
-            self.removals.push(Removal { node: doomed.node, by, doubt: sign });
+            self.removals.push(Removal { node: doomed.node, by, asked_at, doubt: sign });
         }
     }
 
@@ -230,7 +234,8 @@ impl Store {
 
     fn put_sign(&mut self, at: Time, revision: u64, node: Incarnation, lease: Lease) {
         self.signs.insert(node, Sign { revision, doubted_by: None, at, lease });
-        self.note(revision, What::Alive(node));
+        let is_mute = self.mute.contains(&node);
+        self.note(revision, if is_mute { What::Mute(node) } else { What::Alive(node) });
     }
 
     fn remove_node(&mut self, revision: u64, node: Incarnation) {
@@ -256,8 +261,11 @@ impl Store {
             what: What::Node { node: it.node.clone(), created: it.created },
         });
         let signs = self.signs.iter().map(|(node, sign)| {
-            let doubted = sign.doubted_by.is_some();
-            let what = if doubted { What::Doubted(*node) } else { What::Alive(*node) };
+            let what = match sign.doubted_by {
+                Some(_) => What::Doubted(*node),
+                None if self.mute.contains(node) => What::Mute(*node),
+                None => What::Alive(*node),
+            };
             Change { revision: sign.revision, what }
         });
         let shards = self.shards.iter().map(|(shard, (holding, revision))| Change {
@@ -317,6 +325,22 @@ impl Store {
 
     pub(crate) fn has(&self, node: Incarnation) -> bool {
         self.nodes.contains_key(&node)
+    }
+
+    pub(crate) fn is_mute(&self, node: Incarnation) -> bool {
+        self.mute.contains(&node)
+    }
+
+    pub(crate) fn mute(&mut self, node: Incarnation) {
+        self.mute.insert(node);
+    }
+
+    /// Whether a node has done something since another one joined.
+    pub(crate) fn has_done(&self, node: Incarnation, since: Incarnation) -> bool {
+        let joined = self.nodes.get(&since).map_or(u64::MAX, |it| it.created);
+        let put = self.nodes.get(&node).map(|it| it.revision);
+        let claimed = self.shards.values().filter(|(holding, _)| *holding == Holding::Owned(node));
+        put.into_iter().chain(claimed.map(|(_, revision)| *revision)).any(|at| at > joined)
     }
 
     pub(crate) fn sign(&self, node: Incarnation) -> Option<Sign> {

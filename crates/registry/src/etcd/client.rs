@@ -306,9 +306,14 @@ impl Presence {
             };
             if let Some(event) = event {
                 match self.take(event) {
-                    Ok(errands) => jobs.extend(
-                        errands.into_iter().filter_map(|errand| self.run_errand(session, errand)),
-                    ),
+                    Ok(errands) => {
+                        let asks = errands.contains(&Effect::Ask) && asked_at.is_none();
+                        if asks && session.keep_alive.ask() {
+                            asked_at = Some(Instant::now());
+                        }
+                        let errands = errands.into_iter();
+                        jobs.extend(errands.filter_map(|errand| self.run_errand(session, errand)));
+                    }
                     Err(end) => return end,
                 }
             }
@@ -375,7 +380,7 @@ impl Presence {
                 let asked = ask(self.timing, async move { etcd.answer_doubt(&node, lease).await });
                 Some(Box::pin(async move { Done::DoubtAnswered(asked.await) }))
             }
-            Effect::Publish(_) | Effect::Enlist | Effect::Over(_) => None,
+            Effect::Publish(_) | Effect::Enlist | Effect::Ask | Effect::Over(_) => None,
         }
     }
 
@@ -406,7 +411,10 @@ impl Presence {
                     return Err(End::Anew("the sign of life is gone"));
                 }
                 Effect::Over(reason) => return Err(End::Gone(reason)),
-                errand @ (Effect::Remove(_) | Effect::Doubt { .. } | Effect::AnswerDoubt) => {
+                errand @ (Effect::Remove(_)
+                | Effect::Doubt { .. }
+                | Effect::AnswerDoubt
+                | Effect::Ask) => {
                     errands.push(errand);
                 }
             }
