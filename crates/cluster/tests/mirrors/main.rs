@@ -11,6 +11,11 @@
 //! `TANGELO_SEEDS=2000 cargo test -p cluster --test mirrors` plays more.
 
 #![expect(clippy::unwrap_used, reason = "a failed test panics")]
+#![expect(
+    clippy::too_many_lines,
+    clippy::wildcard_enum_match_arm,
+    reason = "each is one match over all that is asked or answered"
+)]
 
 #[path = "../common/mod.rs"]
 mod common;
