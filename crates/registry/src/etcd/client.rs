@@ -265,9 +265,7 @@ impl Presence {
             let event = tokio::select! {
                 () = &mut over => return End::Left,
                 _ = beats.tick() => {
-                    if asked_at.is_none() && session.keep_alive.ask() {
-                        asked_at = Some(Instant::now());
-                    }
+                    ask_for_time(session, &mut asked_at);
                     with_beat = true;
                     None
                 }
@@ -306,14 +304,7 @@ impl Presence {
             };
             if let Some(event) = event {
                 match self.take(event) {
-                    Ok(errands) => {
-                        let asks = errands.contains(&Effect::Ask) && asked_at.is_none();
-                        if asks && session.keep_alive.ask() {
-                            asked_at = Some(Instant::now());
-                        }
-                        let errands = errands.into_iter();
-                        jobs.extend(errands.filter_map(|errand| self.run_errand(session, errand)));
-                    }
+                    Ok(errands) => jobs.extend(self.run_errands(session, errands, &mut asked_at)),
                     Err(end) => return end,
                 }
             }
@@ -355,6 +346,18 @@ impl Presence {
                 }
             }
         }
+    }
+
+    fn run_errands(
+        &self,
+        session: &Session,
+        errands: Vec<Effect>,
+        asked_at: &mut Option<Instant>,
+    ) -> Vec<Job> {
+        if errands.contains(&Effect::Ask) {
+            ask_for_time(session, asked_at);
+        }
+        errands.into_iter().filter_map(|errand| self.run_errand(session, errand)).collect()
     }
 
     /// What the mirror wants of etcd besides.
@@ -442,6 +445,13 @@ async fn ask<T>(
     match timeout(timing.call_timeout, answer).await {
         Ok(answer) => answer.map_err(|status| describe(&status)),
         Err(_) => Err("no answer in time".to_owned()),
+    }
+}
+
+/// Prolongs the lease, unless that is under way.
+fn ask_for_time(session: &Session, asked_at: &mut Option<Instant>) {
+    if asked_at.is_none() && session.keep_alive.ask() {
+        *asked_at = Some(Instant::now());
     }
 }
 
