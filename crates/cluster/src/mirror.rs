@@ -23,9 +23,21 @@
 //! A node whose link was ended by the other end's system need not wait for the end of a lease: it
 //! *doubts* that node, by a word in its sign of life. A node that lives sees it and puts its sign
 //! anew; one that has not within [`Timing::after_break`] is removed by the witnesses, if the doubt
-//! still stands at that moment. So a link that broke for any other reason costs two writes. A
-//! process that is slow, or stopped, is not doubted: its system keeps its connections, and whoever
+//! still stands at that moment. The store must have been heard half-way, or that time begins again
+//! by half: one that hangs, too short a while to be missed, lets nobody answer. A node that answers
+//! is doubted once more, as that answer may be to another doubt, on its way when its node died. So a
+//! link that broke for any other reason costs four writes. Only nodes are doubted whose sign of life
+//! says that their build answers. A process that is slow, or stopped, is not doubted: its system keeps its connections, and whoever
 //! gives one up by itself has no evidence.
+//!
+//! # Who has just joined
+//!
+//! A node that has just joined, and was answered ever since, slept nowhere and had no links that
+//! others could have given up: it doubts at once. What it cannot know is whether the store itself has
+//! just come back, so that the doubted one is on its way still. It removes a node that does not
+//! answer as soon as others do if that node has done something in the store since this one joined,
+//! which shows that it was heard; else not before [`Timing::settle`] has passed, within which
+//! everybody is back. The end of a lease it believes after a whole lease only, like everybody.
 //!
 //! # Claims
 //!
@@ -50,10 +62,13 @@ use crate::{
 };
 
 mod claims;
+mod contact;
 mod picture;
 mod witness;
 
 pub use claims::{Swap, Swapped};
+use contact::Contact;
+use witness::{Doom, Suspect};
 
 /// What happens.
 #[derive(Clone, Debug)]
@@ -105,6 +120,8 @@ pub enum What {
     NodeGone(Incarnation),
     /// A sign of life was put.
     Alive(Incarnation),
+    /// The same, by a build that does not say that it answers doubts.
+    Mute(Incarnation),
     /// Somebody has put a doubt into a sign of life.
     Doubted(Incarnation),
     /// A sign of life went with its lease, or was removed.
@@ -143,6 +160,8 @@ pub enum Effect {
     },
     /// This node is doubted: put its sign of life anew.
     AnswerDoubt,
+    /// Ask for more time now, and not with the next beat: whether the store is heard has to be known.
+    Ask,
     /// Remove these records.
     Remove(Vec<Doomed>),
     /// This incarnation is over.
@@ -204,6 +223,8 @@ impl Slot {
 struct Record {
     node: Node,
     created: u64,
+    /// When it did something in the store last, as far as that was followed.
+    did: u64,
 }
 
 /// A sign of life.
@@ -211,23 +232,14 @@ struct Record {
 struct Sign {
     /// When it was put.
     revision: u64,
-    is_doubted: bool,
+    kind: Kind,
 }
 
-/// Why a node is to be removed, and when.
-#[derive(Clone, Copy, Debug)]
-struct Doom {
-    /// The revision of the doubt; none: there is no sign of life.
-    doubt: Option<u64>,
-    at: Time,
-}
-
-/// How this node stands with the store while it is heard.
-#[derive(Clone, Copy)]
-struct Contact {
-    heard_at: Time,
-    claims_from: Time,
-    removes_from: Time,
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Alive,
+    Mute,
+    Doubted,
 }
 
 /// What one node knows of the store.
@@ -244,6 +256,8 @@ pub struct Mirror {
     answered: BTreeMap<Shard, Slot>,
     /// Records without a sign of life, or with one in doubt.
     doomed: BTreeMap<Incarnation, Doom>,
+    /// Nodes whose links broke.
+    suspects: BTreeMap<Incarnation, Suspect>,
     contact: Option<Contact>,
     heard_before: bool,
     /// At which revision this node's record was put first, and its sign of life last.
@@ -272,6 +286,7 @@ impl Mirror {
             shards: vec![Slot::NONE; usize::from(limits::SHARD_COUNT)],
             answered: BTreeMap::new(),
             doomed: BTreeMap::new(),
+            suspects: BTreeMap::new(),
             contact: None,
             heard_before: false,
             enlisted: None,
@@ -304,7 +319,8 @@ impl Mirror {
     /// Whether a doubt of this node stands, as far as it knows.
     #[must_use]
     pub fn is_doubted(&self) -> bool {
-        self.alive.get(&self.me).is_some_and(|sign| sign.is_doubted)
+        // Its own build answers: a sign that does not say so was put by another node.
+        self.alive.get(&self.me).is_some_and(|sign| sign.kind != Kind::Alive)
     }
 
     /// Earlier lives of this node's name, to be removed as it joins.
@@ -339,14 +355,8 @@ impl Mirror {
     /// When to call [`Mirror::handle`] with [`Event::Timeout`].
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Time> {
-        let removal = self.contact.and_then(|contact| {
-            let first = self.doomed.values().map(|doom| doom.at).min()?;
-            let due = first.max(contact.removes_from) + self.turn();
-            // Later than that, only if the store is heard again before.
-            Some(due).filter(|due| *due - contact.heard_at <= self.timing.lease / 2)
-        });
         let loads = self.loads_wait.then(|| self.published_at + self.timing.load_interval);
-        [removal, loads].into_iter().flatten().min()
+        [self.removal(), loads].into_iter().flatten().min()
     }
 
     /// Takes in one event; what follows from it is appended to `out`.
@@ -360,6 +370,7 @@ impl Mirror {
             Event::Enlisted { revision } => {
                 let first = self.enlisted.map_or(revision, |(first, _)| first);
                 self.enlisted = Some((first, revision));
+                self.heard(now);
             }
             Event::Snapshot { revision, changes } => self.start_over(now, revision, changes, out),
             Event::Changed(changes) => self.follow(now, changes, out),
@@ -370,35 +381,6 @@ impl Mirror {
         if self.loads_wait && now - self.published_at >= self.timing.load_interval {
             self.publish(now, out);
         }
-    }
-
-    // ---- the store is heard, or not
-
-    fn heard(&mut self, now: Time) {
-        if let Some(contact) = &mut self.contact
-            && now - contact.heard_at <= self.timing.lease / 2
-        {
-            contact.heard_at = now;
-            return;
-        }
-        // It was away, or this process slept: what was not heard in between says nothing.
-        let first = !std::mem::replace(&mut self.heard_before, true);
-        let settled = now + self.timing.settle;
-        self.contact = Some(Contact {
-            heard_at: now,
-            claims_from: if first && self.is_running() { now } else { settled },
-            removes_from: settled.max(now + self.timing.lease),
-        });
-    }
-
-    /// Whether some shard has an owner who shows a sign of life.
-    fn is_running(&self) -> bool {
-        self.shards.iter().any(|slot| match slot.holding {
-            Holding::Owned(owner) => {
-                self.records.contains_key(&owner) && self.alive.contains_key(&owner)
-            }
-            Holding::Free { .. } => false,
-        })
     }
 
     // ---- what is stored
@@ -438,7 +420,7 @@ impl Mirror {
             What::Node { node, created } => {
                 let incarnation = node.incarnation;
                 let load = node.load;
-                let record = Record { node: *node, created };
+                let record = Record { node: *node, created, did: change.revision };
                 let was = self.records.get_mut(&incarnation).map(|record| {
                     record.node.load = load;
                     &record.node
@@ -448,10 +430,14 @@ impl Mirror {
                 return only_load;
             }
             What::NodeGone(incarnation) => drop(self.records.remove(&incarnation)),
-            What::Alive(incarnation) => self.signed(incarnation, change.revision, false),
-            What::Doubted(incarnation) => self.signed(incarnation, change.revision, true),
+            What::Alive(node) => self.signed(node, change.revision, Kind::Alive),
+            What::Mute(node) => self.signed(node, change.revision, Kind::Mute),
+            What::Doubted(node) => self.signed(node, change.revision, Kind::Doubted),
             What::NotAlive(incarnation) => drop(self.alive.remove(&incarnation)),
             What::Shard(shard, holding) => {
+                if let Holding::Owned(owner) = holding {
+                    self.has_done(owner, change.revision);
+                }
                 self.shards[shard.index()] = Slot { holding, revision: change.revision };
             }
             What::ShardGone(shard) => {
@@ -462,14 +448,24 @@ impl Mirror {
         false
     }
 
-    fn signed(&mut self, node: Incarnation, revision: u64, is_doubted: bool) {
-        self.alive.insert(node, Sign { revision, is_doubted });
+    fn signed(&mut self, node: Incarnation, revision: u64, kind: Kind) {
+        if kind == Kind::Alive {
+            self.has_done(node, revision);
+        }
+        self.alive.insert(node, Sign { revision, kind });
+    }
+
+    fn has_done(&mut self, node: Incarnation, revision: u64) {
+        if let Some(record) = self.records.get_mut(&node) {
+            record.did = revision;
+        }
     }
 
     fn changed(&mut self, now: Time, only_loads: bool, out: &mut Vec<Effect>) {
         let shards = &self.shards;
         self.answered.retain(|shard, slot| slot.revision > shards[shard.index()].revision);
         self.note_doomed(now);
+        self.doubt_again(now, out);
         let enlisted = self.enlisted.filter(|(first, _)| self.revision >= *first);
         if enlisted.is_some() && !self.lives(self.me) {
             self.over = true;
@@ -480,7 +476,7 @@ impl Mirror {
             self.publish(now, out);
         }
         match self.alive.get(&self.me) {
-            Some(sign) if sign.is_doubted && sign.revision > self.answered_doubt => {
+            Some(sign) if self.is_doubted() && sign.revision > self.answered_doubt => {
                 self.answered_doubt = sign.revision;
                 out.push(Effect::AnswerDoubt);
             }

@@ -3,6 +3,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a failed test panics")]
 
+mod common;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
@@ -14,6 +16,7 @@ use cluster::{
     ownership::{self, Shards},
     registrar::{self, Answer, CallId, Effect, StreamId},
 };
+use common::{Queue, Random, millis};
 use model::{Incarnation, NodeId, Role, Shard, Term, Time, limits};
 
 const SEEDS: u64 = 24;
@@ -23,31 +26,6 @@ const CHAOS: Duration = Duration::from_secs(20);
 const QUIET: Duration = Duration::from_secs(15);
 /// At the end of that, nothing may move any more.
 const STILL: Duration = Duration::from_secs(5);
-
-const fn millis(count: u64) -> Duration {
-    Duration::from_millis(count)
-}
-
-/// SplitMix64.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, end: u64) -> u64 {
-        self.next() % end
-    }
-
-    fn span(&mut self, from: u64, to: u64) -> Duration {
-        millis(from + self.below(to - from))
-    }
-}
 
 /// Something that is on its way.
 enum Delivery {
@@ -90,8 +68,7 @@ struct Process {
 struct Sim {
     now: Time,
     random: Random,
-    queue: BTreeMap<(Time, u64), Delivery>,
-    last_id: u64,
+    queue: Queue<Delivery>,
     registry: Option<Registrar>,
     life: u64,
     registry_frozen_until: Time,
@@ -108,8 +85,7 @@ impl Sim {
         let mut sim = Self {
             now: Time::ZERO,
             random: Random(seed),
-            queue: BTreeMap::new(),
-            last_id: 0,
+            queue: Queue::new(),
             registry: None,
             life: 0,
             registry_frozen_until: Time::ZERO,
@@ -131,8 +107,7 @@ impl Sim {
     }
 
     fn id(&mut self) -> u64 {
-        self.last_id += 1;
-        self.last_id
+        self.queue.id()
     }
 
     fn clock(&self) -> u64 {
@@ -140,8 +115,7 @@ impl Sim {
     }
 
     fn send(&mut self, at: Time, delivery: Delivery) {
-        let id = self.id();
-        self.queue.insert((at, id), delivery);
+        self.queue.send(at, delivery);
     }
 
     fn delay(&mut self) -> Duration {
@@ -191,13 +165,11 @@ impl Sim {
             let timers = [beat, process.joins_at, process.shards.poll_timeout()];
             timers.into_iter().flatten().min().map(|at| at.max(process.frozen_until))
         });
-        let delivery = self.queue.keys().next().map(|(at, _)| *at);
-        timers.chain(registry).chain(delivery).min()
+        timers.chain(registry).chain(self.queue.next_time()).min()
     }
 
     fn step(&mut self) {
-        while let Some(entry) = self.queue.first_entry().filter(|entry| entry.key().0 <= self.now) {
-            let ((_, id), delivery) = entry.remove_entry();
+        while let Some((id, delivery)) = self.queue.arrived(self.now) {
             self.deliver(id, delivery);
         }
         let due = self.registry.as_ref().and_then(Registrar::poll_timeout);
@@ -249,7 +221,7 @@ impl Sim {
             Delivery::Registry(..)
                 if self.registry.is_some() && self.registry_frozen_until > self.now =>
             {
-                self.queue.insert((self.registry_frozen_until, id), delivery);
+                self.queue.put_off(self.registry_frozen_until, id, delivery);
             }
             Delivery::Registry(life, from, event) => self.deliver_to_registry(life, from, event),
             Delivery::Node(to, word) => {
@@ -257,8 +229,7 @@ impl Sim {
                     return;
                 };
                 if process.frozen_until > self.now {
-                    let key = (process.frozen_until, id);
-                    self.queue.insert(key, Delivery::Node(to, word));
+                    self.queue.put_off(process.frozen_until, id, Delivery::Node(to, word));
                     return;
                 }
                 self.hear(to, word);
@@ -513,17 +484,14 @@ impl Sim {
             .map(|(incarnation, _)| *incarnation)
             .collect();
         let all: Vec<_> = self.processes.keys().copied().collect();
-        let any = |random: &mut Random, list: &[Incarnation]| {
-            (!list.is_empty()).then(|| list[random.below(list.len() as u64) as usize])
-        };
         match self.random.below(8) {
             0 | 1 => {
-                if let Some(victim) = any(&mut self.random, &all) {
+                if let Some(victim) = self.random.any(&all) {
                     self.crash(victim);
                 }
             }
             2 => {
-                if let Some(victim) = any(&mut self.random, &all) {
+                if let Some(victim) = self.random.any(&all) {
                     self.break_stream(victim);
                 }
             }
@@ -533,14 +501,14 @@ impl Sim {
                 self.send(self.now, Delivery::Start(name, Role::Chat));
             }
             5 if chats.len() > 1 => {
-                if let Some(leaver) = any(&mut self.random, &chats) {
+                if let Some(leaver) = self.random.any(&chats) {
                     self.drain(leaver);
                 }
             }
             6 => {
                 let until = self.now + self.random.span(100, 5000);
                 if let Some(process) =
-                    any(&mut self.random, &all).and_then(|victim| self.processes.get_mut(&victim))
+                    self.random.any(&all).and_then(|victim| self.processes.get_mut(&victim))
                 {
                     process.frozen_until = process.frozen_until.max(until);
                 }
@@ -635,7 +603,7 @@ fn one_seed_run_twice_is_the_same() {
     let run = |seed| {
         let mut sim = Sim::new(seed);
         sim.run();
-        (sim.trace, sim.last_id)
+        (sim.trace, sim.id())
     };
     assert_eq!(run(7), run(7));
     assert_ne!(run(7), run(8));

@@ -162,7 +162,7 @@ impl Etcd {
         let record = crate::registry::write_node(node).encode_to_vec();
         vec![
             ops::put(self.keys.node(node.role, node.incarnation), record, 0),
-            ops::put(self.keys.alive(node.incarnation), Vec::new(), lease.0),
+            ops::put(self.keys.alive(node.incarnation), keys::write_alive(), lease.0),
         ]
     }
 
@@ -214,7 +214,7 @@ impl Etcd {
     ///
     /// If there is no answer.
     pub async fn answer_doubt(&self, node: &Node, lease: LeaseId) -> Result<(), Status> {
-        let sign = ops::put(self.keys.alive(node.incarnation), Vec::new(), lease.0);
+        let sign = ops::put(self.keys.alive(node.incarnation), keys::write_alive(), lease.0);
         self.txn(vec![self.is_listed(node.role, node.incarnation)], vec![sign]).await.map(drop)
     }
 

@@ -275,9 +275,7 @@ impl Presence {
             let event = tokio::select! {
                 () = &mut over => return End::Left,
                 _ = beats.tick() => {
-                    if asked_at.is_none() && session.keep_alive.ask() {
-                        asked_at = Some(Instant::now());
-                    }
+                    ask_for_time(session, &mut asked_at);
                     with_beat = true;
                     None
                 }
@@ -316,9 +314,7 @@ impl Presence {
             };
             if let Some(event) = event {
                 match self.take(event) {
-                    Ok(errands) => jobs.extend(
-                        errands.into_iter().filter_map(|errand| self.run_errand(session, errand)),
-                    ),
+                    Ok(errands) => jobs.extend(self.run_errands(session, errands, &mut asked_at)),
                     Err(end) => return end,
                 }
             }
@@ -362,6 +358,18 @@ impl Presence {
         }
     }
 
+    fn run_errands(
+        &self,
+        session: &Session,
+        errands: Vec<Effect>,
+        asked_at: &mut Option<Instant>,
+    ) -> Vec<Job> {
+        if errands.contains(&Effect::Ask) {
+            ask_for_time(session, asked_at);
+        }
+        errands.into_iter().filter_map(|errand| self.run_errand(session, errand)).collect()
+    }
+
     /// What the mirror wants of etcd besides.
     fn run_errand(&self, session: &Session, errand: Effect) -> Option<Job> {
         let etcd = session.etcd.clone();
@@ -385,7 +393,7 @@ impl Presence {
                 let asked = ask(self.timing, async move { etcd.answer_doubt(&node, lease).await });
                 Some(Box::pin(async move { Done::DoubtAnswered(asked.await) }))
             }
-            Effect::Publish(_) | Effect::Enlist | Effect::Over(_) => None,
+            Effect::Publish(_) | Effect::Enlist | Effect::Ask | Effect::Over(_) => None,
         }
     }
 
@@ -416,7 +424,10 @@ impl Presence {
                     return Err(End::Anew("the sign of life is gone"));
                 }
                 Effect::Over(reason) => return Err(End::Gone(reason)),
-                errand @ (Effect::Remove(_) | Effect::Doubt { .. } | Effect::AnswerDoubt) => {
+                errand @ (Effect::Remove(_)
+                | Effect::Doubt { .. }
+                | Effect::AnswerDoubt
+                | Effect::Ask) => {
                     errands.push(errand);
                 }
             }
@@ -444,6 +455,13 @@ async fn ask<T>(
     match timeout(timing.call_timeout, answer).await {
         Ok(answer) => answer.map_err(|status| describe(&status)),
         Err(_) => Err("no answer in time".to_owned()),
+    }
+}
+
+/// Prolongs the lease, unless that is under way.
+fn ask_for_time(session: &Session, asked_at: &mut Option<Instant>) {
+    if asked_at.is_none() && session.keep_alive.ask() {
+        *asked_at = Some(Instant::now());
     }
 }
 

@@ -100,7 +100,11 @@ impl Keyspace {
                 let Ok(sign) = crate::pb::StoredSign::decode(kv.value.clone()) else {
                     return foreign(kv);
                 };
-                if sign.doubted_by == 0 { What::Alive(node) } else { What::Doubted(node) }
+                match (sign.answers_doubts, sign.doubted_by) {
+                    (false, _) => What::Mute(node),
+                    (true, 0) => What::Alive(node),
+                    (true, _) => What::Doubted(node),
+                }
             }
             Key::Shard(shard) => {
                 let Some(holding) = read_holding(&kv.value) else {
@@ -145,7 +149,12 @@ fn folder(folder: String) -> (Bytes, Bytes) {
 }
 
 pub(super) fn write_doubt(by: Incarnation) -> Vec<u8> {
-    crate::pb::StoredSign { doubted_by: by.0 }.encode_to_vec()
+    crate::pb::StoredSign { doubted_by: by.0, answers_doubts: true }.encode_to_vec()
+}
+
+/// The sign of life of a node of this build.
+pub(super) fn write_alive() -> Vec<u8> {
+    crate::pb::StoredSign { doubted_by: 0, answers_doubts: true }.encode_to_vec()
 }
 
 pub(super) fn write_owner(owner: Incarnation) -> Vec<u8> {
@@ -259,9 +268,13 @@ mod tests {
     #[test]
     fn signs_of_life_can_be_in_doubt() {
         let (keys, node) = (keys(), Incarnation(42));
-        for (value, what) in
-            [(Vec::new(), What::Alive(node)), (write_doubt(Incarnation(43)), What::Doubted(node))]
-        {
+        let by_an_earlier_build = crate::pb::StoredSign { doubted_by: 43, ..Default::default() };
+        for (value, what) in [
+            (write_alive(), What::Alive(node)),
+            (write_doubt(Incarnation(43)), What::Doubted(node)),
+            (Vec::new(), What::Mute(node)),
+            (by_an_earlier_build.encode_to_vec(), What::Mute(node)),
+        ] {
             let change = keys.read_put(&put(keys.alive(node), value)).unwrap();
             assert_eq!(change, Change { revision: 7, what });
         }
