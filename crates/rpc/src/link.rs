@@ -15,8 +15,7 @@ use room::message::{Frame, ToOwner, ToRelay};
 use tokio::sync::mpsc;
 use tokio_stream::{Stream, StreamExt as _};
 use tonic::{
-    Request, Response, Status, Streaming,
-    service::interceptor::InterceptedService,
+    Request, Response, Status, Streaming, service::interceptor::InterceptedService,
     transport::Endpoint,
 };
 
