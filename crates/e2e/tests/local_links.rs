@@ -1,5 +1,7 @@
 //! Links between processes of one machine go past its network, unless that is not wanted.
 
+#![expect(clippy::unwrap_used, reason = "a test's helpers may panic")]
+
 use client::Transport;
 use e2e::{Cluster, Crowd, Shape};
 
