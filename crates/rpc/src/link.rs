@@ -1,6 +1,6 @@
 //! The link between a connector and a chat node, as typed senders and receivers.
 //!
-//! The connector [`dial`]s; the chat serves a [`Service`] and gets an [`Incoming`] for every stream.
+//! The connector [`dial()`]s; the chat serves a [`Service`] and gets an [`Incoming`] for every stream.
 //! Either side ends the link by dropping its two halves.
 
 use std::{
