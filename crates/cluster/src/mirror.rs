@@ -25,10 +25,10 @@
 //! anew; one that has not within [`Timing::after_break`] is removed by the witnesses, if the doubt
 //! still stands at that moment. The store must have been heard half-way, or that time begins again
 //! by half: one that hangs, too short a while to be missed, lets nobody answer. A node that answers
-//! is doubted once more, as that answer may be to another doubt, on its way when its node died. So a
-//! link that broke for any other reason costs four writes. Only nodes are doubted whose sign of life
-//! says that their build answers. A process that is slow, or stopped, is not doubted: its system keeps its connections, and whoever
-//! gives one up by itself has no evidence.
+//! is doubted once more, as that answer may be to another doubt, on its way when its node died. So
+//! a link that broke for any other reason costs four writes. Only nodes are doubted whose sign of
+//! life says that their build answers. A process that is slow, or stopped, is not doubted: its
+//! system keeps its connections, and whoever gives one up by itself has no evidence.
 //!
 //! # Who has just joined
 //!
