@@ -6,9 +6,6 @@
 
 mod keys;
 mod ops;
-#[cfg(not(feature = "testing"))]
-mod pb;
-#[cfg(feature = "testing")]
 pub mod pb;
 
 use std::time::Duration;
