@@ -11,17 +11,20 @@ use std::{
 };
 
 use futures_util::{Stream, StreamExt as _, stream::BoxStream};
-use rpc::etcd::pb::{
-    self, kv_server, kv_server::KvServer, lease_server, lease_server::LeaseServer, watch_server,
-    watch_server::WatchServer,
+use rpc::{
+    ended::Watched,
+    etcd::pb::{
+        self, kv_server, kv_server::KvServer, lease_server, lease_server::LeaseServer,
+        watch_server, watch_server::WatchServer,
+    },
 };
 use tokio::{
     sync::watch,
     time::{Instant, sleep},
 };
 use tonic::{Request, Response, Status, Streaming, transport::Server};
+use turmoil::net::TcpStream;
 
-use crate::network::Accepted;
 use data::Data;
 
 /// How often leases are looked at.
@@ -46,7 +49,7 @@ impl Store {
 /// If the connections do.
 pub(crate) async fn serve(
     store: Arc<Store>,
-    connections: impl Stream<Item = std::io::Result<Accepted>> + Send,
+    connections: impl Stream<Item = std::io::Result<Watched<TcpStream>>> + Send,
 ) -> Result<(), tonic::transport::Error> {
     let member = Member::new(store);
     let serving = Server::builder()

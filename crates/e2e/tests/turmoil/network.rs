@@ -15,10 +15,11 @@ use hyper_util::rt::TokioIo;
 use rpc::{
     dial::{Connecting, Dial},
     ended::{Ended, Watched},
+    link::Service,
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
-use tonic::transport::{Channel, Endpoint, server::Connected};
+use tonic::transport::{Channel, Endpoint};
 use tower::service_fn;
 use turmoil::net::{TcpListener, TcpStream};
 
@@ -130,47 +131,11 @@ impl AsyncWrite for Opened {
 /// Accepts connections at a port of the host that it is called on.
 pub(crate) async fn listen(
     port: u16,
-) -> io::Result<impl Stream<Item = io::Result<Accepted>> + Send> {
+) -> io::Result<impl Stream<Item = io::Result<Watched<TcpStream>>> + Send> {
     let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).await?;
-    Ok(futures_util::stream::unfold(listener, |listener| async {
-        let accepted = listener.accept().await.map(|(stream, _)| Accepted(stream));
+    let accepted = futures_util::stream::unfold(listener, |listener| async {
+        let accepted = listener.accept().await.map(|(stream, _)| stream);
         Some((accepted, listener))
-    }))
-}
-
-/// A connection that was accepted.
-pub(crate) struct Accepted(TcpStream);
-
-impl Connected for Accepted {
-    type ConnectInfo = ();
-
-    fn connect_info(&self) {}
-}
-
-impl AsyncRead for Accepted {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_read(context, buffer)
-    }
-}
-
-impl AsyncWrite for Accepted {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(context, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(context)
-    }
+    });
+    Ok(Service::watched(accepted))
 }

@@ -129,15 +129,6 @@ impl<H: Handler> Player<H> {
         }
     }
 
-    /// The client goes on without this connection.
-    fn lose(&mut self) {
-        if let Some(mut client) = self.client.take() {
-            let mut state = self.world.state();
-            client.lost(&mut state);
-            state.away.push(client);
-        }
-    }
-
     fn event(&mut self, event: Event<'_>) {
         let now = model::Time::from_start(self.start.elapsed());
         self.session.handle(now, event, &mut self.effects);
@@ -178,13 +169,20 @@ impl<H: Handler> Player<H> {
     }
 }
 
-/// Whoever takes part in a crashed host has lost its connection.
-impl<H> Drop for Player<H> {
-    fn drop(&mut self) {
+impl<H> Player<H> {
+    /// The client goes on without this connection.
+    fn lose(&mut self) {
         if let Some(mut client) = self.client.take() {
             let mut state = self.world.state();
             client.lost(&mut state);
             state.away.push(client);
         }
+    }
+}
+
+/// Whoever takes part in a crashed host has lost its connection.
+impl<H> Drop for Player<H> {
+    fn drop(&mut self) {
+        self.lose();
     }
 }
