@@ -209,6 +209,13 @@ impl Cluster {
         &self.nodes
     }
 
+    /// How often the processes have logged these words, all together.
+    #[must_use]
+    pub fn times_logged(&self, words: &str) -> usize {
+        let times = |node: &Node| node.logged().unwrap_or_default().matches(words).count();
+        self.nodes.iter().map(times).sum()
+    }
+
     /// Where clients find the gate.
     #[must_use]
     pub fn gate(&self) -> SocketAddr {

@@ -2,9 +2,9 @@
 
 use std::{
     fs::{self, OpenOptions},
-    io::Write as _,
+    io::{self, Write as _},
     net::SocketAddr,
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::{Child, Command, Stdio},
     time::Instant,
 };
@@ -67,17 +67,19 @@ impl Node {
         self.child.as_ref().map(Child::id)
     }
 
-    /// Its log.
-    #[must_use]
-    pub fn log(&self) -> &Path {
-        &self.log
+    /// All that it has logged.
+    ///
+    /// # Errors
+    ///
+    /// If its log cannot be read.
+    pub fn logged(&self) -> io::Result<String> {
+        fs::read(&self.log).map(|text| String::from_utf8_lossy(&text).into_owned())
     }
 
     /// The last lines of its log.
     #[must_use]
     pub fn log_tail(&self) -> String {
-        let text = fs::read(&self.log).unwrap_or_default();
-        let text = String::from_utf8_lossy(&text);
+        let text = self.logged().unwrap_or_default();
         let lines: Vec<&str> = text.lines().collect();
         lines[lines.len().saturating_sub(LINES_SHOWN)..].join("\n")
     }

@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test's helpers may panic")]
 
-use std::{fs, path::Path, time::Duration};
+use std::time::Duration;
 
 use client::Transport;
 use e2e::{Cluster, Crowd, Etcd, Shape};
@@ -19,9 +19,7 @@ const QUIET: Duration = Duration::from_secs(limits::LEASE.as_secs() + 2);
 
 /// How often shards have changed hands.
 fn moves(cluster: &Cluster) -> usize {
-    let count =
-        |log: &Path| fs::read_to_string(log).unwrap_or_default().matches("changed hands").count();
-    cluster.nodes().iter().map(|node| count(node.log())).sum()
+    cluster.times_logged("changed hands")
 }
 
 /// Waits until no shard moves any more.

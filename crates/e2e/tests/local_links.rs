@@ -20,7 +20,7 @@ async fn ways(name: &str, shape: Shape) -> Vec<String> {
     let report = crowd.verdict().await;
     assert!(report.is_clean(), "{report}");
     let connectors = cluster.nodes().iter().filter(|node| node.name().starts_with("connector"));
-    let logs = connectors.map(|node| std::fs::read_to_string(node.log()).unwrap());
+    let logs = connectors.map(|node| node.logged().unwrap());
     let said: String = logs.collect();
     let lines = said.lines().filter(|line| line.contains("link open"));
     let opened: Vec<String> =

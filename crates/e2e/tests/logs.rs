@@ -11,7 +11,7 @@ const TEXT: &str = "wholly-confidential";
 
 /// The lines of a process that have all these words.
 fn lines(node: &Node, words: &[&str]) -> Vec<String> {
-    let log = std::fs::read_to_string(node.log()).unwrap();
+    let log = node.logged().unwrap();
     let has_all = |line: &&str| words.iter().all(|word| line.contains(word));
     log.lines().filter(has_all).map(str::to_owned).collect()
 }

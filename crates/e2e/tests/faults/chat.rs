@@ -85,7 +85,7 @@ async fn stale_frames(cluster: &Cluster) -> f64 {
 /// How many frames a chat that stood still dropped, as its links were over: by its log, as the
 /// process has ended.
 fn said_to_nobody(chat: &e2e::Node) -> u64 {
-    let log = std::fs::read_to_string(chat.log()).unwrap();
+    let log = chat.logged().unwrap();
     let told = log.lines().filter(|line| line.contains("this chat stood still"));
     let frames = told.map(|line| {
         let words = line.split_whitespace();
@@ -97,10 +97,7 @@ fn said_to_nobody(chat: &e2e::Node) -> u64 {
 
 /// How often a node has doubted another, by the logs.
 fn doubts(cluster: &Cluster) -> usize {
-    let count = |node: &e2e::Node| {
-        std::fs::read_to_string(node.log()).unwrap_or_default().matches("doubting that it").count()
-    };
-    cluster.nodes().iter().map(count).sum()
+    cluster.times_logged("doubting that it")
 }
 
 /// Asleep for 1 s: everybody waits for it, and nothing changes hands.
