@@ -17,6 +17,7 @@ pub mod compare;
 pub mod epoll;
 mod frame;
 pub mod goals;
+pub mod hop;
 pub mod peers;
 mod ring;
 mod speech;

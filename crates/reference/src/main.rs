@@ -3,7 +3,7 @@
 use std::{io::Write as _, net::SocketAddr};
 
 use clap::Parser as _;
-use reference::{compare, epoll, goals, peers, sweep, textbook};
+use reference::{compare, epoll, goals, hop, peers, sweep, textbook};
 
 /// Servers to compare Tangelo with.
 #[derive(Debug, clap::Parser)]
@@ -28,6 +28,8 @@ enum Command {
     Peers(peers::Args),
     /// Measure every goal of docs/performance.md, and say which are met
     Goals(goals::Args),
+    /// Measure what a round trip between two processes costs, over TCP and over a Unix socket
+    Hop(hop::Args),
     /// Measure as members, rooms, connectors or a room next door grow; write a table and plots
     Sweep(sweep::Args),
 }
@@ -54,6 +56,7 @@ fn main() -> anyhow::Result<()> {
         Command::Compare(args) => compare::run(&args),
         Command::Peers(args) => peers::run(&args),
         Command::Goals(args) => goals::run(&args),
+        Command::Hop(args) => hop::run(&args),
         Command::Sweep(args) => sweep::run(&args).map(drop),
     }
 }
