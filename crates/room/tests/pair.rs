@@ -500,3 +500,22 @@ fn a_whisper_that_only_others_hold_is_told_by_the_next_owner() {
     assert!(told.ends_with(&["1: 1 at 4".to_owned(), "2: 1/1".to_owned()]), "{told:?}");
     assert_eq!(stage.resets, 0);
 }
+
+/// A connector that nobody of the room uses any more is told nothing of it, and remembers where it
+/// stood. The room goes on at another one, which dies: what is remembered is older than what was
+/// shown there. The room begins anew, as nobody is left in it, lest a position be used twice.
+#[test]
+fn a_room_that_went_on_elsewhere_is_not_continued_from_here() {
+    let mut stage = Stage::new();
+    stage.enter(FRONT_1, 1, "a");
+    stage.leave(FRONT_1, 1);
+    stage.enter(FRONT_2, 2, "b");
+    stage.say(FRONT_2, 2, 1);
+    stage.lose(FRONT_2);
+    stage.own(CHAT_B, 2);
+    // The stage itself sees to it that no two events have the same place.
+    stage.enter(FRONT_1, 3, "c");
+    stage.say(FRONT_1, 3, 1);
+    let last = stage.events.last_key_value().map(|(position, _)| position.generation);
+    assert_eq!(last, Some(Term(2)));
+}
