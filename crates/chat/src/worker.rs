@@ -3,10 +3,10 @@
 //! A shard belongs to one worker for the life of the process, so that rooms need no lock. Effects
 //! are applied in order before the next event; a worker never waits for a peer.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, pin::pin, sync::Arc};
 
-use daemon::Tasks;
-use metrics::{counter, gauge};
+use daemon::{Alarm, Tasks};
+use metrics::{Counter, counter, gauge};
 use model::{Incarnation, NodeId, Shard, Time, limits};
 use room::{
     Duplicates, LinkId, Owner, OwnerEffect, OwnerEvent, Standstill, Unheard,
@@ -15,7 +15,7 @@ use room::{
 use rpc::link::Sender;
 use tokio::{
     sync::mpsc,
-    time::{Instant, MissedTickBehavior, sleep_until},
+    time::{Instant, MissedTickBehavior},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -83,6 +83,10 @@ impl Workers {
         link: LinkId,
         frames: Vec<Frame<ToOwner>>,
     ) {
+        if let [queue] = &*self.queues {
+            let _ = queue.send(Input::Frames { connector, link, frames }).await;
+            return;
+        }
         let mut parts: Vec<Vec<Frame<ToOwner>>> = Vec::new();
         parts.resize_with(self.queues.len(), Vec::new);
         for frame in frames {
@@ -111,6 +115,8 @@ struct Worker {
     effects: Vec<OwnerEffect>,
     opened: Opened,
     standstill: Standstill,
+    frames_in: Counter,
+    frames_out: Counter,
     start: Instant,
 }
 
@@ -132,6 +138,8 @@ impl Worker {
             effects: Vec::new(),
             opened: Opened::default(),
             standstill: Standstill::default(),
+            frames_in: counter!("tangelo_chat_frames_in_total"),
+            frames_out: counter!("tangelo_chat_frames_out_total"),
             start: Instant::now(),
         }
     }
@@ -140,6 +148,8 @@ impl Worker {
         let mut batch = Vec::with_capacity(BATCH);
         let mut looks = tokio::time::interval(limits::STANDSTILL_LOOK);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut alarm = Alarm::default();
+        let mut ends = pin!(token.cancelled());
         loop {
             let timeout = self.owner.poll_timeout().map(|at| self.start + at.since_start());
             tokio::select! {
@@ -151,57 +161,55 @@ impl Worker {
                         self.take(input);
                     }
                 }
-                () = sleep_until(timeout.unwrap_or_else(Instant::now)), if timeout.is_some() => {
-                    self.look();
-                    self.handle(OwnerEvent::Timeout);
+                () = alarm.rings(timeout) => {
+                    let now = self.look();
+                    self.handle(now, OwnerEvent::Timeout);
                 }
                 _ = looks.tick() => {
-                    self.look();
-                    self.cut_overdue();
+                    let now = self.look();
+                    self.cut_overdue(now);
                     self.tell_opened();
                     self.gauges();
                 }
-                () = token.cancelled() => return self.end(inputs),
+                () = &mut ends => return self.end(inputs),
             }
         }
     }
 
-    fn now(&self) -> Time {
-        Time::from_start(self.start.elapsed())
-    }
-
-    /// Looks whether this worker stood still until now.
-    fn look(&mut self) {
-        self.standstill.look(self.now(), self.links.values().map(|link| link.link));
+    /// Looks at the clock, and whether this worker stood still until now.
+    fn look(&mut self) -> Time {
+        let now = Time::from_start(self.start.elapsed());
+        self.standstill.look(now, self.links.values().map(|link| link.link));
+        now
     }
 
     /// Takes one input. Whether it was stopped in the middle of a batch matters, too: what follows
     /// then is not to be said over links that are over.
     fn take(&mut self, input: Input) {
-        self.look();
+        let now = self.look();
         match input {
             Input::Room(OwnerEvent::LinkDown { connector, link }) => {
                 self.forget_closed(connector);
-                self.handle(OwnerEvent::LinkDown { connector, link });
+                self.handle(now, OwnerEvent::LinkDown { connector, link });
                 let unheard = self.standstill.ended(link);
                 self.tell_unheard(unheard);
             }
-            Input::Room(event) => self.handle(event),
+            Input::Room(event) => self.handle(now, event),
             Input::LinkUp { connector, name, link, sender, cut } => {
-                self.link_up(connector, Link { name, link, sender, cut });
+                self.link_up(now, connector, Link { name, link, sender, cut });
             }
             Input::Frames { connector, link, frames } => {
-                counter!("tangelo_chat_frames_in_total").increment(frames.len() as u64);
+                self.frames_in.increment(frames.len() as u64);
                 for frame in frames {
                     self.log_in(connector, &frame);
-                    self.handle(OwnerEvent::Frame { connector, link, frame });
+                    self.handle(now, OwnerEvent::Frame { connector, link, frame });
                 }
             }
         }
     }
 
     /// A later stream replaces an earlier one; one that was overtaken on its way here is ended.
-    fn link_up(&mut self, connector: Incarnation, new: Link) {
+    fn link_up(&mut self, now: Time, connector: Incarnation, new: Link) {
         let link = new.link;
         if self.links.get(&connector).is_some_and(|known| known.link > link) {
             new.cut.cancel();
@@ -210,7 +218,7 @@ impl Worker {
         if let Some(earlier) = self.links.insert(connector, new) {
             earlier.cut.cancel();
         }
-        self.handle(OwnerEvent::LinkUp { connector, link });
+        self.handle(now, OwnerEvent::LinkUp { connector, link });
     }
 
     /// A stream that ended drops its half; a newer one of the same connector stays.
@@ -221,8 +229,8 @@ impl Worker {
     }
 
     /// Cuts the links that have not ended by themselves since this worker stood still.
-    fn cut_overdue(&self) {
-        for link in self.standstill.overdue(self.now()) {
+    fn cut_overdue(&self, now: Time) {
+        for link in self.standstill.overdue(now) {
             for known in self.links.values().filter(|known| known.link == link) {
                 known.cut.cancel();
             }
@@ -242,8 +250,7 @@ impl Worker {
         self.tell_unheard(unheard);
     }
 
-    fn handle(&mut self, event: OwnerEvent) {
-        let now = self.now();
+    fn handle(&mut self, now: Time, event: OwnerEvent) {
         let mut effects = std::mem::take(&mut self.effects);
         self.owner.handle(now, event, &mut effects);
         for effect in effects.drain(..) {
@@ -304,7 +311,7 @@ impl Worker {
             return;
         };
         self.log_out(name, &frame);
-        counter!("tangelo_chat_frames_out_total").increment(1);
+        self.frames_out.increment(1);
         if sender.send(frame).is_err() {
             // A frame is missing now: only a new attach can bring the connector back into step.
             counter!("tangelo_chat_links_cut_total").increment(1);

@@ -3,11 +3,11 @@
 //! A shard belongs to one worker for the life of the process, so that relays need no lock. Effects
 //! are applied in order before the next event; a worker never waits for a peer or a client.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, pin::pin, sync::Arc, time::Duration};
 
-use daemon::Tasks;
+use daemon::{Alarm, Tasks};
 use frontend::{Outbound, Writes};
-use metrics::{counter, gauge};
+use metrics::{Counter, counter, gauge};
 use model::{
     Content, Incarnation, MessageId, NodeId, Outcome, RoomId, SendNumber, SessionId, Shard, Target,
     Time, UserName, limits,
@@ -18,10 +18,7 @@ use room::{
 };
 use rpc::link::Sender;
 use session::{CloseReason, RequestKey};
-use tokio::{
-    sync::mpsc,
-    time::{Instant, sleep_until},
-};
+use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
 use wire::{Dialect, pomelo::Options};
 
@@ -123,6 +120,10 @@ impl Workers {
 
     /// Hands a batch of frames to the workers of their shards. Waits while a queue is full.
     pub(crate) async fn frames(&self, from: Incarnation, frames: Vec<Frame<ToRelay>>) {
+        if let [queue] = &*self.queues {
+            let _ = queue.send(Input::Frames { from, frames }).await;
+            return;
+        }
         let mut parts: Vec<Vec<Frame<ToRelay>>> = Vec::new();
         parts.resize_with(self.queues.len(), Vec::new);
         for frame in frames {
@@ -150,7 +151,25 @@ struct Worker {
     hub: Hub,
     links: BTreeMap<Incarnation, Link>,
     effects: Vec<RelayEffect>,
+    meters: Meters,
     start: Instant,
+}
+
+/// Handles to what is counted for every frame, so that no name is looked up there.
+struct Meters {
+    frames_in: Counter,
+    frames_out: Counter,
+    deliveries: Counter,
+}
+
+impl Meters {
+    fn new() -> Self {
+        Self {
+            frames_in: counter!("tangelo_connector_frames_in_total"),
+            frames_out: counter!("tangelo_connector_frames_out_total"),
+            deliveries: counter!("tangelo_connector_deliveries_total"),
+        }
+    }
 }
 
 impl Worker {
@@ -162,6 +181,7 @@ impl Worker {
             hub,
             links: BTreeMap::new(),
             effects: Vec::new(),
+            meters: Meters::new(),
             start: Instant::now(),
         }
     }
@@ -169,6 +189,8 @@ impl Worker {
     async fn run(mut self, mut inputs: mpsc::Receiver<Input>, token: CancellationToken) {
         let mut batch = Vec::with_capacity(BATCH);
         let mut gauges = tokio::time::interval(GAUGES);
+        let mut alarm = Alarm::default();
+        let mut ends = pin!(token.cancelled());
         let mut is_busy = false;
         loop {
             let timeout = self.relays.poll_timeout().map(|at| self.start + at.since_start());
@@ -181,12 +203,10 @@ impl Worker {
                         self.take(input);
                     }
                 }
-                () = sleep_until(timeout.unwrap_or_else(Instant::now)), if timeout.is_some() => {
-                    self.handle(RelayEvent::Timeout);
-                }
+                () = alarm.rings(timeout) => self.handle(RelayEvent::Timeout),
                 _ = gauges.tick() => self.gauges(),
                 () = std::future::ready(()), if self.hub.is_walking() => {}
-                () = token.cancelled() => return self.hub.finish(),
+                () = &mut ends => return self.hub.finish(),
             }
             if is_busy {
                 // Others get their turn, and what they bring is told with the rest.
@@ -215,7 +235,7 @@ impl Worker {
                 self.handle(RelayEvent::LinkUp(peer));
             }
             Input::Frames { from, frames } => {
-                counter!("tangelo_connector_frames_in_total").increment(frames.len() as u64);
+                self.meters.frames_in.increment(frames.len() as u64);
                 for frame in frames {
                     self.log_in(from, &frame);
                     self.handle(RelayEvent::Frame { from, frame });
@@ -326,7 +346,7 @@ impl Worker {
     fn flush(&mut self) -> usize {
         let told = self.hub.flush();
         if told > 0 {
-            counter!("tangelo_connector_deliveries_total").increment(told as u64);
+            self.meters.deliveries.increment(told as u64);
         }
         told
     }
@@ -337,7 +357,7 @@ impl Worker {
             // Something is missing on it already: what follows must not overtake the attach.
             return;
         }
-        counter!("tangelo_connector_frames_out_total").increment(1);
+        self.meters.frames_out.increment(1);
         if sender.send(frame).is_err() {
             self.cut(to, "its queue is full");
         }

@@ -4,6 +4,7 @@
 //! [`Process::start`] and ends with [`Process::finish`].
 
 mod admin;
+mod alarm;
 mod args;
 pub mod net;
 mod process;
@@ -16,6 +17,7 @@ pub mod telemetry;
 mod vitals;
 
 pub use admin::Admin;
+pub use alarm::Alarm;
 pub use args::{CommonArgs, When, filter_text, host_name, thread_count};
 pub use process::{Cause, Process, Stop};
 pub use readiness::Readiness;
