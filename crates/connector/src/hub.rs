@@ -40,8 +40,11 @@ use self::{
 const GATHERED_MAX: usize = limits::SESSION_QUEUE_FRAMES_MAX / 4;
 /// Bytes of text gathered for one room after which it is told.
 const GATHERED_BYTES_MAX: usize = 64 * 1024;
-/// Members of a large room told at once, in a millisecond or less; smaller rooms are told whole.
-const PIECE_MEMBERS: usize = 128;
+/// A room of more members is told in pieces.
+const WHOLE_MEMBERS: usize = 128;
+/// Members of such a room told at once, in a quarter of a millisecond: whatever others bring waits
+/// for a piece at each of its steps through the connector.
+const PIECE_MEMBERS: usize = 32;
 
 /// The sessions of one worker that have asked to enter a room.
 #[derive(Debug)]
@@ -216,7 +219,7 @@ impl Hub {
         for room in gathered.drain(..) {
             if self.walk_in(&room.room).is_some() {
                 self.gathered.push(room);
-            } else if room.audience.len() <= PIECE_MEMBERS {
+            } else if room.audience.len() <= WHOLE_MEMBERS {
                 self.tell(room);
             } else {
                 let walk = self.begin(room);

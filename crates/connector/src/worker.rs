@@ -219,6 +219,11 @@ impl Worker {
             // What has arrived is told together, at once: nothing waits for company. A large room is
             // told in pieces, with the others' turns between them.
             is_busy = self.flush() >= BUSY_DELIVERIES || self.hub.is_walking();
+            if self.hub.is_walking() {
+                // So do chats, other connectors and the kernel's own tasks, which would wait for
+                // the rest of this thread's slice.
+                std::thread::yield_now();
+            }
         }
     }
 
