@@ -111,9 +111,9 @@ pub struct Args {
           default_value = "10s")]
     pub login_timeout: Duration,
 
-    /// Longest time over which a connector that is asked to end sends its clients elsewhere. It
-    /// takes at least 2s, and as long as it takes at half the pace at which the other connectors
-    /// let clients in; whoever ends it by force must wait for that, and 8s more
+    /// Longest time over which a connector that is asked to end sends its clients elsewhere. Within
+    /// that it takes at least 2s, and as long as it takes at half the pace at which the other
+    /// connectors let clients in; whoever ends it by force must wait for that, and 8s more
     #[arg(long, env = "TANGELO_DRAIN_WINDOW", value_name = "TIME", value_parser = drain_window,
           default_value = "20s")]
     pub drain_window: Duration,

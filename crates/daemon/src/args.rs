@@ -14,7 +14,7 @@ const THREADS_MAX: i64 = 256;
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Process")]
 pub struct CommonArgs {
-    /// Name of this process in logs and on the cluster page [default: the role and the host name]
+    /// Name of this process in logs and in the registry [default: the role and the host name]
     #[arg(long, env = "TANGELO_NAME", value_parser = node_id)]
     pub name: Option<NodeId>,
 

@@ -22,8 +22,8 @@ Examples:
 Open the page that it prints, take a name and a room, and chat. Ctrl-C ends it all.";
 
 const UP_EXAMPLES: &str = "\
-Every process listens on 127.0.0.1 unless --host says otherwise; gates and connectors on the ports
-above, everything else on free ones. Each writes its log to <logs>/<name>.log, with the log of the
+Clients reach gates and connectors at --host, on the ports above. All else stays on 127.0.0.1: the
+registry on its port, chats and what answers /metrics on free ones. Each writes its log to <logs>/<name>.log, with the log of the
 run before in <name>.log.1. Ctrl-C drains the cluster; a second Ctrl-C kills it at once.
 
 Examples:
