@@ -23,8 +23,9 @@ Open the page that it prints, take a name and a room, and chat. Ctrl-C ends it a
 
 const UP_EXAMPLES: &str = "\
 Clients reach gates and connectors at --host, on the ports above. All else stays on 127.0.0.1: the
-registry on its port, chats and what answers /metrics on free ones. Each writes its log to <logs>/<name>.log, with the log of the
-run before in <name>.log.1. Ctrl-C drains the cluster; a second Ctrl-C kills it at once.
+registry on its port, chats and what answers /metrics on free ones. Each process writes its log to
+<logs>/<name>.log, with the log of the run before in <name>.log.1. Ctrl-C drains the cluster; a
+second Ctrl-C kills it at once.
 
 Examples:
   tangelo up --connectors 4 --chats 3
