@@ -1,8 +1,18 @@
 //! One TCP connection that carries a session, as a WebSocket or bare.
 
-use std::{cell::RefCell, io, net::SocketAddr};
+use std::{
+    cell::RefCell,
+    future::poll_fn,
+    io,
+    net::SocketAddr,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
 
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::{
+    io::{AsyncRead as _, AsyncWrite as _, ReadBuf},
+    net::{TcpSocket, TcpStream},
+};
 use wire::pomelo::packet::{self, Decoder};
 
 use crate::{
@@ -199,35 +209,41 @@ impl Socket {
             let early = std::mem::take(&mut self.early);
             return self.take_apart(&early, &mut on_unit);
         }
-        loop {
-            let waits = if self.out.is_empty() {
-                self.stream.readable().await
-            } else {
-                self.either().await
-            };
-            waits.map_err(|error| Closed::Broken(error.kind()))?;
-            let broken = |error: io::Error| Closed::Broken(error.kind());
-            // A connection that takes nothing more may still hold the reason to be read.
-            let flushed = self.flush().map_err(broken);
-            let got = SCRATCH.with_borrow_mut(|scratch| match self.stream.try_read(scratch) {
-                Ok(0) => Err(self.close_code.map_or(Closed::ByServer, Closed::WithCode)),
-                Ok(length) => self.take_apart(&scratch[..length], &mut on_unit).map(|()| true),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
-                Err(error) => Err(broken(error)),
-            });
-            if got? {
-                return Ok(());
-            }
-            flushed?;
+        poll_fn(|context| self.poll_receive(context, &mut on_unit)).await
+    }
+
+    /// Reads once, as soon as there is something to read; writes meanwhile what the socket takes.
+    fn poll_receive(
+        &mut self,
+        context: &mut Context<'_>,
+        on_unit: &mut impl FnMut(Unit<'_>),
+    ) -> Poll<Result<(), Closed>> {
+        let broken = |error: io::Error| Closed::Broken(error.kind());
+        // A connection that takes nothing more may still hold the reason to be read.
+        let flushed = self.poll_flush(context);
+        let read = SCRATCH.with_borrow_mut(|scratch| {
+            let mut buffer = ReadBuf::new(scratch);
+            // A read that does not fill the buffer was the last: Tokio asks for no more then.
+            ready!(Pin::new(&mut self.stream).poll_read(context, &mut buffer)).map_err(broken)?;
+            Poll::Ready(match buffer.filled() {
+                [] => Err(self.close_code.map_or(Closed::ByServer, Closed::WithCode)),
+                bytes => self.take_apart(bytes, on_unit),
+            })
+        });
+        match (read, flushed) {
+            (Poll::Pending, Poll::Ready(Err(error))) => Poll::Ready(Err(broken(error))),
+            (read, _) => read,
         }
     }
 
-    /// Waits until the socket can be read or written.
-    async fn either(&self) -> io::Result<()> {
-        tokio::select! {
-            ready = self.stream.readable() => ready,
-            ready = self.stream.writable() => ready,
+    /// Writes what the socket takes, until all is written.
+    fn poll_flush(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.out.is_empty() {
+            let written = ready!(Pin::new(&mut self.stream).poll_write(context, &self.out))?;
+            self.out.drain(..written);
+            self.out.shrink_to(IDLE_BUFFER_BYTES_MAX);
         }
+        Poll::Ready(Ok(()))
     }
 
     fn take_apart(
