@@ -16,7 +16,7 @@ use tokio::{
 use crate::{
     link,
     shards::{self, Keeper},
-    worker::Workers,
+    worker::{self, Workers},
 };
 
 /// Links that are open but not yet in the hands of the workers.
@@ -36,7 +36,7 @@ impl Chat {
     /// Starts `workers` workers.
     #[must_use]
     pub fn start(workers: usize, duplicates: Duplicates, tasks: &Tasks) -> Self {
-        Self { workers: Workers::start(workers, duplicates, tasks), tasks: tasks.clone() }
+        Self { workers: worker::start(workers, duplicates, tasks), tasks: tasks.clone() }
     }
 
     /// Serves links as this member and as `me`, over whatever comes in, to connectors that bring

@@ -79,9 +79,10 @@ async fn receive(
     workers: &Workers,
 ) -> Result<&'static str, rpc::link::Error> {
     loop {
-        match receiver.receive().await? {
-            Some(frames) => workers.frames(connector, link, frames).await,
-            None => return Ok("closed by the connector"),
-        }
+        let Some(frames) = receiver.receive().await? else {
+            return Ok("closed by the connector");
+        };
+        let input = |frames| Input::Frames { connector, link, frames };
+        workers.batch(frames, |frame| frame.shard, input).await;
     }
 }

@@ -97,11 +97,12 @@ impl Keeper {
                 Effect::Release(shards) => self.release(shards),
                 Effect::Own { shard, term, connectors } => {
                     owned += 1;
-                    self.workers.shard(shard, OwnerEvent::Won { shard, term, connectors }).await;
+                    let won = OwnerEvent::Won { shard, term, connectors };
+                    self.workers.shard(shard, Input::Room(won)).await;
                 }
                 Effect::Disown(shard) => {
                     disowned += 1;
-                    self.workers.shard(shard, OwnerEvent::Lost { shard }).await;
+                    self.workers.shard(shard, Input::Room(OwnerEvent::Lost { shard })).await;
                 }
             }
         }

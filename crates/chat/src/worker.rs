@@ -3,11 +3,11 @@
 //! A shard belongs to one worker for the life of the process, so that rooms need no lock. Effects
 //! are applied in order before the next event; a worker never waits for a peer.
 
-use std::{collections::BTreeMap, pin::pin, sync::Arc};
+use std::{collections::BTreeMap, pin::pin};
 
 use daemon::{Alarm, Tasks};
 use metrics::{Counter, counter, gauge};
-use model::{Incarnation, NodeId, Shard, Time, limits};
+use model::{Incarnation, NodeId, Time, limits};
 use room::{
     Duplicates, LinkId, Owner, OwnerEffect, OwnerEvent, Standstill, Unheard,
     message::{Frame, ToOwner, ToRelay},
@@ -40,64 +40,13 @@ pub(crate) enum Input {
 }
 
 /// Queues into all workers.
-#[derive(Clone, Debug)]
-pub(crate) struct Workers {
-    queues: Arc<[mpsc::Sender<Input>]>,
-}
+pub(crate) type Workers = daemon::Workers<Input>;
 
-impl Workers {
-    /// Starts `count` workers.
-    pub(crate) fn start(count: usize, duplicates: Duplicates, tasks: &Tasks) -> Self {
-        let queues = (0..count.max(1)).map(|number| {
-            let (queue, inputs) = mpsc::channel(limits::WORKER_QUEUE_EVENTS_MAX);
-            let worker = Worker::new(number, duplicates);
-            let token = tasks.token();
-            tasks.spawn("worker", worker.run(inputs, token));
-            queue
-        });
-        Self { queues: queues.collect() }
-    }
-
-    fn of(&self, shard: Shard) -> usize {
-        shard.index() % self.queues.len()
-    }
-
-    /// Hands a shard's event to its worker. Waits while that worker's queue is full.
-    pub(crate) async fn shard(&self, shard: Shard, event: OwnerEvent) {
-        // A closed queue means that the process ends.
-        let _ = self.queues[self.of(shard)].send(Input::Room(event)).await;
-    }
-
-    /// Hands an event to every worker. Waits while a queue is full.
-    pub(crate) async fn all(&self, mut input: impl FnMut() -> Input) {
-        for queue in self.queues.iter() {
-            let _ = queue.send(input()).await;
-        }
-    }
-
-    /// Hands a batch of frames to the workers of their shards. Waits while a queue is full, which
-    /// holds the connector back by the stream's flow control.
-    pub(crate) async fn frames(
-        &self,
-        connector: Incarnation,
-        link: LinkId,
-        frames: Vec<Frame<ToOwner>>,
-    ) {
-        if let [queue] = &*self.queues {
-            let _ = queue.send(Input::Frames { connector, link, frames }).await;
-            return;
-        }
-        let mut parts: Vec<Vec<Frame<ToOwner>>> = Vec::new();
-        parts.resize_with(self.queues.len(), Vec::new);
-        for frame in frames {
-            parts[self.of(frame.shard)].push(frame);
-        }
-        for (queue, frames) in self.queues.iter().zip(parts) {
-            if !frames.is_empty() {
-                let _ = queue.send(Input::Frames { connector, link, frames }).await;
-            }
-        }
-    }
+/// Starts `count` workers.
+pub(crate) fn start(count: usize, duplicates: Duplicates, tasks: &Tasks) -> Workers {
+    Workers::start(count, tasks, |number, inputs| {
+        Worker::new(number, duplicates).run(inputs, tasks.token())
+    })
 }
 
 /// This end of a connector's stream.

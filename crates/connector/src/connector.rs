@@ -14,7 +14,7 @@ use wire::pomelo::Options;
 use crate::{
     client::Clients,
     link::{self, Dialling},
-    worker::{Input, Workers},
+    worker::{self, Input, Workers},
 };
 
 /// How often the number of sessions is told to the registry.
@@ -47,7 +47,7 @@ impl Connector {
     #[must_use]
     pub fn start(setup: Setup, me: Incarnation, options: &Arc<Options>, tasks: &Tasks) -> Self {
         let Setup { workers, admissions, writes_together } = setup;
-        let workers = Workers::start(workers, me, options, writes_together, tasks);
+        let workers = worker::start(workers, me, options, writes_together, tasks);
         let entries = Turns::new("entry", Rate::even(admissions), limits::ADMISSION_PATIENCE);
         let clients = Clients::new(workers.clone(), entries);
         Self { workers, clients, tasks: tasks.clone() }

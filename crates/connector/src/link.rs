@@ -153,10 +153,11 @@ impl Link {
     /// Feeds the workers until the chat ends the stream.
     async fn receive(&self, mut receiver: FromOwner) -> Result<&'static str, link::Error> {
         loop {
-            match receiver.receive().await? {
-                Some(frames) => self.workers.frames(self.peer.incarnation, frames).await,
-                None => return Ok("closed by the chat"),
-            }
+            let Some(frames) = receiver.receive().await? else {
+                return Ok("closed by the chat");
+            };
+            let input = |frames| Input::Frames { from: self.peer.incarnation, frames };
+            self.workers.batch(frames, |frame| frame.shard, input).await;
         }
     }
 }

@@ -10,7 +10,7 @@ use frontend::{Outbound, Writes};
 use metrics::{Counter, counter, gauge};
 use model::{
     Content, Incarnation, MessageId, NodeId, Outcome, RoomId, SendNumber, SessionId, Shard, Target,
-    Time, UserName, limits,
+    Time, UserName,
 };
 use room::{
     RelayEffect, RelayEvent, Relays,
@@ -75,66 +75,20 @@ pub(crate) enum Input {
 }
 
 /// Queues into all workers.
-#[derive(Clone, Debug)]
-pub(crate) struct Workers {
-    queues: Arc<[mpsc::Sender<Input>]>,
-}
+pub(crate) type Workers = daemon::Workers<Input>;
 
-impl Workers {
-    /// Starts `count` workers for this life of the node. They write through io_uring if `together`.
-    pub(crate) fn start(
-        count: usize,
-        me: Incarnation,
-        options: &Arc<Options>,
-        together: bool,
-        tasks: &Tasks,
-    ) -> Self {
-        let queues = (0..count.max(1)).map(|number| {
-            let (queue, inputs) = mpsc::channel(limits::WORKER_QUEUE_EVENTS_MAX);
-            let token = tasks.token();
-            let hub = Hub::new(Arc::clone(options), Writes::new(together));
-            let worker = Worker::new(number, me, hub);
-            tasks.spawn("worker", worker.run(inputs, token));
-            queue
-        });
-        Self { queues: queues.collect() }
-    }
-
-    fn of(&self, shard: Shard) -> usize {
-        shard.index() % self.queues.len()
-    }
-
-    /// Hands a shard's input to its worker. Waits while that worker's queue is full, which holds
-    /// back whoever fills it.
-    pub(crate) async fn shard(&self, shard: Shard, input: Input) {
-        // A closed queue means that the process ends.
-        let _ = self.queues[self.of(shard)].send(input).await;
-    }
-
-    /// Hands an input to every worker. Waits while a queue is full.
-    pub(crate) async fn all(&self, mut input: impl FnMut() -> Input) {
-        for queue in self.queues.iter() {
-            let _ = queue.send(input()).await;
-        }
-    }
-
-    /// Hands a batch of frames to the workers of their shards. Waits while a queue is full.
-    pub(crate) async fn frames(&self, from: Incarnation, frames: Vec<Frame<ToRelay>>) {
-        if let [queue] = &*self.queues {
-            let _ = queue.send(Input::Frames { from, frames }).await;
-            return;
-        }
-        let mut parts: Vec<Vec<Frame<ToRelay>>> = Vec::new();
-        parts.resize_with(self.queues.len(), Vec::new);
-        for frame in frames {
-            parts[self.of(frame.shard)].push(frame);
-        }
-        for (queue, frames) in self.queues.iter().zip(parts) {
-            if !frames.is_empty() {
-                let _ = queue.send(Input::Frames { from, frames }).await;
-            }
-        }
-    }
+/// Starts `count` workers for this life of the node. They write through io_uring if `together`.
+pub(crate) fn start(
+    count: usize,
+    me: Incarnation,
+    options: &Arc<Options>,
+    together: bool,
+    tasks: &Tasks,
+) -> Workers {
+    Workers::start(count, tasks, |number, inputs| {
+        let hub = Hub::new(Arc::clone(options), Writes::new(together));
+        Worker::new(number, me, hub).run(inputs, tasks.token())
+    })
 }
 
 /// This end of a stream to a chat.

@@ -15,6 +15,7 @@ pub mod signal;
 mod tasks;
 pub mod telemetry;
 mod vitals;
+mod workers;
 
 pub use admin::Admin;
 pub use alarm::Alarm;
@@ -25,3 +26,4 @@ pub use resources::{Usage, raise_open_files};
 pub use run::{BugError, UsageError, threads};
 pub use tasks::Tasks;
 pub use telemetry::LogFormat;
+pub use workers::Workers;
