@@ -163,7 +163,9 @@ impl Worker {
                 () = &mut ends => return self.hub.finish(),
             }
             if is_busy {
-                // Others get their turn, and what they bring is told with the rest.
+                // Others get their turn, other processes too, and what they bring is told with the
+                // rest.
+                std::thread::yield_now();
                 tokio::task::yield_now().await;
                 for _ in 0..BATCH {
                     let Ok(input) = inputs.try_recv() else { break };
