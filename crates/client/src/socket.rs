@@ -10,7 +10,7 @@ use std::{
 };
 
 use tokio::{
-    io::{AsyncRead as _, AsyncWrite as _, ReadBuf},
+    io::{AsyncRead as _, ReadBuf},
     net::{TcpSocket, TcpStream},
 };
 use wire::pomelo::packet::{self, Decoder};
@@ -239,9 +239,8 @@ impl Socket {
     /// Writes what the socket takes, until all is written.
     fn poll_flush(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.out.is_empty() {
-            let written = ready!(Pin::new(&mut self.stream).poll_write(context, &self.out))?;
-            self.out.drain(..written);
-            self.out.shrink_to(IDLE_BUFFER_BYTES_MAX);
+            ready!(self.stream.poll_write_ready(context))?;
+            self.flush()?;
         }
         Poll::Ready(Ok(()))
     }
