@@ -152,7 +152,8 @@ impl Client {
         }
     }
 
-    /// Connects and shakes hands.
+    /// Connects and shakes hands. The last word of that goes out with the first request, in one
+    /// write, or as soon as something is waited for.
     ///
     /// # Errors
     ///

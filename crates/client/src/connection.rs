@@ -116,6 +116,22 @@ impl Connection {
         }
     }
 
+    /// Sends a finished unit together with what is sent next, or once [`Connection::receive`] waits:
+    /// one write and one packet less.
+    ///
+    /// # Errors
+    ///
+    /// If too much waits to leave by requests.
+    pub(crate) fn queue(&mut self, unit: &[u8]) -> Result<(), Closed> {
+        match &mut self.carrier {
+            Carrier::Socket(socket) => {
+                socket.queue(unit);
+                Ok(())
+            }
+            Carrier::Polling(polling) => polling.send(unit),
+        }
+    }
+
     /// Begins to close: nothing can be sent any more. Go on with [`Connection::receive`] until it
     /// says that the server has closed too.
     ///

@@ -81,7 +81,8 @@ async fn greet(connection: &mut Connection, options: &Options) -> Result<Codec> 
         }
     }
     let codec = answer.transpose()?.ok_or(Error::Closed(Closed::Silent))?;
-    connection.send(&HANDSHAKE_ACK).map_err(Error::Closed)?;
+    // It goes out with the first request, or when the server is first listened to.
+    connection.queue(&HANDSHAKE_ACK).map_err(Error::Closed)?;
     Ok(Codec::pomelo(codec))
 }
 

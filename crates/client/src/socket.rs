@@ -10,7 +10,7 @@ use std::{
 };
 
 use tokio::{
-    io::{AsyncRead as _, ReadBuf},
+    io::{AsyncRead as _, AsyncReadExt as _, ReadBuf},
     net::{TcpSocket, TcpStream},
 };
 use wire::pomelo::packet::{self, Decoder};
@@ -133,14 +133,11 @@ impl Socket {
         self.out.extend_from_slice(request.as_bytes());
         let mut bytes = [0; 1024];
         loop {
-            self.flush().map_err(Error::Connect)?;
-            self.stream.readable().await.map_err(Error::Connect)?;
-            let length = match self.stream.try_read(&mut bytes) {
-                Ok(0) => return Err(Error::Upgrade("closed instead".to_owned())),
-                Ok(length) => length,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
-                Err(error) => return Err(Error::Connect(error)),
-            };
+            poll_fn(|context| self.poll_flush(context)).await.map_err(Error::Connect)?;
+            let length = self.stream.read(&mut bytes).await.map_err(Error::Connect)?;
+            if length == 0 {
+                return Err(Error::Upgrade("closed instead".to_owned()));
+            }
             match upgrade.receive(&bytes[..length]) {
                 None => {}
                 Some(Err(error)) => return Err(error),
@@ -159,12 +156,18 @@ impl Socket {
     ///
     /// If the connection is broken.
     pub(crate) fn send(&mut self, unit: &[u8]) -> Result<(), Closed> {
+        self.queue(unit);
+        self.flush().map_err(|error| Closed::Broken(error.kind()))
+    }
+
+    /// Sends a finished unit in one write with what is sent next, or once [`Socket::receive`]
+    /// waits.
+    pub(crate) fn queue(&mut self, unit: &[u8]) {
         match &mut self.framing {
             Framing::Packages(_, masker) => masker.message(&mut self.out, unit),
             Framing::Texts(_, masker) => masker.text(&mut self.out, unit),
             Framing::Stream(_) => self.out.extend_from_slice(unit),
         }
-        self.flush().map_err(|error| Closed::Broken(error.kind()))
     }
 
     /// Begins to close: nothing can be sent any more. Go on with [`Socket::receive`] until it
