@@ -21,8 +21,10 @@ pub enum Heard<'a> {
     Answer {
         /// The request's.
         id: RequestId,
-        /// Whether it was refused.
-        refused: bool,
+        /// What it says of itself: [`Heard::OK`], unless it was refused.
+        code: u64,
+        /// Who is in the room, if it was to enter one and that was done.
+        users: Names<'a>,
     },
     /// Somebody spoke.
     Chat {
@@ -44,6 +46,9 @@ pub enum Heard<'a> {
 }
 
 impl<'a> Heard<'a> {
+    /// The code of an answer that says no other.
+    pub const OK: u64 = 200;
+
     /// Hands out what a unit says, in order: one thing or, in Socket.IO 0.9, several.
     pub fn each(unit: Unit<'a>, mut on_heard: impl FnMut(Self)) {
         let text = match unit {
@@ -80,9 +85,11 @@ impl<'a> Heard<'a> {
     fn from_data(data: &'a [u8]) -> Self {
         match Message::decode(data) {
             Ok(Message::Response { id, body }) => {
-                let has_code = body.starts_with(b"{\"code\":");
-                let refused = has_code && !body.starts_with(b"{\"code\":200");
-                Self::Answer { id, refused }
+                let mut json = Json { rest: body, quote: b"\"" };
+                // Without the brace there is no body: then nothing is refused.
+                let _ = json.skip(b"{");
+                let (code, users) = json.answered();
+                Self::Answer { id, code, users }
             }
             Ok(Message::Push { route: RouteName::Text(name), body }) => {
                 let mut json = Json { rest: body, quote: b"\"" };
@@ -121,7 +128,27 @@ fn field(tag: u8, bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     (first == tag).then(|| rest.split_at_checked(length)).flatten()
 }
 
+/// Names in a list, each as JSON writes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Names<'a>(Json<'a>);
+
+impl Names<'_> {
+    const NONE: Self = Self(Json { rest: b"", quote: b"\"" });
+}
+
+impl<'a> Iterator for Names<'a> {
+    type Item = &'a [u8];
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let name = self.0.string()?;
+        // There is none behind the last name.
+        let _ = self.0.skip(b",");
+        Some(name)
+    }
+}
+
 /// JSON as the server writes it, read from front to back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Json<'a> {
     rest: &'a [u8],
     /// How a quote is written.
@@ -179,15 +206,26 @@ impl<'a> Json<'a> {
         self.skip(b",")?;
         let is_body = self.string()? == b"body";
         self.skip(b":{").filter(|()| is_body)?;
-        let mut refused = false;
-        if self.rest.first() != Some(&b'}') && self.string()? == b"code" {
-            self.skip(b":")?;
-            refused = self.number() != 200;
-        }
+        let (code, users) = self.answered();
         // What else a body holds is of no interest, if it holds no other object.
         let end = self.rest.windows(2).position(|pair| pair == b"}}")?;
         self.rest = &self.rest[end + 2..];
-        Some(Heard::Answer { id, refused })
+        Some(Heard::Answer { id, code, users })
+    }
+
+    /// The first member of an answer's body: its code, or who is there.
+    fn answered(&mut self) -> (u64, Names<'a>) {
+        let (mut code, mut users) = (Heard::OK, Names::NONE);
+        if let Some(name) = self.string()
+            && self.skip(b":").is_some()
+        {
+            if name == b"code" {
+                code = self.number();
+            } else if name == b"users" && self.skip(b"[").is_some() {
+                users = Names(*self);
+            }
+        }
+        (code, users)
     }
 
     /// The string in a member of this name that follows another.
@@ -264,17 +302,31 @@ mod tests {
             assert_eq!(texts(&v1::encode_push(&push)), [expected]);
         }
         let id = RequestId(300);
-        for (reply, refused) in [
-            (Reply::Done, false),
-            (Reply::Refused { code: Code::SlowDown, error: false }, true),
-            (Reply::Refused { code: Code::SlowDown, error: true }, true),
-            (Reply::Entry { host: "h".to_owned(), port: 1 }, false),
+        let bob = UserName::parse("bob", &NameRule::default()).unwrap();
+        for (reply, expected, users) in [
+            (Reply::Done, Heard::OK, vec![]),
+            // Whatever it is, as the original said.
+            (Reply::Refused { code: Code::SlowDown, error: false }, 500, vec![]),
+            (Reply::Refused { code: Code::SlowDown, error: true }, 500, vec![]),
+            (Reply::Entry { host: "h".to_owned(), port: 1 }, Heard::OK, vec![]),
+            (Reply::Users(vec![]), Heard::OK, vec![]),
+            (Reply::Users(vec![alice, bob]), Heard::OK, vec![&b"alice"[..], b"bob"]),
         ] {
-            let expected = Heard::Answer { id, refused };
+            let check = |heard: Heard<'_>| {
+                let Heard::Answer { id: of, code, users: read } = heard else {
+                    panic!("{heard:?} is no answer")
+                };
+                assert_eq!((of, code), (id, expected));
+                assert_eq!(read.collect::<Vec<_>>(), users);
+            };
             let unit = options.encode_reply(id, None, &reply, Encoding::Utf8).unwrap();
-            package(&unit, |heard| assert_eq!(heard, expected));
-            assert_eq!(texts(&v09::encode_reply(id, &reply).unwrap()), [expected]);
-            assert_eq!(texts(&v1::encode_reply(id, &reply).unwrap()), [expected]);
+            package(&unit, check);
+            for text in [v09::encode_reply(id, &reply), v1::encode_reply(id, &reply)] {
+                let text = text.unwrap();
+                let heard = texts(&text);
+                assert_eq!(heard.len(), 1);
+                check(heard[0]);
+            }
         }
         package(&packet::HEARTBEAT, |heard| assert_eq!(heard, Heard::Other));
         package(b"\x04\0\0\x0a\x06\x06onChat\x0a\xff", |heard| assert_eq!(heard, Heard::Other));
@@ -286,7 +338,8 @@ mod tests {
         let add = v09::encode_push(&Push::Add { user: &alice });
         let done = v09::encode_reply(RequestId(7), &Reply::Done).unwrap();
         let joined = v09::join(&[add.clone(), done, add]);
-        let answer = Heard::Answer { id: RequestId(7), refused: false };
+        let (id, users) = (RequestId(7), Names::NONE);
+        let answer = Heard::Answer { id, code: Heard::OK, users };
         let expected = [Heard::Add(b"alice"), answer, Heard::Add(b"alice")];
         assert_eq!(texts(&joined[0]), expected);
     }

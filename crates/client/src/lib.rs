@@ -63,7 +63,7 @@ pub use codec::Codec;
 pub use connection::{Connection, Unit};
 pub use error::{Closed, Error, Result};
 pub use event::Event;
-pub use lean::Heard;
+pub use lean::{Heard, Names};
 pub use member::{Member, Seen};
 pub use model::{Code, Outcome, Position};
 pub use modern::{Joined, Resume};

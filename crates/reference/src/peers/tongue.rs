@@ -141,7 +141,7 @@ fn pomelo(bytes: &[u8]) -> Cut<'_> {
     let packet = packet::split(package, length).next()?.ok()?;
     let mut heard = None;
     Spoken::each(Unit::Package(packet), |spoken| match spoken {
-        Spoken::Answer { id: RequestId(1), refused: false } => heard = Some(Heard::Joined),
+        Spoken::Answer { id: RequestId(1), code: Spoken::OK, .. } => heard = Some(Heard::Joined),
         Spoken::Chat { text, .. } => heard = Some(Heard::Said(text)),
         Spoken::Answer { .. }
         | Spoken::Add(_)

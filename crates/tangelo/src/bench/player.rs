@@ -16,7 +16,7 @@ use client::{Client, Codec, Connection, Heard, Options, RequestId, Route, Transp
 use serde_json::{Map, Value};
 use tokio::{
     sync::{Notify, Semaphore, watch},
-    time::{Sleep, sleep, sleep_until},
+    time::{Sleep, sleep, sleep_until, timeout},
 };
 use verify::history::{Log, TextId, To};
 
@@ -34,6 +34,12 @@ const REFUSAL_PAUSE: Duration = Duration::from_millis(100);
 const TRIES_MAX: u32 = 5;
 /// How long a client waits before it tries again.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
+/// The request by which a client enters. Its sends begin anew with it.
+const ENTERING: RequestId = RequestId(1);
+/// How often a client that waits to get in shows that it lives, if it was not told.
+const BEAT_EVERY: Duration = Duration::from_secs(3);
+/// After so many of them without a word of the server's it is taken for gone.
+const SILENT_MAX: u32 = 2;
 /// A moment that does not come.
 const NEVER: Duration = Duration::from_secs(86_400);
 
@@ -198,22 +204,64 @@ async fn join(
     let entry = Client::query_entry(plan.gate, &gate, &user, Some(&room)).await?;
     let mut options = table.notes.borrow().connector.clone();
     (options.source, options.source_port) = (source, connector_port);
-    let mut client = Client::connect((entry.host.as_str(), entry.port), &options).await?;
+    let client = Client::connect((entry.host.as_str(), entry.port), &options).await?;
     table.notes.borrow_mut().connector.kept = client.kept();
-    let members = client.enter(&user, &room).await?;
-    let mut log = plan.log(index);
-    let listed = if plan.keeps_lists() { members.as_slice() } else { &[] };
-    log.joined(listed.iter().filter_map(|member| plan.user(member.as_bytes())));
-    let (connection, codec, events) = client.into_parts();
+    let (mut connection, codec, _) = client.into_parts();
     let codec = Rc::clone(table.notes.borrow_mut().codec.get_or_insert_with(|| Rc::new(codec)));
-    for event in events {
-        if let client::Event::Push(client::Push::Add { user }) = event
-            && let Some(user) = plan.user(user.as_bytes())
-        {
-            log.saw_add(user);
+    let log = enter(plan, index, &mut connection, &codec).await?;
+    Ok((connection, codec, log))
+}
+
+/// Enters the room. Lists of its members are read in place, as a crowd gets as many names as the
+/// square of its size.
+async fn enter(
+    plan: &Plan,
+    index: u32,
+    connection: &mut Connection,
+    codec: &Codec,
+) -> anyhow::Result<Log> {
+    let mut body = Map::new();
+    body.insert("username".to_owned(), user_name(&plan.run, index).into());
+    body.insert("rid".to_owned(), room_name(&plan.run, index % plan.rooms).into());
+    let request = codec.encode_request(ENTERING, Route::Enter.name(), &body)?;
+    connection.send(&request).map_err(client::Error::Closed)?;
+    let mut log = plan.log(index);
+    let (mut answer, mut added, mut silent) = (None, Vec::new(), 0);
+    let beat_every = codec.heartbeat().unwrap_or(BEAT_EVERY);
+    while answer.is_none() {
+        let receive = connection.receive(|unit| {
+            Heard::each(unit, |heard| match heard {
+                Heard::Answer { id: ENTERING, code, users } => {
+                    let listed = plan.keeps_lists() && code == Heard::OK;
+                    log.joined(users.filter(|_| listed).filter_map(|user| plan.user(user)));
+                    answer = Some(code);
+                }
+                Heard::Add(user) => added.extend(plan.user(user)),
+                Heard::Answer { .. }
+                | Heard::Chat { .. }
+                | Heard::Leave(_)
+                | Heard::Kick
+                | Heard::Other => {}
+            });
+        });
+        match timeout(beat_every, receive).await {
+            Ok(received) => {
+                received.map_err(client::Error::Closed)?;
+                silent = 0;
+            }
+            Err(_) => {
+                anyhow::ensure!(silent < SILENT_MAX, "the connector does not answer `enter`");
+                silent += 1;
+                if codec.heartbeat().is_some() {
+                    connection.send(&codec.beat()).map_err(client::Error::Closed)?;
+                }
+            }
         }
     }
-    Ok((connection, codec, log))
+    let code = answer.unwrap_or_default();
+    anyhow::ensure!(code == Heard::OK, "the connector refused to let a client in: code {code}");
+    added.into_iter().for_each(|user| log.saw_add(user));
+    Ok(log)
 }
 
 struct Player<'a> {
@@ -340,11 +388,11 @@ impl<'a> Player<'a> {
     fn hear(&mut self, heard: Heard<'_>, now: Instant) {
         match heard {
             Heard::Chat { text, from, target } => self.hear_chat(text, from, target, now),
-            Heard::Answer { id, refused } => {
+            Heard::Answer { id, code, .. } => {
                 let number = u32::try_from(id.0).unwrap_or(0);
                 self.in_flight = self.in_flight.saturating_sub(1);
                 self.table.counts.answered.fetch_add(1, Ordering::Relaxed);
-                if refused {
+                if code != Heard::OK {
                     self.table.notes.borrow_mut().measured.refused += 1;
                     if self.table.plan.saturate.is_some() {
                         // Without a timer it goes on at once.
