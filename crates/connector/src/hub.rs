@@ -7,11 +7,12 @@
 //! nothing more, and the leaves of a crowd are told together.
 //!
 //! A walk through a large room would keep all others waiting, at some microseconds a member. So it
-//! goes in pieces, a piece with every [`Hub::flush`], and what the room hears meanwhile is gathered
-//! for the next walk.
+//! goes in pieces, a piece at most with every [`Hub::flush`], with [rests](pace) between them while
+//! the room is busy, and what the room hears meanwhile is gathered for the next walk.
 
 mod client;
 mod gathered;
+mod pace;
 mod told;
 
 use std::{
@@ -21,7 +22,7 @@ use std::{
 };
 
 use frontend::{Answer, Form, Outbound, Run, Writes};
-use model::{Code, Position, RoomId, SendNumber, SessionId, UserName, limits};
+use model::{Code, Position, RoomId, SendNumber, SessionId, Time, UserName, limits};
 use room::{
     Push,
     message::{Event, Spoken, Welcome},
@@ -32,6 +33,7 @@ use wire::{Dialect, Entered, Reply, Stamp, pomelo::Options};
 use self::{
     client::Client,
     gathered::{Gathered, Placed},
+    pace::Pace,
     told::ToldLast,
 };
 
@@ -40,6 +42,9 @@ use self::{
 const GATHERED_MAX: usize = limits::SESSION_QUEUE_FRAMES_MAX / 4;
 /// Bytes of text gathered for one room after which it is told.
 const GATHERED_BYTES_MAX: usize = 64 * 1024;
+/// With so many pushes to bring next, or half the bytes that are gathered at most, a walk does not
+/// rest: more company makes its writes hardly cheaper.
+const COMPANY_PUSHES: usize = 32;
 /// A room of more members is told in pieces.
 const WHOLE_MEMBERS: usize = 128;
 /// Members of such a room told at once, in a quarter of a millisecond: whatever others bring waits
@@ -56,6 +61,7 @@ pub(crate) struct Hub {
     gathered: Vec<Gathered>,
     /// Large rooms on whose members' way what was gathered is; each room at most once.
     walks: VecDeque<Walk>,
+    pace: Pace,
     /// What the last entrant was told that had happened before.
     told_last: ToldLast,
     /// How often members were told something, since the last [`Hub::flush`].
@@ -81,8 +87,9 @@ impl Hub {
     /// A hub without sessions.
     pub(crate) fn new(options: Arc<Options>, writes: Writes) -> Self {
         let told_last = ToldLast::default();
-        let (gathered, walks) = (Vec::new(), VecDeque::new());
-        Self { sessions: HashMap::new(), options, gathered, walks, told_last, told: 0, writes }
+        let (gathered, walks, pace) = (Vec::new(), VecDeque::new(), Pace::default());
+        let sessions = HashMap::new();
+        Self { sessions, options, gathered, walks, pace, told_last, told: 0, writes }
     }
 
     /// How many there are.
@@ -212,9 +219,9 @@ impl Hub {
         self.gathered.len() - 1
     }
 
-    /// Tells what was gathered: everybody in small rooms, and the next piece of one large room.
-    /// Returns how often a member was told something since the last time.
-    pub(crate) fn flush(&mut self) -> usize {
+    /// Tells what was gathered: everybody in small rooms, and the next piece of one large room if
+    /// that is due. Returns how often a member was told something since the last time.
+    pub(crate) fn flush(&mut self, clock: impl Fn() -> Time) -> usize {
         let mut gathered = mem::take(&mut self.gathered);
         for room in gathered.drain(..) {
             if self.walk_in(&room.room).is_some() {
@@ -230,19 +237,34 @@ impl Hub {
             // With the room that it has.
             self.gathered = gathered;
         }
+        if let Some(due) = self.walk_due() {
+            let begin = clock();
+            if due <= begin {
+                self.tell_piece();
+                self.pace.walked(begin, clock());
+            }
+        }
+        mem::take(&mut self.told)
+    }
+
+    /// When [`Hub::flush`] is due again, if somebody is yet to be told something that others of its
+    /// room have been told.
+    pub(crate) fn walk_due(&self) -> Option<Time> {
+        let next = self.walks.front()?;
+        let waiting = self.gathered.iter().find(|it| it.room == next.room.room);
+        let has_company = waiting.is_some_and(|it| {
+            it.pushes.len() >= COMPANY_PUSHES || it.bytes() >= GATHERED_BYTES_MAX / 2
+        });
+        Some(if has_company { Time::ZERO } else { self.pace.due() })
+    }
+
+    fn tell_piece(&mut self) {
         if let Some(mut walk) = self.walks.pop_front()
             && !self.go_on(&mut walk, PIECE_MEMBERS)
         {
             // Large rooms take turns.
             self.walks.push_back(walk);
         }
-        mem::take(&mut self.told)
-    }
-
-    /// Whether somebody is yet to be told something that others of its room have been told, so that
-    /// [`Hub::flush`] is due again.
-    pub(crate) fn is_walking(&self) -> bool {
-        !self.walks.is_empty()
     }
 
     /// Tells everybody all that is left.

@@ -144,10 +144,13 @@ impl Worker {
         let mut batch = Vec::with_capacity(BATCH);
         let mut gauges = tokio::time::interval(GAUGES);
         let mut alarm = Alarm::default();
+        let mut walk = Alarm::default();
         let mut ends = pin!(token.cancelled());
         let mut is_busy = false;
         loop {
-            let timeout = self.relays.poll_timeout().map(|at| self.start + at.since_start());
+            let moment = |at: Time| self.start + at.since_start();
+            let timeout = self.relays.poll_timeout().map(moment);
+            let walk_due = self.hub.walk_due().map(moment);
             tokio::select! {
                 taken = inputs.recv_many(&mut batch, BATCH) => {
                     if taken == 0 {
@@ -159,7 +162,7 @@ impl Worker {
                 }
                 () = alarm.rings(timeout) => self.handle(RelayEvent::Timeout),
                 _ = gauges.tick() => self.gauges(),
-                () = std::future::ready(()), if self.hub.is_walking() => {}
+                () = walk.rings(walk_due), if walk_due.is_some() => {}
                 () = &mut ends => return self.hub.finish(),
             }
             if is_busy {
@@ -174,13 +177,19 @@ impl Worker {
             }
             // What has arrived is told together, at once: nothing waits for company. A large room is
             // told in pieces, with the others' turns between them.
-            is_busy = self.flush() >= BUSY_DELIVERIES || self.hub.is_walking();
-            if self.hub.is_walking() {
+            let told = self.flush();
+            let is_walking = self.hub.walk_due().is_some_and(|due| due <= self.now());
+            is_busy = told >= BUSY_DELIVERIES || is_walking;
+            if is_walking {
                 // So do chats, other connectors and the kernel's own tasks, which would wait for
                 // the rest of this thread's slice.
                 std::thread::yield_now();
             }
         }
+    }
+
+    fn now(&self) -> Time {
+        Time::from_start(self.start.elapsed())
     }
 
     fn take(&mut self, input: Input) {
@@ -236,7 +245,7 @@ impl Worker {
     }
 
     fn handle(&mut self, event: RelayEvent) {
-        let now = Time::from_start(self.start.elapsed());
+        let now = self.now();
         let mut effects = std::mem::take(&mut self.effects);
         self.relays.handle(now, event, &mut effects);
         for effect in effects.drain(..) {
@@ -305,7 +314,8 @@ impl Worker {
 
     /// Tells members what was gathered for them. Returns how often one was told something.
     fn flush(&mut self) -> usize {
-        let told = self.hub.flush();
+        let start = self.start;
+        let told = self.hub.flush(|| Time::from_start(start.elapsed()));
         if told > 0 {
             self.meters.deliveries.increment(told as u64);
         }

@@ -1,6 +1,10 @@
 //! Who hears what, in which order, whoever comes and goes meanwhile.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    cell::Cell,
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use frontend::{Delivery, Mailbox};
@@ -13,6 +17,11 @@ use super::*;
 
 fn hub() -> Hub {
     Hub::new(Arc::new(Options::chat_connector()), Writes::new(false))
+}
+
+/// A clock that stands still, so that no walk has to rest.
+const fn still() -> Time {
+    Time::ZERO
 }
 
 fn audience(sessions: &[u64]) -> Arc<[SessionId]> {
@@ -92,21 +101,21 @@ fn a_large_room_is_told_in_pieces_and_others_between_them() {
     let mut hub = hub();
     let (large, small) = (crowd(1000..1300), audience(&[1, 2]));
     add(&mut hub, "large", &large, None);
-    hub.flush();
+    hub.flush(still);
     assert_eq!((steps(&hub), hub.gathered.len()), (vec![PIECE_MEMBERS], 0));
     add(&mut hub, "large", &large, None);
     add(&mut hub, "small", &small, None);
-    hub.flush();
+    hub.flush(still);
     assert_eq!(steps(&hub), [2 * PIECE_MEMBERS]);
     assert_eq!(hub.gathered.len(), 1, "the small room has heard, the large one is not at its end");
-    while hub.is_walking() {
+    while hub.walk_due().is_some() {
         assert_eq!(hub.gathered.len(), 1, "the second waits for the first");
-        hub.flush();
+        hub.flush(still);
     }
-    hub.flush();
+    hub.flush(still);
     assert_eq!((steps(&hub), hub.gathered.len()), (vec![PIECE_MEMBERS], 0), "the second sets out");
     hub.finish();
-    assert!(!hub.is_walking());
+    assert!(hub.walk_due().is_none());
 }
 
 #[test]
@@ -114,29 +123,62 @@ fn large_rooms_take_turns() {
     let mut hub = hub();
     add(&mut hub, "a", &crowd(1000..1300), None);
     add(&mut hub, "b", &crowd(2000..2300), None);
-    hub.flush();
+    hub.flush(still);
     assert_eq!(steps(&hub), [0, PIECE_MEMBERS]);
-    hub.flush();
+    hub.flush(still);
     assert_eq!(steps(&hub), [PIECE_MEMBERS; 2]);
+}
+
+#[test]
+fn a_busy_large_room_rests_and_small_rooms_do_not_wait_for_it() {
+    let mut hub = hub();
+    let large = crowd(1000..9000);
+    let now = Cell::new(Duration::ZERO);
+    // Each look at the clock takes 2 ms, and so does a piece.
+    let clock = || {
+        now.set(now.get() + Duration::from_millis(2));
+        Time::from_start(now.get())
+    };
+    add(&mut hub, "large", &large, None);
+    while hub.walk_due().is_none_or(|due| due <= Time::from_start(now.get())) {
+        hub.flush(clock);
+    }
+    let walked = steps(&hub);
+    assert!(walked[0] > PIECE_MEMBERS, "it went without a rest at first: {walked:?}");
+    add(&mut hub, "small", &audience(&[1, 2]), None);
+    hub.flush(still);
+    assert_eq!(
+        (steps(&hub), hub.gathered.len()),
+        (walked.clone(), 0),
+        "only the small one is told"
+    );
+    for _ in 1..COMPANY_PUSHES {
+        add(&mut hub, "large", &large, None);
+    }
+    hub.flush(still);
+    assert_eq!(steps(&hub), walked, "few messages would go with the next walk");
+    add(&mut hub, "large", &large, None);
+    hub.flush(still);
+    assert_eq!(steps(&hub), [walked[0] + PIECE_MEMBERS], "with enough for the next it goes on");
 }
 
 #[test]
 fn who_comes_and_goes_does_not_hurry_a_walk() {
     let mut hub = hub();
     add(&mut hub, "a", &crowd(1000..1300), None);
-    hub.flush();
+    hub.flush(still);
     add(&mut hub, "a", &crowd(1000..1300), None);
     hub.leave(SessionId(1000));
     add(&mut hub, "a", &crowd(1001..1310), None);
     assert_eq!((steps(&hub), hub.gathered.len()), (vec![PIECE_MEMBERS], 1));
-    hub.flush();
+    hub.flush(still);
     assert_eq!(
         (steps(&hub), hub.gathered.len()),
         (vec![2 * PIECE_MEMBERS], 1),
         "what comes next waits for the walk, though the two begin with others"
     );
     hub.close(SessionId(1299), CloseReason::Expelled);
-    assert!(!hub.is_walking(), "whoever is closed hears all that came before");
+    assert!(hub.walk_due().is_none(), "whoever is closed hears all that came before");
 }
 
 #[test]
@@ -144,11 +186,11 @@ fn what_is_gathered_stays_bounded_while_a_room_is_told() {
     let mut hub = hub();
     let large = crowd(1000..1300);
     add(&mut hub, "a", &large, None);
-    hub.flush();
+    hub.flush(still);
     for _ in 0..GATHERED_MAX {
         add(&mut hub, "a", &large, None);
     }
-    assert!(!hub.is_walking() && hub.gathered.is_empty());
+    assert!(hub.walk_due().is_none() && hub.gathered.is_empty());
 }
 
 /// What happens in a room. The numbers choose who, among those for whom it can be.
@@ -191,6 +233,7 @@ struct Stage {
     mailboxes: BTreeMap<u64, Mailbox>,
     due: BTreeMap<u64, Vec<String>>,
     pushes: usize,
+    now: Cell<Duration>,
 }
 
 impl Stage {
@@ -204,6 +247,7 @@ impl Stage {
             mailboxes: BTreeMap::new(),
             due: BTreeMap::new(),
             pushes: 0,
+            now: Cell::default(),
         };
         for session in stage.members.clone() {
             stage.mailboxes.insert(session, client(&mut stage.hub, session));
@@ -272,7 +316,14 @@ impl Stage {
                     assert_eq!(heard, self.due(member), "whoever is closed has heard all");
                 }
             }
-            Step::Flush => drop(self.hub.flush()),
+            Step::Flush => {
+                // Each look at the clock takes some time, so that some walks rest.
+                let clock = || {
+                    self.now.set(self.now.get() + Duration::from_millis(20));
+                    Time::from_start(self.now.get())
+                };
+                self.hub.flush(clock);
+            }
         }
     }
 

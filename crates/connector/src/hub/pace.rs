@@ -1,0 +1,88 @@
+//! How fast a worker walks through large rooms, so that others can be heard beside them.
+//!
+//! A write to one member costs the same whether it brings it one message or ten. While messages come
+//! faster than walks are done, all that a walk at full speed gains is that the next one begins sooner
+//! and has less to bring, at the price of every processor that the cluster, and whoever reads from
+//! it, could have had. So a walk rests after each piece, for longer than the piece took, and what is
+//! said meanwhile goes with the next walk. Who has rested for a while may walk without a pause, so
+//! that a message which comes alone is told as fast as it can be.
+
+use std::time::Duration;
+
+use model::Time;
+
+/// For the time that a piece takes, so many times as long is rested: a worker walks for a third of
+/// its time.
+const RESTS: u32 = 2;
+/// Rest that may be owed: the walks of so much rest go without a pause. With 20,000 members on two
+/// connectors that is one walk.
+const CREDIT: Duration = Duration::from_millis(300);
+/// A piece that seems to have taken longer did not work for so long: the process was stopped, or
+/// others had its processor.
+const PIECE_TIME_MAX: Duration = Duration::from_millis(10);
+
+/// When the next piece of a walk is due.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Pace {
+    /// When all pieces so far have had their rest.
+    rested_at: Time,
+}
+
+impl Pace {
+    /// When the next piece is due; a moment that is over, if nothing is to be waited for.
+    pub(super) fn due(self) -> Time {
+        Time::from_start(self.rested_at.since_start().saturating_sub(CREDIT))
+    }
+
+    /// Notes that a piece was told between two moments.
+    pub(super) fn walked(&mut self, begin: Time, end: Time) {
+        let took = end.since(begin).min(PIECE_TIME_MAX);
+        self.rested_at = self.rested_at.max(begin) + took * (1 + RESTS);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(millis: u64) -> Time {
+        Time::from_start(Duration::from_millis(millis))
+    }
+
+    /// Walks whenever it may, in pieces of so many milliseconds. Answers how many were walked in all.
+    fn walk(pace: &mut Pace, from: u64, until: u64, piece: u64) -> u64 {
+        let (mut now, mut walked) = (from, 0);
+        while now < until {
+            if pace.due() <= at(now) {
+                pace.walked(at(now), at(now + piece));
+                now += piece;
+                walked += piece;
+            } else {
+                now += 1;
+            }
+        }
+        walked
+    }
+
+    #[test]
+    fn a_walk_after_a_pause_goes_without_one_and_then_a_third_of_the_time() {
+        let mut pace = Pace::default();
+        assert_eq!(walk(&mut pace, 10_000, 10_150, 1), 150, "what is owed is within the credit");
+        let more = walk(&mut pace, 10_150, 13_150, 1);
+        assert!((1000..=1002).contains(&more), "{more} ms of 3 s");
+        // After less than the credit it has not rested from everything.
+        let more = walk(&mut pace, 13_250, 13_400, 1);
+        assert!((80..=90).contains(&more), "{more} ms of 150");
+        assert_eq!(walk(&mut pace, 20_000, 20_150, 1), 150);
+    }
+
+    #[test]
+    fn a_process_that_was_stopped_does_not_rest_for_as_long() {
+        let mut pace = Pace::default();
+        pace.walked(at(1000), at(61_000));
+        assert!(pace.due() <= at(61_000));
+        pace.walked(at(61_000), at(120_000));
+        walk(&mut pace, 120_000, 121_000, 10);
+        assert!(pace.due() <= at(121_050));
+    }
+}
