@@ -61,7 +61,9 @@ pub(crate) struct Hub {
     gathered: Vec<Gathered>,
     /// Large rooms on whose members' way what was gathered is; each room at most once.
     walks: VecDeque<Walk>,
-    pace: Pace,
+    /// Large rooms that are not walked through and have not rested from it yet, and some that have:
+    /// they are forgotten when the next walk sets out.
+    resting: HashMap<RoomId, Pace>,
     /// What the last entrant was told that had happened before.
     told_last: ToldLast,
     /// How often members were told something, since the last [`Hub::flush`].
@@ -81,15 +83,18 @@ struct Walk {
     members: usize,
     /// Senders that have left the audience between their send and now.
     astray: Vec<(SessionId, RequestKey, Position)>,
+    pace: Pace,
+    /// Whether it does not rest, as the next one has enough to bring.
+    hurries: bool,
 }
 
 impl Hub {
     /// A hub without sessions.
     pub(crate) fn new(options: Arc<Options>, writes: Writes) -> Self {
         let told_last = ToldLast::default();
-        let (gathered, walks, pace) = (Vec::new(), VecDeque::new(), Pace::default());
-        let sessions = HashMap::new();
-        Self { sessions, options, gathered, walks, pace, told_last, told: 0, writes }
+        let (gathered, walks) = (Vec::new(), VecDeque::new());
+        let (sessions, resting) = (HashMap::new(), HashMap::new());
+        Self { sessions, options, gathered, walks, resting, told_last, told: 0, writes }
     }
 
     /// How many there are.
@@ -200,8 +205,13 @@ impl Hub {
         let at = self.gathering(room, audience);
         let room = &mut self.gathered[at];
         room.add(placed, except);
-        if room.pushes.len() >= GATHERED_MAX || room.bytes() >= GATHERED_BYTES_MAX {
+        let (pushes, bytes) = (room.pushes.len(), room.bytes());
+        if pushes >= GATHERED_MAX || bytes >= GATHERED_BYTES_MAX {
             self.tell_whole(at);
+        } else if (pushes >= COMPANY_PUSHES || bytes >= GATHERED_BYTES_MAX / 2)
+            && let Some(before) = self.walk_in(&self.gathered[at].room)
+        {
+            self.walks[before].hurries = true;
         }
     }
 
@@ -229,7 +239,10 @@ impl Hub {
             } else if room.audience.len() <= WHOLE_MEMBERS {
                 self.tell(room);
             } else {
-                let walk = self.begin(room);
+                let now = clock();
+                self.resting.retain(|_, pace| pace.is_owed(now));
+                let mut walk = self.begin(room);
+                walk.pace = self.resting.remove(&walk.room.room).unwrap_or_default();
                 self.walks.push_back(walk);
             }
         }
@@ -237,12 +250,8 @@ impl Hub {
             // With the room that it has.
             self.gathered = gathered;
         }
-        if let Some(due) = self.walk_due() {
-            let begin = clock();
-            if due <= begin {
-                self.tell_piece();
-                self.pace.walked(begin, clock());
-            }
+        if !self.walks.is_empty() {
+            self.tell_piece(clock);
         }
         mem::take(&mut self.told)
     }
@@ -250,18 +259,19 @@ impl Hub {
     /// When [`Hub::flush`] is due again, if somebody is yet to be told something that others of its
     /// room have been told.
     pub(crate) fn walk_due(&self) -> Option<Time> {
-        let next = self.walks.front()?;
-        let waiting = self.gathered.iter().find(|it| it.room == next.room.room);
-        let has_company = waiting.is_some_and(|it| {
-            it.pushes.len() >= COMPANY_PUSHES || it.bytes() >= GATHERED_BYTES_MAX / 2
-        });
-        Some(if has_company { Time::ZERO } else { self.pace.due() })
+        self.walks.iter().map(Walk::due).min()
     }
 
-    fn tell_piece(&mut self) {
-        if let Some(mut walk) = self.walks.pop_front()
-            && !self.go_on(&mut walk, PIECE_MEMBERS)
-        {
+    /// Tells the next piece of a large room, if one is due.
+    fn tell_piece(&mut self, clock: impl Fn() -> Time) {
+        let begin = clock();
+        let next = self.walks.iter().position(|walk| walk.due() <= begin);
+        let Some(mut walk) = next.and_then(|at| self.walks.remove(at)) else { return };
+        let is_over = self.go_on(&mut walk, PIECE_MEMBERS);
+        walk.pace.walked(begin, clock());
+        if is_over {
+            self.resting.insert(walk.room.room, walk.pace);
+        } else {
             // Large rooms take turns.
             self.walks.push_back(walk);
         }
@@ -304,6 +314,7 @@ impl Hub {
     fn end_walk(&mut self, at: usize) {
         if let Some(mut walk) = self.walks.remove(at) {
             self.go_on(&mut walk, usize::MAX);
+            self.resting.insert(walk.room.room, walk.pace);
         }
     }
 
@@ -327,7 +338,8 @@ impl Hub {
                 astray.push((session, key, *position));
             }
         }
-        Walk { room, runs: Vec::new(), next: 0, members: 0, astray }
+        let (runs, pace) = (Vec::new(), Pace::default());
+        Walk { room, runs, next: 0, members: 0, astray, pace, hurries: false }
     }
 
     /// Tells up to so many more members. Returns whether all have been told.
@@ -366,6 +378,11 @@ impl Hub {
 }
 
 impl Walk {
+    /// When its next piece is.
+    fn due(&self) -> Time {
+        if self.hurries { Time::ZERO } else { self.pace.due() }
+    }
+
     /// The pushes as a dialect and form want them, encoded when the first asks.
     fn run(&mut self, dialect: Dialect, form: Form, options: &Options) -> &Run {
         let is_it = |(of, run): &(Dialect, Run)| *of == dialect && run.form() == form;

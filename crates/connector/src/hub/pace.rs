@@ -1,18 +1,19 @@
-//! How fast a worker walks through large rooms, so that others can be heard beside them.
+//! How fast a walk goes through a large room, so that others can be heard beside it.
 //!
 //! A write to one member costs the same whether it brings it one message or ten. While messages come
 //! faster than walks are done, all that a walk at full speed gains is that the next one begins sooner
 //! and has less to bring, at the price of every processor that the cluster, and whoever reads from
 //! it, could have had. So a walk rests after each piece, for longer than the piece took, and what is
-//! said meanwhile goes with the next walk. Who has rested for a while may walk without a pause, so
-//! that a message which comes alone is told as fast as it can be.
+//! said meanwhile goes with the next walk. A room that has rested for a while is walked through
+//! without a pause, so that a message which comes alone is told as fast as it can be. Each room rests
+//! for itself: many large rooms that are not busy may use all of a worker's time.
 
 use std::time::Duration;
 
 use model::Time;
 
-/// For the time that a piece takes, so many times as long is rested: a worker walks for a third of
-/// its time.
+/// For the time that a piece takes, so many times as long is rested: one room has a third of its
+/// worker's time.
 const RESTS: u32 = 2;
 /// Rest that may be owed: the walks of so much rest go without a pause. With 20,000 members on two
 /// connectors that is one walk.
@@ -21,7 +22,7 @@ const CREDIT: Duration = Duration::from_millis(300);
 /// others had its processor.
 const PIECE_TIME_MAX: Duration = Duration::from_millis(10);
 
-/// When the next piece of a walk is due.
+/// When the next piece of a room's walks is due.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Pace {
     /// When all pieces so far have had their rest.
@@ -32,6 +33,11 @@ impl Pace {
     /// When the next piece is due; a moment that is over, if nothing is to be waited for.
     pub(super) fn due(self) -> Time {
         Time::from_start(self.rested_at.since_start().saturating_sub(CREDIT))
+    }
+
+    /// Whether there is rest to be had, now or later.
+    pub(super) fn is_owed(self, now: Time) -> bool {
+        self.rested_at > now
     }
 
     /// Notes that a piece was told between two moments.

@@ -163,6 +163,43 @@ fn a_busy_large_room_rests_and_small_rooms_do_not_wait_for_it() {
 }
 
 #[test]
+fn each_large_room_rests_for_itself_and_does_not_forget_it() {
+    let mut hub = hub();
+    let now = Cell::new(Duration::ZERO);
+    let time = |now: &Cell<Duration>| Time::from_start(now.get());
+    let clock = || {
+        now.set(now.get() + Duration::from_millis(2));
+        Time::from_start(now.get())
+    };
+    let is_due = |hub: &Hub| hub.walk_due().is_some_and(|due| due <= time(&now));
+    // Some walks with hardly a pause between them, as it hears something whenever one is over.
+    let large = crowd(1000..2000);
+    add(&mut hub, "a", &large, None);
+    hub.flush(clock);
+    for _ in 0..1000 {
+        if hub.walk_due().is_none() {
+            add(&mut hub, "a", &large, None);
+        } else if !is_due(&hub) {
+            break;
+        }
+        hub.flush(clock);
+    }
+    assert!(!is_due(&hub), "it has walked for longer than it may");
+    add(&mut hub, "b", &crowd(5000..5300), None);
+    hub.flush(|| time(&now));
+    assert!(is_due(&hub), "another has not");
+    while is_due(&hub) {
+        hub.flush(|| time(&now));
+    }
+    assert_eq!(hub.walks.len(), 1, "it is told while the first rests");
+    now.set(now.get() + Duration::from_secs(5));
+    hub.finish();
+    add(&mut hub, "c", &crowd(5000..5300), None);
+    hub.flush(clock);
+    assert!(hub.resting.is_empty(), "who has rested is forgotten");
+}
+
+#[test]
 fn who_comes_and_goes_does_not_hurry_a_walk() {
     let mut hub = hub();
     add(&mut hub, "a", &crowd(1000..1300), None);
