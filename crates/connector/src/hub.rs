@@ -232,6 +232,15 @@ impl Hub {
     /// Tells what was gathered: everybody in small rooms, and the next piece of one large room if
     /// that is due. Returns how often a member was told something since the last time.
     pub(crate) fn flush(&mut self, clock: impl Fn() -> Time) -> usize {
+        self.set_out(&clock);
+        if !self.walks.is_empty() {
+            self.tell_piece(&clock);
+        }
+        mem::take(&mut self.told)
+    }
+
+    /// Tells everybody in small rooms, and sets out through large ones that are not walked through.
+    fn set_out(&mut self, clock: impl Fn() -> Time) {
         let mut gathered = mem::take(&mut self.gathered);
         for room in gathered.drain(..) {
             if self.walk_in(&room.room).is_some() {
@@ -250,14 +259,9 @@ impl Hub {
             // With the room that it has.
             self.gathered = gathered;
         }
-        if !self.walks.is_empty() {
-            self.tell_piece(clock);
-        }
-        mem::take(&mut self.told)
     }
 
-    /// When [`Hub::flush`] is due again, if somebody is yet to be told something that others of its
-    /// room have been told.
+    /// When [`Hub::flush`] is due again, if somebody is yet to be told something.
     pub(crate) fn walk_due(&self) -> Option<Time> {
         self.walks.iter().map(Walk::due).min()
     }
@@ -271,6 +275,8 @@ impl Hub {
         walk.pace.walked(begin, clock());
         if is_over {
             self.resting.insert(walk.room.room, walk.pace);
+            // Nobody may come who would flush what was gathered meanwhile.
+            self.set_out(clock);
         } else {
             // Large rooms take turns.
             self.walks.push_back(walk);

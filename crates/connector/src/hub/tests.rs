@@ -108,10 +108,11 @@ fn a_large_room_is_told_in_pieces_and_others_between_them() {
     hub.flush(still);
     assert_eq!(steps(&hub), [2 * PIECE_MEMBERS]);
     assert_eq!(hub.gathered.len(), 1, "the small room has heard, the large one is not at its end");
-    while hub.walk_due().is_some() {
-        assert_eq!(hub.gathered.len(), 1, "the second waits for the first");
+    while !hub.gathered.is_empty() {
+        assert_eq!(steps(&hub).len(), 1, "the second waits for the first");
         hub.flush(still);
     }
+    assert_eq!(steps(&hub), [0], "and sets out with its end, though nobody else comes");
     hub.flush(still);
     assert_eq!((steps(&hub), hub.gathered.len()), (vec![PIECE_MEMBERS], 0), "the second sets out");
     hub.finish();
@@ -360,6 +361,8 @@ impl Stage {
                     Time::from_start(self.now.get())
                 };
                 self.hub.flush(clock);
+                let is_due = self.hub.walk_due().is_some();
+                assert!(is_due || self.hub.gathered.is_empty(), "nothing waits for somebody else");
             }
         }
     }
