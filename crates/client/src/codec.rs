@@ -68,6 +68,12 @@ impl Codec {
         self.beats.as_ref().filter(|beats| beats.unit.is_some()).map(|beats| beats.every)
     }
 
+    /// How long the server may stay silent, if it is to say anything unasked.
+    #[must_use]
+    pub fn patience(&self) -> Option<Duration> {
+        self.beats.as_ref().map(|beats| beats.patience)
+    }
+
     /// The unit that says that this client lives; empty if it need not say so unasked.
     #[must_use]
     pub fn beat(&self) -> Bytes {

@@ -16,7 +16,7 @@ use client::{Client, Codec, Connection, Heard, Options, RequestId, Route, Transp
 use serde_json::{Map, Value};
 use tokio::{
     sync::{Notify, Semaphore, watch},
-    time::{Sleep, sleep, sleep_until, timeout},
+    time::{Sleep, sleep, sleep_until, timeout_at},
 };
 use verify::history::{Log, TextId, To};
 
@@ -36,10 +36,6 @@ const TRIES_MAX: u32 = 5;
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 /// The request by which a client enters. Its sends begin anew with it.
 const ENTERING: RequestId = RequestId(1);
-/// How often a client that waits to get in shows that it lives, if it was not told.
-const BEAT_EVERY: Duration = Duration::from_secs(3);
-/// After so many of them without a word of the server's it is taken for gone.
-const SILENT_MAX: u32 = 2;
 /// A moment that does not come.
 const NEVER: Duration = Duration::from_secs(86_400);
 
@@ -138,10 +134,10 @@ pub(super) async fn play(table: Rc<Table>, index: u32) -> anyhow::Result<Left> {
     if let Some(at) = table.plan.enters_at(index) {
         Box::pin(sleep_until(at.into())).await;
     }
-    let (connection, codec, log) = come_in(&table, index).await?;
+    let entered = come_in(&table, index).await?;
     table.counts.joined.fetch_add(1, Ordering::Relaxed);
-    let mut player = Player::new(&table, index, codec, log);
-    let mut connection = connection;
+    let mut connection = entered.connection;
+    let mut player = Player::new(&table, index, (entered.codec, entered.beat), entered.log);
     let mut sleep: Pin<Box<Sleep>> = Box::pin(sleep_until(player.beat.into()));
     let alarm = Rc::clone(&player.alarm);
     loop {
@@ -174,7 +170,16 @@ pub(super) async fn play(table: Rc<Table>, index: u32) -> anyhow::Result<Left> {
     }
 }
 
-async fn come_in(table: &Table, index: u32) -> anyhow::Result<(Connection, Rc<Codec>, Log)> {
+/// A client that is in.
+struct Entered {
+    connection: Connection,
+    codec: Rc<Codec>,
+    log: Log,
+    /// When its next heartbeat is due at the latest.
+    beat: Instant,
+}
+
+async fn come_in(table: &Table, index: u32) -> anyhow::Result<Entered> {
     let mut tries = 1;
     loop {
         let door = table.doors.acquire().await?;
@@ -195,7 +200,7 @@ async fn join(
     table: &Table,
     index: u32,
     (gate_port, connector_port): (u16, u16),
-) -> anyhow::Result<(Connection, Rc<Codec>, Log)> {
+) -> anyhow::Result<Entered> {
     let plan = &table.plan;
     let (user, room) = (user_name(&plan.run, index), room_name(&plan.run, index % plan.rooms));
     let source = plan.source(index);
@@ -208,26 +213,27 @@ async fn join(
     table.notes.borrow_mut().connector.kept = client.kept();
     let (mut connection, codec, _) = client.into_parts();
     let codec = Rc::clone(table.notes.borrow_mut().codec.get_or_insert_with(|| Rc::new(codec)));
-    let log = enter(plan, index, &mut connection, &codec).await?;
-    Ok((connection, codec, log))
+    let (log, beat) = enter(plan, index, &mut connection, &codec).await?;
+    Ok(Entered { connection, codec, log, beat })
 }
 
-/// Enters the room. Lists of its members are read in place, as a crowd gets as many names as the
+/// Enters the room. Answers also when the next heartbeat is due at the latest. Lists of its members are read in place, as a crowd gets as many names as the
 /// square of its size.
 async fn enter(
     plan: &Plan,
     index: u32,
     connection: &mut Connection,
     codec: &Codec,
-) -> anyhow::Result<Log> {
+) -> anyhow::Result<(Log, Instant)> {
     let mut body = Map::new();
     body.insert("username".to_owned(), user_name(&plan.run, index).into());
     body.insert("rid".to_owned(), room_name(&plan.run, index % plan.rooms).into());
     let request = codec.encode_request(ENTERING, Route::Enter.name(), &body)?;
     connection.send(&request).map_err(client::Error::Closed)?;
     let mut log = plan.log(index);
-    let (mut answer, mut added, mut silent) = (None, Vec::new(), 0);
-    let beat_every = codec.heartbeat().unwrap_or(BEAT_EVERY);
+    let (mut answer, mut added) = (None, Vec::new());
+    let mut heard = Instant::now();
+    let mut beat = heard + codec.heartbeat().unwrap_or(NEVER);
     while answer.is_none() {
         let receive = connection.receive(|unit| {
             Heard::each(unit, |heard| match heard {
@@ -244,24 +250,22 @@ async fn enter(
                 | Heard::Other => {}
             });
         });
-        match timeout(beat_every, receive).await {
-            Ok(received) => {
-                received.map_err(client::Error::Closed)?;
-                silent = 0;
-            }
-            Err(_) => {
-                anyhow::ensure!(silent < SILENT_MAX, "the connector does not answer `enter`");
-                silent += 1;
-                if codec.heartbeat().is_some() {
-                    connection.send(&codec.beat()).map_err(client::Error::Closed)?;
-                }
-            }
+        let lost_at = heard + codec.patience().unwrap_or(NEVER);
+        if let Ok(received) = timeout_at(beat.min(lost_at).into(), receive).await {
+            received.map_err(client::Error::Closed)?;
+            heard = Instant::now();
+            continue;
+        }
+        anyhow::ensure!(Instant::now() < lost_at, "the connector does not answer `enter`");
+        if let Some(every) = codec.heartbeat() {
+            connection.send(&codec.beat()).map_err(client::Error::Closed)?;
+            beat += every;
         }
     }
     let code = answer.unwrap_or_default();
     anyhow::ensure!(code == Heard::OK, "the connector refused to let a client in: code {code}");
     added.into_iter().for_each(|user| log.saw_add(user));
-    Ok(log)
+    Ok((log, beat))
 }
 
 struct Player<'a> {
@@ -281,7 +285,8 @@ struct Player<'a> {
 }
 
 impl<'a> Player<'a> {
-    fn new(table: &'a Table, index: u32, codec: Rc<Codec>, log: Log) -> Self {
+    /// A player whose first heartbeat is due by `beat`.
+    fn new(table: &'a Table, index: u32, (codec, beat): (Rc<Codec>, Instant), log: Log) -> Self {
         // Spread over an interval, or a crowd that came at once beats at once.
         let every = codec.heartbeat().unwrap_or(NEVER);
         let part = every / 2 + every / 128 * (index % 64);
@@ -292,7 +297,7 @@ impl<'a> Player<'a> {
             log,
             phase: Phase::Join,
             start: None,
-            beat: Instant::now() + part,
+            beat: beat.min(Instant::now() + part),
             due: None,
             alarm: Rc::new(Notify::new()),
             in_flight: 0,
