@@ -146,11 +146,10 @@ impl Worker {
         let mut alarm = Alarm::default();
         let mut walk = Alarm::default();
         let mut ends = pin!(token.cancelled());
-        let mut is_busy = false;
+        let (mut is_busy, mut walk_due) = (false, None);
         loop {
             let moment = |at: Time| self.start + at.since_start();
             let timeout = self.relays.poll_timeout().map(moment);
-            let walk_due = self.hub.walk_due().map(moment);
             tokio::select! {
                 taken = inputs.recv_many(&mut batch, BATCH) => {
                     if taken == 0 {
@@ -162,7 +161,7 @@ impl Worker {
                 }
                 () = alarm.rings(timeout) => self.handle(RelayEvent::Timeout),
                 _ = gauges.tick() => self.gauges(),
-                () = walk.rings(walk_due), if walk_due.is_some() => {}
+                () = walk.rings(walk_due.map(moment)) => {}
                 () = &mut ends => return self.hub.finish(),
             }
             if is_busy {
@@ -178,7 +177,8 @@ impl Worker {
             // What has arrived is told together, at once: nothing waits for company. A large room is
             // told in pieces, with the others' turns between them.
             let told = self.flush();
-            let is_walking = self.hub.walk_due().is_some_and(|due| due <= self.now());
+            walk_due = self.hub.walk_due();
+            let is_walking = walk_due.is_some_and(|due| due <= self.now());
             is_busy = told >= BUSY_DELIVERIES || is_walking;
             if is_walking {
                 // So do chats, other connectors and the kernel's own tasks, which would wait for

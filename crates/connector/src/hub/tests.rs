@@ -24,6 +24,14 @@ const fn still() -> Time {
     Time::ZERO
 }
 
+/// A clock that each look at it takes so many milliseconds on.
+fn ticking(now: &Cell<Duration>, millis: u64) -> impl Fn() -> Time + Copy {
+    move || {
+        now.set(now.get() + Duration::from_millis(millis));
+        Time::from_start(now.get())
+    }
+}
+
 fn audience(sessions: &[u64]) -> Arc<[SessionId]> {
     sessions.iter().copied().map(SessionId).collect()
 }
@@ -135,11 +143,8 @@ fn a_busy_large_room_rests_and_small_rooms_do_not_wait_for_it() {
     let mut hub = hub();
     let large = crowd(1000..9000);
     let now = Cell::new(Duration::ZERO);
-    // Each look at the clock takes 2 ms, and so does a piece.
-    let clock = || {
-        now.set(now.get() + Duration::from_millis(2));
-        Time::from_start(now.get())
-    };
+    // A piece takes 2 ms, too.
+    let clock = ticking(&now, 2);
     add(&mut hub, "large", &large, None);
     while hub.walk_due().is_none_or(|due| due <= Time::from_start(now.get())) {
         hub.flush(clock);
@@ -167,12 +172,8 @@ fn a_busy_large_room_rests_and_small_rooms_do_not_wait_for_it() {
 fn each_large_room_rests_for_itself_and_does_not_forget_it() {
     let mut hub = hub();
     let now = Cell::new(Duration::ZERO);
-    let time = |now: &Cell<Duration>| Time::from_start(now.get());
-    let clock = || {
-        now.set(now.get() + Duration::from_millis(2));
-        Time::from_start(now.get())
-    };
-    let is_due = |hub: &Hub| hub.walk_due().is_some_and(|due| due <= time(&now));
+    let (clock, stopped) = (ticking(&now, 2), ticking(&now, 0));
+    let is_due = |hub: &Hub| hub.walk_due().is_some_and(|due| due <= stopped());
     // Some walks with hardly a pause between them, as it hears something whenever one is over.
     let large = crowd(1000..2000);
     add(&mut hub, "a", &large, None);
@@ -187,10 +188,10 @@ fn each_large_room_rests_for_itself_and_does_not_forget_it() {
     }
     assert!(!is_due(&hub), "it has walked for longer than it may");
     add(&mut hub, "b", &crowd(5000..5300), None);
-    hub.flush(|| time(&now));
+    hub.flush(stopped);
     assert!(is_due(&hub), "another has not");
     while is_due(&hub) {
-        hub.flush(|| time(&now));
+        hub.flush(stopped);
     }
     assert_eq!(hub.walks.len(), 1, "it is told while the first rests");
     now.set(now.get() + Duration::from_secs(5));
@@ -355,12 +356,8 @@ impl Stage {
                 }
             }
             Step::Flush => {
-                // Each look at the clock takes some time, so that some walks rest.
-                let clock = || {
-                    self.now.set(self.now.get() + Duration::from_millis(20));
-                    Time::from_start(self.now.get())
-                };
-                self.hub.flush(clock);
+                // Pieces take long, so that some walks rest.
+                self.hub.flush(ticking(&self.now, 20));
                 let is_due = self.hub.walk_due().is_some();
                 assert!(is_due || self.hub.gathered.is_empty(), "nothing waits for somebody else");
             }
