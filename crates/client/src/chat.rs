@@ -117,6 +117,14 @@ impl fmt::Debug for Client {
     }
 }
 
+/// What a request to enter says.
+pub(crate) fn entering(name: &str, room: &str) -> Map<String, Value> {
+    let mut body = Map::new();
+    body.insert("username".to_owned(), name.into());
+    body.insert("rid".to_owned(), room.into());
+    body
+}
+
 impl Client {
     /// Asks a gate which connector `user` should use to enter `room`, on a connection of its own.
     ///
@@ -228,14 +236,21 @@ impl Client {
     /// [`Error::Refused`] if the name is taken or not allowed; the connection can be used for
     /// another try.
     pub async fn enter(&mut self, name: &str, room: &str) -> Result<Vec<String>> {
-        let mut body = Map::new();
-        body.insert("username".to_owned(), name.into());
-        body.insert("rid".to_owned(), room.into());
-        let answer = self.request(Route::Enter, &body).await?;
+        let id = self.begin_enter(name, room)?;
+        let answer = self.answer(id).await?;
         let users = answer.get("users").and_then(Value::as_array);
         let users = users
             .and_then(|users| users.iter().map(|user| user.as_str().map(str::to_owned)).collect());
         users.ok_or_else(|| Error::Unexpected(answer.to_string()))
+    }
+
+    /// Enters a room without waiting: the answer comes as an [`Event`].
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be sent.
+    pub fn begin_enter(&mut self, name: &str, room: &str) -> Result<RequestId> {
+        self.begin(Route::Enter, &entering(name, room))
     }
 
     /// Says something to one user of the room, or to `*`, and waits until it is in order.

@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use wire::{RequestId, Route, pomelo::Hello};
 
 use crate::{
-    chat::Client,
+    chat::{Client, entering},
     error::{Error, Result},
     event::Queued,
     push::{Placed, position},
@@ -92,9 +92,7 @@ impl Client {
         resume: Option<&Resume>,
     ) -> Result<Joined> {
         self.must_be_modern()?;
-        let mut body = Map::new();
-        body.insert("username".to_owned(), name.into());
-        body.insert("rid".to_owned(), room.into());
+        let mut body = entering(name, room);
         if let Some(Resume { token, position }) = resume {
             let Position { generation, seq } = position;
             let resume = json!({ "token": token, "gen": generation.0, "seq": seq });

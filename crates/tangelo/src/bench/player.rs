@@ -34,8 +34,6 @@ const REFUSAL_PAUSE: Duration = Duration::from_millis(100);
 const TRIES_MAX: u32 = 5;
 /// How long a client waits before it tries again.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
-/// The request by which a client enters. Its sends begin anew with it.
-const ENTERING: RequestId = RequestId(1);
 /// A moment that does not come.
 const NEVER: Duration = Duration::from_secs(86_400);
 
@@ -134,10 +132,9 @@ pub(super) async fn play(table: Rc<Table>, index: u32) -> anyhow::Result<Left> {
     if let Some(at) = table.plan.enters_at(index) {
         Box::pin(sleep_until(at.into())).await;
     }
-    let entered = come_in(&table, index).await?;
+    let Entered { mut connection, codec, log, beat } = come_in(&table, index).await?;
     table.counts.joined.fetch_add(1, Ordering::Relaxed);
-    let mut connection = entered.connection;
-    let mut player = Player::new(&table, index, (entered.codec, entered.beat), entered.log);
+    let mut player = Player::new(&table, index, codec, log, beat);
     let mut sleep: Pin<Box<Sleep>> = Box::pin(sleep_until(player.beat.into()));
     let alarm = Rc::clone(&player.alarm);
     loop {
@@ -209,27 +206,25 @@ async fn join(
     let entry = Client::query_entry(plan.gate, &gate, &user, Some(&room)).await?;
     let mut options = table.notes.borrow().connector.clone();
     (options.source, options.source_port) = (source, connector_port);
-    let client = Client::connect((entry.host.as_str(), entry.port), &options).await?;
+    let mut client = Client::connect((entry.host.as_str(), entry.port), &options).await?;
     table.notes.borrow_mut().connector.kept = client.kept();
+    let request = client.begin_enter(&user, &room)?;
     let (mut connection, codec, _) = client.into_parts();
     let codec = Rc::clone(table.notes.borrow_mut().codec.get_or_insert_with(|| Rc::new(codec)));
-    let (log, beat) = enter(plan, index, &mut connection, &codec).await?;
+    let (log, beat) = enter(plan, index, request, &mut connection, &codec).await?;
     Ok(Entered { connection, codec, log, beat })
 }
 
-/// Enters the room. Answers also when the next heartbeat is due at the latest. Lists of its members are read in place, as a crowd gets as many names as the
-/// square of its size.
+/// Waits for the answer to `request`, to enter the room; answers also when the next heartbeat is due
+/// at the latest. Lists of members are read in place, as a crowd gets as many names as the square of
+/// its size.
 async fn enter(
     plan: &Plan,
     index: u32,
+    request: RequestId,
     connection: &mut Connection,
     codec: &Codec,
 ) -> anyhow::Result<(Log, Instant)> {
-    let mut body = Map::new();
-    body.insert("username".to_owned(), user_name(&plan.run, index).into());
-    body.insert("rid".to_owned(), room_name(&plan.run, index % plan.rooms).into());
-    let request = codec.encode_request(ENTERING, Route::Enter.name(), &body)?;
-    connection.send(&request).map_err(client::Error::Closed)?;
     let mut log = plan.log(index);
     let (mut answer, mut added) = (None, Vec::new());
     let mut heard = Instant::now();
@@ -237,7 +232,7 @@ async fn enter(
     while answer.is_none() {
         let receive = connection.receive(|unit| {
             Heard::each(unit, |heard| match heard {
-                Heard::Answer { id: ENTERING, code, users } => {
+                Heard::Answer { id, code, users } if id == request => {
                     let listed = plan.keeps_lists() && code == Heard::OK;
                     log.joined(users.filter(|_| listed).filter_map(|user| plan.user(user)));
                     answer = Some(code);
@@ -286,7 +281,7 @@ struct Player<'a> {
 
 impl<'a> Player<'a> {
     /// A player whose first heartbeat is due by `beat`.
-    fn new(table: &'a Table, index: u32, (codec, beat): (Rc<Codec>, Instant), log: Log) -> Self {
+    fn new(table: &'a Table, index: u32, codec: Rc<Codec>, log: Log, beat: Instant) -> Self {
         // Spread over an interval, or a crowd that came at once beats at once.
         let every = codec.heartbeat().unwrap_or(NEVER);
         let part = every / 2 + every / 128 * (index % 64);
