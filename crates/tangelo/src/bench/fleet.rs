@@ -98,7 +98,7 @@ impl Fleet {
 fn play(
     plan: Arc<Plan>,
     counts: Arc<Counts>,
-    phase: watch::Receiver<Phase>,
+    mut told: watch::Receiver<Phase>,
     failure: &Mutex<Option<String>>,
     indexes: impl Iterator<Item = u32>,
 ) -> anyhow::Result<Played> {
@@ -110,6 +110,15 @@ fn play(
         Rc::new(Alarms::new()?)
     };
     let ringing = Rc::clone(&alarms);
+    // Of what is woken from another thread a busy runtime runs one task in 31: with all clients
+    // waiting for `told`, half of a saturated crowd would begin seconds after the other, and hear
+    // nothing meanwhile.
+    let (teller, phase) = watch::channel(*told.borrow());
+    let telling = async {
+        while told.changed().await.is_ok() {
+            teller.send_replace(*told.borrow_and_update());
+        }
+    };
     let table = Rc::new(Table { plan, counts, phase, doors, alarms, notes });
     let playing = async {
         let mut clients = JoinSet::new();
@@ -132,6 +141,7 @@ fn play(
         select! {
             lefts = playing => lefts,
             Err(error) = ringing.ring() => Err(error).context("the timer of a thread fails"),
+            () = telling => Err(anyhow!("nobody tells the phase")),
         }
     })?;
     let table = Rc::into_inner(table).context("somebody still plays")?;
