@@ -19,6 +19,7 @@ use std::{
     collections::{HashMap, VecDeque},
     mem,
     sync::Arc,
+    time::Duration,
 };
 
 use frontend::{Answer, Form, Outbound, Run, Writes};
@@ -66,9 +67,27 @@ pub(crate) struct Hub {
     resting: HashMap<RoomId, Pace>,
     /// What the last entrant was told that had happened before.
     told_last: ToldLast,
-    /// How often members were told something, since the last [`Hub::flush`].
-    told: usize,
+    /// What members were told since the last [`Hub::flush`].
+    told: Told,
     writes: Writes,
+}
+
+/// What members were told in one turn of the worker.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Told {
+    /// How often one was told something.
+    pub(crate) deliveries: usize,
+    /// How often in rooms that are told whole.
+    whole: usize,
+    /// In so many writes there.
+    writes: usize,
+}
+
+impl Told {
+    /// How long the worker should [stand still](pace) if all this took so long.
+    pub(crate) fn stand(self, took: Duration) -> Duration {
+        pace::stand(took, self.whole, self.writes)
+    }
 }
 
 /// What is on its way through a room: some members have been told, the rest have not.
@@ -94,7 +113,8 @@ impl Hub {
         let told_last = ToldLast::default();
         let (gathered, walks) = (Vec::new(), VecDeque::new());
         let (sessions, resting) = (HashMap::new(), HashMap::new());
-        Self { sessions, options, gathered, walks, resting, told_last, told: 0, writes }
+        let told = Told::default();
+        Self { sessions, options, gathered, walks, resting, told_last, told, writes }
     }
 
     /// How many there are.
@@ -230,8 +250,8 @@ impl Hub {
     }
 
     /// Tells what was gathered: everybody in small rooms, and the next piece of one large room if
-    /// that is due. Returns how often a member was told something since the last time.
-    pub(crate) fn flush(&mut self, clock: impl Fn() -> Time) -> usize {
+    /// that is due. Returns what members were told since the last time.
+    pub(crate) fn flush(&mut self, clock: impl Fn() -> Time) -> Told {
         self.set_out(&clock);
         if !self.walks.is_empty() {
             self.tell_piece(&clock);
@@ -325,8 +345,11 @@ impl Hub {
     }
 
     fn tell(&mut self, room: Gathered) {
+        let before = self.told.deliveries;
         let mut walk = self.begin(room);
         self.go_on(&mut walk, usize::MAX);
+        self.told.whole += self.told.deliveries - before;
+        self.told.writes += walk.members;
     }
 
     /// Sets out through a room, with the answers to those who spoke.
@@ -366,7 +389,7 @@ impl Hub {
             }
             let reply_first = client.dialect.reply_before_push();
             self.writes.deliver(&client.outbound, run, from, &answers, reply_first);
-            self.told += run.frames(from);
+            self.told.deliveries += run.frames(from);
             walk.members += 1;
         }
         self.writes.flush();

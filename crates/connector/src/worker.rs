@@ -22,7 +22,7 @@ use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
 use wire::{Dialect, pomelo::Options};
 
-use crate::hub::Hub;
+use crate::hub::{Hub, Told};
 
 /// Events taken from the queue at once.
 const BATCH: usize = 256;
@@ -176,14 +176,20 @@ impl Worker {
             }
             // What has arrived is told together, at once: nothing waits for company. A large room is
             // told in pieces, with the others' turns between them.
+            let began = Instant::now();
             let told = self.flush();
+            let stand = told.stand(began.elapsed());
             walk_due = self.hub.walk_due();
             let is_walking = walk_due.is_some_and(|due| due <= self.now());
-            is_busy = told >= BUSY_DELIVERIES || is_walking;
+            is_busy = told.deliveries >= BUSY_DELIVERIES || is_walking;
             if is_walking {
                 // So do chats, other connectors and the kernel's own tasks, which would wait for
                 // the rest of this thread's slice.
                 std::thread::yield_now();
+            } else if is_busy && !stand.is_zero() {
+                // The thread itself: were it to read on meanwhile, each message would wake it, and
+                // then its chat.
+                std::thread::sleep(stand);
             }
         }
     }
@@ -312,12 +318,12 @@ impl Worker {
         }
     }
 
-    /// Tells members what was gathered for them. Returns how often one was told something.
-    fn flush(&mut self) -> usize {
+    /// Tells members what was gathered for them.
+    fn flush(&mut self) -> Told {
         let start = self.start;
         let told = self.hub.flush(|| Time::from_start(start.elapsed()));
-        if told > 0 {
-            self.meters.deliveries.increment(told as u64);
+        if told.deliveries > 0 {
+            self.meters.deliveries.increment(told.deliveries as u64);
         }
         told
     }

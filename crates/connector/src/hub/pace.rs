@@ -7,6 +7,9 @@
 //! said meanwhile goes with the next walk. A room that has rested for a while is walked through
 //! without a pause, so that a message which comes alone is told as fast as it can be. Each room rests
 //! for itself: many large rooms that are not busy may use all of a worker's time.
+//!
+//! Small rooms are told whole, and at once. Only a worker that is behind with them all [stands
+//! still](stand) for a moment, as a network card waits for company before it interrupts a busy host.
 
 use std::time::Duration;
 
@@ -21,6 +24,24 @@ const CREDIT: Duration = Duration::from_millis(300);
 /// A piece that seems to have taken longer did not work for so long: the process was stopped, or
 /// others had its processor.
 const PIECE_TIME_MAX: Duration = Duration::from_millis(10);
+
+/// With so many messages in each write, a worker is behind: what it tells has waited for its turn
+/// already, and will be told with more company if it waits a little longer.
+const BEHIND_PUSHES: usize = 16;
+/// The longest that a worker which is behind stands still, whatever else it could do.
+const STAND_MAX: Duration = Duration::from_millis(5);
+
+/// How long a worker should stand still that took so long to tell small rooms, in so many writes.
+///
+/// When all processors are busy, what it does next decides for how long it will be: read at once what
+/// little has come, and tell it at once, or let chats and clients come to their work first, and then
+/// read and tell much together.
+pub(super) fn stand(took: Duration, deliveries: usize, writes: usize) -> Duration {
+    if writes == 0 || deliveries < writes.saturating_mul(BEHIND_PUSHES) {
+        return Duration::ZERO;
+    }
+    (took * RESTS).min(STAND_MAX)
+}
 
 /// When the next piece of a room's walks is due.
 #[derive(Clone, Copy, Debug, Default)]
@@ -91,6 +112,15 @@ mod tests {
             pace.walked(at(now), at(now + 1));
         }
         assert_eq!(pace.due(), at(60_002));
+    }
+
+    #[test]
+    fn only_who_is_behind_stands_still_and_not_for_long() {
+        let took = Duration::from_millis(1);
+        assert_eq!(stand(took, 0, 0), Duration::ZERO);
+        assert_eq!(stand(took, 15 * 1000, 1000), Duration::ZERO);
+        assert_eq!(stand(took, 16 * 1000, 1000), took * RESTS);
+        assert_eq!(stand(took * 1000, 500 * 16, 500), STAND_MAX);
     }
 
     #[test]

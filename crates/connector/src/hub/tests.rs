@@ -99,7 +99,7 @@ fn what_few_of_a_room_hear_comes_after_what_all_hear() {
     let _all = [2, 4, 6].map(|session| client(&mut hub, session));
     add(&mut hub, "a", &audience(&[2, 4, 6]), None);
     add(&mut hub, "a", &audience(&[4]), None);
-    assert_eq!((hub.gathered.len(), hub.told), (1, 3), "all are told at once");
+    assert_eq!((hub.gathered.len(), hub.told.deliveries), (1, 3), "all are told at once");
     add(&mut hub, "a", &audience(&[2, 4, 6]), None);
     assert_eq!(begins(&hub.gathered[0]), [1, 0, 1]);
 }
@@ -230,6 +230,28 @@ fn what_is_gathered_stays_bounded_while_a_room_is_told() {
         add(&mut hub, "a", &large, None);
     }
     assert!(hub.walk_due().is_none() && hub.gathered.is_empty());
+}
+
+#[test]
+fn only_many_messages_in_each_write_ask_the_worker_to_stand_still() {
+    let mut hub = hub();
+    let took = Duration::from_millis(1);
+    let mailboxes: Vec<Mailbox> = (1..=300).map(|session| client(&mut hub, session)).collect();
+    for (sessions, pushes, stand) in [(1..4, 15, 0), (1..4, 16, 2), (1..301, 16, 0)] {
+        let audience = crowd(sessions);
+        for _ in 0..pushes {
+            add(&mut hub, "a", &audience, None);
+        }
+        // A large room rests for itself.
+        assert_eq!(
+            hub.flush(still).stand(took),
+            Duration::from_millis(stand),
+            "{pushes} to {}",
+            audience.len()
+        );
+        hub.finish();
+    }
+    drop(mailboxes);
 }
 
 /// What happens in a room. The numbers choose who, among those for whom it can be.
