@@ -114,6 +114,8 @@ struct Meters {
     frames_in: Counter,
     frames_out: Counter,
     deliveries: Counter,
+    /// For how long workers stood still, since they were behind.
+    stood: Counter,
 }
 
 impl Meters {
@@ -122,6 +124,7 @@ impl Meters {
             frames_in: counter!("tangelo_connector_frames_in_total"),
             frames_out: counter!("tangelo_connector_frames_out_total"),
             deliveries: counter!("tangelo_connector_deliveries_total"),
+            stood: counter!("tangelo_connector_stood_still_microseconds_total"),
         }
     }
 }
@@ -190,6 +193,7 @@ impl Worker {
                 // The thread itself: were it to read on meanwhile, each message would wake it, and
                 // then its chat.
                 std::thread::sleep(stand);
+                self.meters.stood.increment(stand.as_micros() as u64);
             }
         }
     }
