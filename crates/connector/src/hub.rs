@@ -34,7 +34,7 @@ use wire::{Dialect, Entered, Reply, Stamp, pomelo::Options};
 use self::{
     client::Client,
     gathered::{Gathered, Placed},
-    pace::Pace,
+    pace::{COMPANY_PUSHES, Pace},
     told::ToldLast,
 };
 
@@ -43,9 +43,6 @@ use self::{
 const GATHERED_MAX: usize = limits::SESSION_QUEUE_FRAMES_MAX / 4;
 /// Bytes of text gathered for one room after which it is told.
 const GATHERED_BYTES_MAX: usize = 64 * 1024;
-/// With so many pushes to bring next, or half the bytes that are gathered at most, a walk does not
-/// rest: more company makes its writes hardly cheaper.
-const COMPANY_PUSHES: usize = 32;
 /// A room of more members is told in pieces.
 const WHOLE_MEMBERS: usize = 128;
 /// Members of such a room told at once, in a quarter of a millisecond: whatever others bring waits

@@ -25,8 +25,11 @@ const CREDIT: Duration = Duration::from_millis(300);
 /// others had its processor.
 const PIECE_TIME_MAX: Duration = Duration::from_millis(10);
 
+/// With so many messages to bring, more company makes a write hardly cheaper. Nobody rests for more,
+/// and whoever reads slowly must not find more at once than its queue holds.
+pub(super) const COMPANY_PUSHES: usize = 32;
 /// With so many messages in each write, a worker is behind: what it tells has waited for its turn
-/// already, and will be told with more company if it waits a little longer.
+/// already, and is told with more company if it waits a little longer.
 const BEHIND_PUSHES: usize = 16;
 /// The longest that a worker which is behind stands still, whatever else it could do.
 const STAND_MAX: Duration = Duration::from_millis(5);
@@ -37,7 +40,7 @@ const STAND_MAX: Duration = Duration::from_millis(5);
 /// little has come, and tell it at once, or let chats and clients come to their work first, and then
 /// read and tell much together.
 pub(super) fn stand(took: Duration, deliveries: usize, writes: usize) -> Duration {
-    if writes == 0 || deliveries < writes.saturating_mul(BEHIND_PUSHES) {
+    if writes == 0 || !(BEHIND_PUSHES..COMPANY_PUSHES).contains(&(deliveries / writes)) {
         return Duration::ZERO;
     }
     (took * RESTS).min(STAND_MAX)
@@ -121,6 +124,7 @@ mod tests {
         assert_eq!(stand(took, 15 * 1000, 1000), Duration::ZERO);
         assert_eq!(stand(took, 16 * 1000, 1000), took * RESTS);
         assert_eq!(stand(took * 1000, 500 * 16, 500), STAND_MAX);
+        assert_eq!(stand(took, 32 * 1000, 1000), Duration::ZERO, "it has company enough");
     }
 
     #[test]
