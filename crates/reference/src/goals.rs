@@ -178,7 +178,7 @@ impl Args {
         let mut pairs = Vec::new();
         for round in 1..=self.rounds {
             let theirs = peers::measure(args, peer).with_context(|| format!("{peer}"))?;
-            let ours = peers::measure(args, Peer::Tangelo)?;
+            let ours = peers::measure(args, Peer::Tangelo).context("tangelo")?;
             tell(round, &peer.to_string(), &theirs)?;
             tell(round, "tangelo", &ours)?;
             pairs.push((ours, theirs));
