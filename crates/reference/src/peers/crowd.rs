@@ -22,6 +22,8 @@ use crate::frame;
 
 /// Bytes of each text.
 const TEXT_BYTES: usize = 128;
+/// Once so many clients of a saturated crowd have begun to speak, all listen before more do.
+const LISTEN_EVERY: usize = 50;
 /// Events taken at once.
 const EVENTS: usize = 1024;
 /// Bytes read at once.
@@ -156,14 +158,19 @@ impl Crowd {
     pub(super) fn play(&mut self, load: Load, time: Duration) -> anyhow::Result<u64> {
         let (begin, before) = (Instant::now(), self.heard);
         self.latency.reset();
+        let mut events = Events::new();
         if let Load::Saturate(in_flight) = load {
             for index in 0..self.clients.len() {
+                let is_first = self.clients[index].in_flight == 0;
                 while self.clients[index].in_flight < in_flight {
                     self.say(index, Instant::now())?;
                 }
+                if is_first && index % LISTEN_EVERY == 0 {
+                    // Or all would be slow readers at first, and closed as such by some.
+                    self.turn(&mut events, Some(Duration::ZERO), Some(load))?;
+                }
             }
         }
-        let mut events = Events::new();
         let mut said = 0;
         loop {
             let now = Instant::now();
