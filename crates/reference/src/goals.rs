@@ -177,11 +177,13 @@ impl Args {
     fn ahead_of(&self, args: &peers::Args, peer: Peer) -> anyhow::Result<(f64, bool)> {
         let mut pairs = Vec::new();
         for round in 1..=self.rounds {
-            let theirs = peers::measure(args, peer).with_context(|| format!("{peer}"))?;
-            let ours = peers::measure(args, Peer::Tangelo).context("tangelo")?;
-            tell(round, &peer.to_string(), &theirs)?;
-            tell(round, "tangelo", &ours)?;
-            pairs.push((ours, theirs));
+            let play = |peer: Peer| {
+                let figures = peers::measure(args, peer).with_context(|| peer.to_string())?;
+                tell(round, &peer.to_string(), &figures)?;
+                anyhow::Ok(figures)
+            };
+            let theirs = play(peer)?;
+            pairs.push((play(Peer::Tangelo)?, theirs));
         }
         // Peers that lose what they are sent when they cannot follow have delivered less, which their
         // cost per delivery tells.
