@@ -18,8 +18,10 @@ use crate::{
     run::{Answer, Form, Run},
 };
 
-/// Most writes that wait; with more, those that do are carried out first.
-const WRITES_MAX: usize = 512;
+/// After so many writes those that wait are carried out, and the thread offers its processor: a
+/// hundred `send`s are half a millisecond, and a client that is to run on the same processor would
+/// read the first of them after the last.
+const WRITES_MAX: usize = 32;
 /// Fewer than this are not worth the ring.
 const RING_MIN: usize = 3;
 /// How often the kernel is asked for what it has not answered, and how long each time. It answers
@@ -37,6 +39,8 @@ thread_local! {
 #[derive(Debug)]
 pub struct Writes {
     waiting: Vec<Write>,
+    /// Since the last flush.
+    count: usize,
     /// Whether to use the ring.
     are_together: bool,
 }
@@ -53,7 +57,7 @@ impl Writes {
     /// Writes that go out one by one, or `together` through io_uring.
     #[must_use]
     pub const fn new(together: bool) -> Self {
-        Self { waiting: Vec::new(), are_together: together }
+        Self { waiting: Vec::new(), count: 0, are_together: together }
     }
 
     /// Whether this process can write together.
@@ -70,7 +74,8 @@ impl Writes {
         }
     }
 
-    /// Like [`Outbound::deliver`], by the next flush.
+    /// Like [`Outbound::deliver`], by the next flush or, if there are many, before. Between many of
+    /// one message each the thread offers its processor to others.
     pub fn deliver(
         &mut self,
         outbound: &Outbound,
@@ -79,6 +84,15 @@ impl Writes {
         answers: &[Answer],
         reply_first: bool,
     ) {
+        // Before one more, so that nothing is offered after the last.
+        if self.count == WRITES_MAX {
+            self.flush();
+            // With several messages in each write this thread is behind, and had better go on.
+            if run.frames(from) == 1 {
+                std::thread::yield_now();
+            }
+        }
+        self.count += 1;
         if !self.are_together || run.form() == Form::Units {
             outbound.deliver(run, from, answers, reply_first);
             return;
@@ -86,9 +100,6 @@ impl Writes {
         let replied = u32::try_from(answers.len()).unwrap_or(u32::MAX);
         let (bytes, frames) = run.with(from, answers, reply_first);
         self.waiting.push(Write { outbound: outbound.clone(), bytes, frames, replied });
-        if self.waiting.len() >= WRITES_MAX {
-            self.flush();
-        }
     }
 
     /// Writes what waits: what the sockets take, and the rest is left to the sessions' tasks.
@@ -100,6 +111,7 @@ impl Writes {
             self.are_together = false;
         }
         self.waiting.clear();
+        self.count = 0;
     }
 }
 
@@ -326,6 +338,24 @@ mod tests {
                 assert!(!heard.is_empty() && heard.len() < large.len());
                 peer.client.read_exact(&mut heard).await.unwrap();
             }
+        }
+    }
+
+    #[tokio::test]
+    async fn many_do_not_wait_for_the_last() {
+        for mut writes in both() {
+            let mut peers = peers(WRITES_MAX + 1).await;
+            let run = run(&[b"here"]);
+            for peer in &peers {
+                writes.deliver(&peer.outbound, &run, 0, &[], true);
+            }
+            let mut heard = [0; 4];
+            for peer in &mut peers[..WRITES_MAX] {
+                peer.client.read_exact(&mut heard).await.unwrap();
+            }
+            writes.flush();
+            peers[WRITES_MAX].client.read_exact(&mut heard).await.unwrap();
+            assert_eq!(&heard, b"here");
         }
     }
 
