@@ -118,7 +118,7 @@ pub struct Args {
           default_value = "20s")]
     pub drain_window: Duration,
 
-    /// Hands what a room's members hear to the kernel in one system call, through io_uring
+    /// Hands what a room's members hear to the kernel in few system calls, through io_uring
     /// [auto: where the system allows it, which containers mostly do not]
     #[arg(long, env = "TANGELO_IO_URING", value_name = "WHEN", value_enum,
           default_value_t = When::Auto)]

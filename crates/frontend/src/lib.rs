@@ -20,7 +20,7 @@
 //!   its budget unread is closed as a slow reader, and only that client notices.
 //! - **Silence ends.** Every stage has a time limit, a stalled write too; so has a close.
 //! - **No wake-up per delivery.** What is pushed to an idle socket is written at once, by whoever
-//!   has it, and what many hear is handed to the kernel by [`Writes`] in one call; only what the socket does not take is left to the session's task. Nobody writes while
+//!   has it, and what many hear is handed to the kernel by [`Writes`] in few calls; only what the socket does not take is left to the session's task. Nobody writes while
 //!   that task has its turn, or before what was queued earlier.
 //! - **Idle is cheap.** A session has no buffer; queues are allocated when something is in them, and one
 //!   clock rings all sessions.

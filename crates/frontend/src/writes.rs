@@ -2,7 +2,7 @@
 //!
 //! One `send` is most of what a delivery costs, and a fifth of it is the way into the kernel and
 //! out again (`docs/performance.md`). Through io_uring the writes of a walk through a room go in
-//! one system call. Where the system has none of it, or forbids it, as container engines do by
+//! few system calls. Where the system has none of it, or forbids it, as container engines do by
 //! default, they go one by one.
 
 use std::{cell::RefCell, io, sync::Arc, time::Duration};
@@ -39,7 +39,7 @@ thread_local! {
 #[derive(Debug)]
 pub struct Writes {
     waiting: Vec<Write>,
-    /// Since the last flush.
+    /// Deliveries since the last flush, also those that did not have to wait.
     count: usize,
     /// Whether to use the ring.
     are_together: bool,
@@ -352,8 +352,10 @@ mod tests {
             let mut heard = [0; 4];
             for peer in &mut peers[..WRITES_MAX] {
                 peer.client.read_exact(&mut heard).await.unwrap();
+                assert_eq!(&heard, b"here");
             }
             writes.flush();
+            heard = [0; 4];
             peers[WRITES_MAX].client.read_exact(&mut heard).await.unwrap();
             assert_eq!(&heard, b"here");
         }
