@@ -87,6 +87,9 @@ pub(crate) fn measure(args: &Args, peer: Peer) -> anyhow::Result<Figures> {
     let heard = crowd.play(load, Duration::from_secs(args.seconds))?;
     let spent = server.processor_time().saturating_sub(before);
     let is_clean = crowd.settle()?;
+    if crowd.gone() > 0 {
+        eprintln!("{peer} closed {} of {} connections", crowd.gone(), args.clients);
+    }
     let latency = |quantile| crowd.latency_ms(quantile);
     Ok(Figures {
         micros: spent.as_secs_f64() * 1e6 / heard as f64,

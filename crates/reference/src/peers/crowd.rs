@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, ensure};
 use hdrhistogram::Histogram;
 use rustix::{
     buffer::spare_capacity,
@@ -59,6 +59,8 @@ struct Client {
     in_flight: u32,
     /// What it has heard of each member of its room.
     heard: Vec<u32>,
+    /// The server has closed its connection.
+    is_gone: bool,
 }
 
 /// Clients in their rooms.
@@ -68,9 +70,10 @@ pub(super) struct Crowd {
     clients: Vec<Client>,
     begin: Instant,
     latency: Histogram<u64>,
-    /// Members of each room.
+    /// Members of each room whose connections are open.
     sizes: Vec<usize>,
     joined: u32,
+    gone: u32,
     heard: u64,
     expected: u64,
     /// Heard twice, or not in order.
@@ -101,6 +104,7 @@ impl Crowd {
             latency: Histogram::new_with_max(LATENCY_MAX_MICROS, 3)?,
             sizes,
             joined: 0,
+            gone: 0,
             heard: 0,
             expected: 0,
             odd: 0,
@@ -146,15 +150,17 @@ impl Crowd {
             said: 0,
             in_flight: 0,
             heard: vec![0; self.sizes[room]],
+            is_gone: false,
         });
         Ok(())
     }
 
-    /// Speaks and listens for so long. Returns how many deliveries were heard.
+    /// Speaks and listens for so long. Returns how many deliveries were heard. Clients whose
+    /// connections a server closes are [counted](Self::gone), and do no more.
     ///
     /// # Errors
     ///
-    /// If a server closes a connection, or says what makes no sense.
+    /// If a server says what makes no sense.
     pub(super) fn play(&mut self, load: Load, time: Duration) -> anyhow::Result<u64> {
         let (begin, before) = (Instant::now(), self.heard);
         self.latency.reset();
@@ -192,7 +198,8 @@ impl Crowd {
         }
     }
 
-    /// Listens until all that was said is heard. Returns whether it was, each once and in order.
+    /// Listens until all that was said is heard. Returns whether it was, each once and in order; not
+    /// if somebody is gone.
     ///
     /// # Errors
     ///
@@ -200,10 +207,15 @@ impl Crowd {
     pub(super) fn settle(&mut self) -> anyhow::Result<bool> {
         let deadline = Instant::now() + PATIENCE;
         let mut events = Events::new();
-        while self.heard < self.expected && Instant::now() < deadline {
+        while self.gone == 0 && self.heard < self.expected && Instant::now() < deadline {
             self.turn(&mut events, Some(Duration::from_millis(100)), None)?;
         }
-        Ok(self.heard == self.expected && self.odd == 0)
+        Ok(self.gone == 0 && self.heard == self.expected && self.odd == 0)
+    }
+
+    /// How many connections the server has closed since all were in.
+    pub(super) const fn gone(&self) -> u32 {
+        self.gone
     }
 
     /// How long this part of what was heard took from when it was due, in milliseconds.
@@ -221,22 +233,37 @@ impl Crowd {
         epoll::wait(&self.epoll, spare_capacity(&mut events.taken), wait.as_ref())?;
         for event in events.taken.drain(..) {
             let (index, flags) = (usize::try_from(event.data.u64())?, event.flags);
-            if flags.contains(EventFlags::OUT) {
-                self.flush(index)?;
-            }
             if flags.intersects(EventFlags::IN | EventFlags::HUP | EventFlags::ERR) {
                 self.read(index, &mut events.scratch, load)?;
+            }
+            if flags.contains(EventFlags::OUT) && !self.clients[index].is_gone {
+                self.flush(index)?;
             }
         }
         Ok(())
     }
 
+    /// Notes that the server has closed a connection.
+    ///
+    /// # Errors
+    ///
+    /// If not all are in yet: then there is nothing to measure.
+    fn lose(&mut self, index: usize) -> anyhow::Result<()> {
+        ensure!(self.joined as usize == self.clients.len(), "the server closed a connection");
+        let client = &mut self.clients[index];
+        client.is_gone = true;
+        self.gone += 1;
+        self.sizes[client.room] -= 1;
+        Ok(epoll::delete(&self.epoll, &client.stream)?)
+    }
+
     fn read(&mut self, index: usize, scratch: &mut [u8], load: Option<Load>) -> anyhow::Result<()> {
         let client = &mut self.clients[index];
         let read = match client.stream.read(scratch) {
-            Ok(0) => bail!("the server closed a connection"),
+            Ok(0) => return self.lose(index),
             Ok(read) => read,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+            Err(error) if is_end(&error) => return self.lose(index),
             Err(error) => return Err(error).context("a connection broke"),
         };
         client.input.extend_from_slice(&scratch[..read]);
@@ -307,6 +334,9 @@ impl Crowd {
         let client = &mut self.clients[index];
         client.said += 1;
         client.in_flight += 1;
+        if client.is_gone {
+            return Ok(());
+        }
         let due = micros(due.duration_since(self.begin));
         let text = write_text(client.place, client.said, due);
         let room = client.room;
@@ -325,7 +355,8 @@ impl Crowd {
         let client = &mut self.clients[index];
         let written = match client.stream.write(&client.output) {
             Ok(written) => written,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
+            // An end is met by whoever reads.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock || is_end(&error) => 0,
             Err(error) => return Err(error).context("a connection broke"),
         };
         client.output.drain(..written);
@@ -345,6 +376,11 @@ impl Events {
     fn new() -> Self {
         Self { taken: Vec::with_capacity(EVENTS), scratch: vec![0; READ_BYTES] }
     }
+}
+
+/// Whether the other end has closed the connection.
+fn is_end(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe)
 }
 
 fn micros(time: Duration) -> u64 {
