@@ -160,7 +160,7 @@ impl Crowd {
     ///
     /// # Errors
     ///
-    /// If a server says what makes no sense.
+    /// If a server closes all connections, or says what makes no sense.
     pub(super) fn play(&mut self, load: Load, time: Duration) -> anyhow::Result<u64> {
         let (begin, before) = (Instant::now(), self.heard);
         self.latency.reset();
@@ -247,12 +247,14 @@ impl Crowd {
     ///
     /// # Errors
     ///
-    /// If not all are in yet: then there is nothing to measure.
+    /// If not all are in yet, or none is left: then there is nothing to measure.
     fn lose(&mut self, index: usize) -> anyhow::Result<()> {
-        ensure!(self.joined as usize == self.clients.len(), "the server closed a connection");
+        let all = self.clients.len();
+        ensure!(self.joined as usize >= all, "the server closed a connection before all were in");
         let client = &mut self.clients[index];
         client.is_gone = true;
         self.gone += 1;
+        ensure!((self.gone as usize) < all, "the server closed all connections");
         self.sizes[client.room] -= 1;
         Ok(epoll::delete(&self.epoll, &client.stream)?)
     }
