@@ -195,7 +195,11 @@ impl Polling {
                 (Ok(Ok(Packet::Ping { is_probe: true })), ProbeAnswer::NotAsked) => {
                     *answer = ProbeAnswer::Due;
                 }
-                (Ok(Ok(Packet::Upgrade)), ProbeAnswer::Given) => is_moved = true,
+                (Ok(Ok(Packet::Upgrade)), ProbeAnswer::Given) => {
+                    // It polls no more, so that this answers whoever asked since its last poll.
+                    take(Event::Alive);
+                    is_moved = true;
+                }
                 _ => is_sane = false,
             }
         });

@@ -45,6 +45,8 @@ pub(crate) fn from_hex(hex: &str) -> Vec<u8> {
 pub(crate) struct Chat {
     pub(crate) clients: Arc<Mutex<BTreeMap<SessionId, Client>>>,
     pub(crate) closed: Arc<Mutex<Vec<(SessionId, CloseReason)>>>,
+    /// Who was found to live, each time that somebody had asked.
+    pub(crate) alive: Arc<Mutex<Vec<SessionId>>>,
     members: Arc<Mutex<BTreeMap<SessionId, Member>>>,
     /// How many are being closed, and how many were at most.
     pub(crate) closing: Arc<Mutex<(usize, usize)>>,
@@ -126,6 +128,10 @@ impl Handler for ChatHandler {
                 }
             }
         }
+    }
+
+    async fn alive(&mut self) {
+        self.chat.alive.lock().unwrap().push(self.client.id);
     }
 
     async fn closed(&mut self, reason: &CloseReason) {

@@ -378,6 +378,34 @@ async fn the_second_generation_polls_and_moves_to_a_websocket() {
     assert_eq!(closed.len(), 1);
 }
 
+/// Its last poll is answered, and no other comes: the word to move is all that it says.
+#[tokio::test]
+async fn a_client_that_is_asked_for_life_while_it_moves_answers_by_moving() {
+    let server = Server::connector();
+    let id = new_id(&server).await;
+    let target = format!("/socket.io/?EIO=3&transport=polling&b64=1&t=x&sid={id}");
+    assert_eq!(body(&get(&server, &target).await), "2:40");
+    let upgrade = format!("/socket.io/?EIO=3&transport=websocket&sid={id}");
+    let mut socket = websocket(&server, &upgrade).await;
+    say(&mut socket, "2probe").await;
+    assert_eq!(hear(&mut socket).await, "3probe");
+    let outbound = {
+        let clients = server.chat.clients.lock().unwrap();
+        clients.values().next().unwrap().outbound.clone()
+    };
+    outbound.probe();
+    // A poll that comes now would answer as well; so would anything said after the move.
+    tokio::task::yield_now().await;
+    say(&mut socket, "5").await;
+    let lives = async {
+        while server.chat.alive.lock().unwrap().is_empty() {
+            tokio::task::yield_now().await;
+        }
+    };
+    soon(lives).await;
+    assert_eq!(server.chat.alive.lock().unwrap().len(), 1);
+}
+
 #[tokio::test]
 async fn a_websocket_that_fails_leaves_the_session_polling() {
     let server = Server::connector();
