@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::common::{Server, expect, read_until, rest, send, soon, until};
-use frontend::Settings;
+use frontend::{Outbound, Settings};
 use futures_util::{SinkExt as _, StreamExt as _};
 use model::limits;
 use session::{CloseReason, Config};
@@ -142,6 +142,21 @@ async fn new_id(server: &Server) -> String {
     id.to_owned()
 }
 
+/// The WebSocket that a session of the second generation, which polls, has tried and may move to.
+async fn tried_websocket(server: &Server, id: &str) -> Socket {
+    let target = format!("/socket.io/?EIO=3&transport=websocket&sid={id}");
+    let mut socket = websocket(server, &target).await;
+    say(&mut socket, "2probe").await;
+    assert_eq!(hear(&mut socket).await, "3probe");
+    socket
+}
+
+/// The way to the only client.
+fn outbound(server: &Server) -> Outbound {
+    let clients = server.chat.clients.lock().unwrap();
+    clients.values().next().unwrap().outbound.clone()
+}
+
 #[tokio::test]
 async fn the_first_generation_has_the_originals_frames() {
     let server = Server::connector();
@@ -169,10 +184,7 @@ async fn the_first_generation_hears_what_leaves_together_in_one_array() {
     let id = old_id(&server).await;
     let mut alice = websocket(&server, &format!("/socket.io/1/websocket/{id}")).await;
     assert_eq!(hear(&mut alice).await, "1::");
-    let outbound = {
-        let clients = server.chat.clients.lock().unwrap();
-        clients.values().next().unwrap().outbound.clone()
-    };
+    let outbound = outbound(&server);
     let user = model::UserName::from_peer("bob").unwrap();
     let push = v09::encode_push(&wire::Push::Add { user: &user });
     assert!(outbound.push(push.clone()) && outbound.push(push));
@@ -354,10 +366,7 @@ async fn the_second_generation_polls_and_moves_to_a_websocket() {
     assert_eq!(body(&heard), payload(&[entered]));
 
     let mut poll = ask(&server, "GET", &target, "", "").await;
-    let upgrade = format!("/socket.io/?EIO=3&transport=websocket&sid={id}");
-    let mut socket = websocket(&server, &upgrade).await;
-    say(&mut socket, "2probe").await;
-    assert_eq!(hear(&mut socket).await, "3probe");
+    let mut socket = tried_websocket(&server, &id).await;
     // The poll that hangs is released, so that the client can move.
     assert_eq!(body(&String::from_utf8(rest(&mut poll).await).unwrap()), "1:6");
     // What comes up meanwhile is not lost.
@@ -385,24 +394,12 @@ async fn a_client_that_is_asked_for_life_while_it_moves_answers_by_moving() {
     let id = new_id(&server).await;
     let target = format!("/socket.io/?EIO=3&transport=polling&b64=1&t=x&sid={id}");
     assert_eq!(body(&get(&server, &target).await), "2:40");
-    let upgrade = format!("/socket.io/?EIO=3&transport=websocket&sid={id}");
-    let mut socket = websocket(&server, &upgrade).await;
-    say(&mut socket, "2probe").await;
-    assert_eq!(hear(&mut socket).await, "3probe");
-    let outbound = {
-        let clients = server.chat.clients.lock().unwrap();
-        clients.values().next().unwrap().outbound.clone()
-    };
-    outbound.probe();
+    let mut socket = tried_websocket(&server, &id).await;
+    outbound(&server).probe();
     // A poll that comes now would answer as well; so would anything said after the move.
     tokio::task::yield_now().await;
     say(&mut socket, "5").await;
-    let lives = async {
-        while server.chat.alive.lock().unwrap().is_empty() {
-            tokio::task::yield_now().await;
-        }
-    };
-    soon(lives).await;
+    until(|| !server.chat.alive.lock().unwrap().is_empty()).await;
     assert_eq!(server.chat.alive.lock().unwrap().len(), 1);
 }
 
