@@ -73,7 +73,6 @@ pub(super) struct Crowd {
     /// Members of each room whose connections are open.
     sizes: Vec<usize>,
     joined: u32,
-    gone: u32,
     heard: u64,
     expected: u64,
     /// Heard twice, or not in order.
@@ -104,7 +103,6 @@ impl Crowd {
             latency: Histogram::new_with_max(LATENCY_MAX_MICROS, 3)?,
             sizes,
             joined: 0,
-            gone: 0,
             heard: 0,
             expected: 0,
             odd: 0,
@@ -207,15 +205,15 @@ impl Crowd {
     pub(super) fn settle(&mut self) -> anyhow::Result<bool> {
         let deadline = Instant::now() + PATIENCE;
         let mut events = Events::new();
-        while self.gone == 0 && self.heard < self.expected && Instant::now() < deadline {
+        while self.gone() == 0 && self.heard < self.expected && Instant::now() < deadline {
             self.turn(&mut events, Some(Duration::from_millis(100)), None)?;
         }
-        Ok(self.gone == 0 && self.heard == self.expected && self.odd == 0)
+        Ok(self.gone() == 0 && self.heard == self.expected && self.odd == 0)
     }
 
     /// How many connections the server has closed since all were in.
-    pub(super) const fn gone(&self) -> u32 {
-        self.gone
+    pub(super) fn gone(&self) -> usize {
+        self.clients.len() - self.sizes.iter().sum::<usize>()
     }
 
     /// How long this part of what was heard took from when it was due, in milliseconds.
@@ -253,9 +251,8 @@ impl Crowd {
         ensure!(self.joined as usize >= all, "the server closed a connection before all were in");
         let client = &mut self.clients[index];
         client.is_gone = true;
-        self.gone += 1;
-        ensure!((self.gone as usize) < all, "the server closed all connections");
         self.sizes[client.room] -= 1;
+        ensure!(self.sizes.iter().any(|members| *members > 0), "the server closed all connections");
         Ok(epoll::delete(&self.epoll, &client.stream)?)
     }
 
