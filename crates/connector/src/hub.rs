@@ -40,7 +40,7 @@ use self::{
 
 /// Pushes gathered for one room at most. Fewer than a queue holds: a client that reads is never
 /// taken for slow because much came at once.
-const GATHERED_MAX: usize = limits::SESSION_QUEUE_FRAMES_MAX / 4;
+const GATHERED_MAX: usize = limits::SESSION_QUEUE_ITEMS_MAX / 4;
 /// Bytes of text gathered for one room after which it is told.
 const GATHERED_BYTES_MAX: usize = 64 * 1024;
 /// A room of more members is told in pieces.

@@ -9,7 +9,7 @@ async fn a_large_room_hears_everything_in_one_order() {
     // Fewer deliveries to each than a server keeps for a slow reader: a busy machine may leave
     // one without its turn until all are there.
     const SENDS: usize = 3;
-    const { assert!(MEMBERS * SENDS < model::limits::SESSION_QUEUE_FRAMES_MAX) };
+    const { assert!(MEMBERS * SENDS < model::limits::SESSION_QUEUE_ITEMS_MAX) };
     let cluster = Cluster::start("fan-out", Shape::new(3, 2)).await.unwrap();
     let mut crowd = Crowd::new(Transport::WebSocket);
     let connectors = cluster.connectors();

@@ -235,8 +235,8 @@ fn start<A: Application, T: Transport + 'static>(
     let form = form(protocol, kind);
     let direct = (form != Form::Units).then(|| transport.share()).flatten();
     let direct = direct.map(|stream| Direct { stream, shared: shared.clone() });
-    let (frames_max, bytes_max) = (settings.queue_frames_max, settings.queue_bytes_max);
-    let (outbound, inbox) = Outbound::new(id, form, direct, frames_max, bytes_max);
+    let (items_max, bytes_max) = (settings.queue_items_max, settings.queue_bytes_max);
+    let (outbound, inbox) = Outbound::new(id, form, direct, items_max, bytes_max);
     let client = Client { id, protocol, transport: kind, peer, local, host, outbound };
     let mut connection = Connection {
         id,

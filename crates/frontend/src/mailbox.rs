@@ -29,10 +29,10 @@ pub enum Delivery {
 }
 
 impl Mailbox {
-    /// The two ends of a session's queue of so many frames and bytes.
+    /// The two ends of a session's queue of so many items and bytes.
     #[must_use]
-    pub fn new(session: SessionId, frames_max: usize, bytes_max: usize) -> (Outbound, Self) {
-        let (outbound, inbox) = Outbound::new(session, Form::Units, None, frames_max, bytes_max);
+    pub fn new(session: SessionId, items_max: usize, bytes_max: usize) -> (Outbound, Self) {
+        let (outbound, inbox) = Outbound::new(session, Form::Units, None, items_max, bytes_max);
         (outbound, Self { inbox })
     }
 

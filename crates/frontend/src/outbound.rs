@@ -28,6 +28,10 @@ use crate::{
 /// whoever calls; what it does not take is queued for the session's task, and with it everything
 /// behind it. A client that leaves more than its budget unread is closed as a slow reader, and
 /// what waited for it is freed at once. Order is kept.
+///
+/// The budget is in bytes and in items. What came together, as the pushes of one [`Run`], is one
+/// item: a server that is behind tells its clients much at once, and who reads all of that as it
+/// comes is not slow.
 #[derive(Clone)]
 pub struct Outbound {
     queue: Arc<Queue>,
@@ -38,7 +42,7 @@ pub struct Outbound {
 #[derive(Debug)]
 pub(crate) struct Inbox {
     queue: Arc<Queue>,
-    /// What was taken and is not yet written counts on, in frames and bytes.
+    /// What was taken and is not yet written counts on, in items and bytes.
     in_hand: (usize, usize),
     has_turn: bool,
 }
@@ -58,7 +62,7 @@ pub(crate) struct Direct {
 struct Queue {
     session: SessionId,
     form: Form,
-    frames_max: u32,
+    items_max: u32,
     bytes_max: u32,
     state: Mutex<State>,
 }
@@ -66,8 +70,8 @@ struct Queue {
 #[derive(Debug)]
 struct State {
     items: VecDeque<Item>,
-    /// Waiting and in hand.
-    frames: usize,
+    /// Waiting and in hand, of those that count.
+    counted: usize,
     bytes: usize,
     phase: Phase,
     /// The session's task writes, or is about to: nobody else may.
@@ -95,12 +99,12 @@ impl Outbound {
         session: SessionId,
         form: Form,
         direct: Option<Direct>,
-        frames_max: usize,
+        items_max: usize,
         bytes_max: usize,
     ) -> (Self, Inbox) {
         let state = State {
             items: VecDeque::new(),
-            frames: 0,
+            counted: 0,
             bytes: 0,
             phase: Phase::Open,
             is_busy: false,
@@ -109,8 +113,8 @@ impl Outbound {
             replied: 0,
             direct,
         };
-        let (frames_max, bytes_max) = (saturated(frames_max), saturated(bytes_max));
-        let queue = Queue { session, form, frames_max, bytes_max, state: Mutex::new(state) };
+        let (items_max, bytes_max) = (saturated(items_max), saturated(bytes_max));
+        let queue = Queue { session, form, items_max, bytes_max, state: Mutex::new(state) };
         let queue = Arc::new(queue);
         (Self { queue: queue.clone() }, Inbox { queue, in_hand: (0, 0), has_turn: false })
     }
@@ -307,7 +311,7 @@ impl Inbox {
         state.is_busy = true;
         state.is_begun = false;
         self.has_turn = true;
-        self.in_hand = (state.frames, state.bytes);
+        self.in_hand = (state.counted, state.bytes);
         Poll::Ready(Ok(items))
     }
 
@@ -321,7 +325,7 @@ impl Inbox {
         state.is_busy = true;
         self.has_turn = true;
         let (rest, frames) = state.take_begun()?;
-        self.in_hand = (frames, frames * ITEM_BYTES + rest.len());
+        self.in_hand = (1, ITEM_BYTES + rest.len());
         Some((rest, frames))
     }
 
@@ -338,10 +342,10 @@ impl Inbox {
     /// Notes that all that was taken has been written, and gives the turn back.
     pub(crate) fn written(&mut self) {
         if mem::take(&mut self.has_turn) {
-            let (frames, bytes) = mem::take(&mut self.in_hand);
+            let (items, bytes) = mem::take(&mut self.in_hand);
             let mut state = self.queue.lock();
             state.is_busy = false;
-            state.frames = state.frames.saturating_sub(frames);
+            state.counted = state.counted.saturating_sub(items);
             state.bytes = state.bytes.saturating_sub(bytes);
         }
     }
@@ -378,19 +382,19 @@ impl Queue {
         if state.phase != Phase::Open {
             return false;
         }
-        let (frames, bytes) = item.weight();
-        let (frames_max, bytes_max) = (self.frames_max as usize, self.bytes_max as usize);
+        let (items, bytes) = item.weight();
+        let (items_max, bytes_max) = (self.items_max as usize, self.bytes_max as usize);
         // A lone item may be of any size: a large room's member list must get through.
-        let fits = state.frames == 0
-            || (state.frames + frames <= frames_max && state.bytes + bytes <= bytes_max);
+        let fits = state.counted == 0
+            || (state.counted + items <= items_max && state.bytes + bytes <= bytes_max);
         if fits {
-            state.frames += frames;
+            state.counted += items;
             state.bytes += bytes;
             state.items.push_back(item);
         } else {
             tracing::debug!(
                 session = self.session.0,
-                frames = state.frames,
+                items = state.counted,
                 bytes = state.bytes,
                 "slow reader"
             );
@@ -493,7 +497,7 @@ mod tests {
     }
 
     #[test]
-    fn frames_are_bounded_until_they_are_written() {
+    fn items_are_bounded_until_they_are_written() {
         let (outbound, mut inbox) = queue();
         assert!(taken(&mut inbox).is_pending());
         assert!(outbound.push(package(1)) && outbound.push(package(1)));
@@ -504,6 +508,21 @@ mod tests {
         assert!(!outbound.push(package(1)));
         assert_eq!(taken(&mut inbox), Poll::Ready(Err(Overflow)));
         assert!(!outbound.push(package(1)));
+    }
+
+    #[test]
+    fn what_came_together_is_one_item() {
+        let (outbound, mut inbox) = Outbound::new(SessionId(1), Form::Stream, None, 3, 1_000);
+        let run = Run::new(Form::Stream, (0..10).map(|_| Some(package(10))));
+        for _ in 0..3 {
+            assert!(outbound.deliver(&run, 0, &[], true));
+        }
+        assert!(!outbound.deliver(&run, 0, &[], true), "a fourth");
+        assert_eq!(taken(&mut inbox), Poll::Ready(Err(Overflow)));
+
+        let (outbound, _inbox) = Outbound::new(SessionId(1), Form::Stream, None, 99, 300);
+        assert!(outbound.deliver(&run, 0, &[], true) && outbound.deliver(&run, 0, &[], true));
+        assert!(!outbound.deliver(&run, 0, &[], true), "more bytes than there may be");
     }
 
     #[test]

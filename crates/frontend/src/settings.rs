@@ -25,8 +25,8 @@ pub struct Settings {
     pub head_timeout: Duration,
     /// How long one write may make no progress.
     pub write_timeout: Duration,
-    /// Frames that may wait for one client.
-    pub queue_frames_max: usize,
+    /// Items that may wait for one client: a frame, or several that came together.
+    pub queue_items_max: usize,
     /// Bytes that may wait for one client. One frame may be larger than that.
     pub queue_bytes_max: usize,
 }
@@ -43,7 +43,7 @@ impl Settings {
             origins: None,
             head_timeout: limits::HANDSHAKE_TIMEOUT,
             write_timeout: limits::WRITE_TIMEOUT,
-            queue_frames_max: limits::SESSION_QUEUE_FRAMES_MAX,
+            queue_items_max: limits::SESSION_QUEUE_ITEMS_MAX,
             queue_bytes_max: limits::SESSION_QUEUE_BYTES_MAX,
         }
     }

@@ -241,7 +241,7 @@ mod tests {
     };
 
     /// The frames that a queue may hold in these tests.
-    const FRAMES_MAX: usize = 64;
+    const ITEMS_MAX: usize = 64;
 
     struct Peer {
         outbound: Outbound,
@@ -261,7 +261,7 @@ mod tests {
         stream.writable().await.unwrap();
         let direct = Some(Direct { stream, shared: Arc::clone(shared) });
         let (outbound, inbox) =
-            Outbound::new(SessionId(1), Form::Stream, direct, FRAMES_MAX, 64 * 1024 * 1024);
+            Outbound::new(SessionId(1), Form::Stream, direct, ITEMS_MAX, 64 * 1024 * 1024);
         Peer { outbound, inbox, client: client.unwrap() }
     }
 

@@ -82,8 +82,9 @@ pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 // ---- what one client may cost
 
-/// Frames waiting for one slow reader; past it the session is closed.
-pub const SESSION_QUEUE_FRAMES_MAX: usize = 512;
+/// Items waiting for one slow reader, each a frame or several that came together; past it the
+/// session is closed.
+pub const SESSION_QUEUE_ITEMS_MAX: usize = 512;
 /// Bytes waiting for one slow reader; past it the session is closed.
 pub const SESSION_QUEUE_BYTES_MAX: usize = 1024 * 1024;
 /// Sends of one session not yet answered; past it a send is refused with `SlowDown`.

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use session::{CloseReason, RequestKey};
 use wire::Reply;
 
-/// What an item without bytes of its own counts for.
+/// What an item counts for beside the bytes it has.
 pub(super) const ITEM_BYTES: usize = 16;
 
 /// Something for a client.
@@ -27,14 +27,14 @@ pub(crate) enum Item {
 }
 
 impl Item {
-    /// What it counts for, in frames and bytes.
+    /// What it counts for, in items and bytes.
     pub(super) fn weight(&self) -> (usize, usize) {
-        let (frames, bytes) = match self {
+        let (items, bytes) = match self {
             Self::Push(package) => (1, package.len()),
-            Self::Run(bytes, frames) => (*frames, bytes.len()),
+            Self::Run(bytes, _) => (1, bytes.len()),
             Self::Reply(_, reply) => (1, reply.json_len_hint()),
             Self::Probe | Self::Alarm | Self::Kick(_) | Self::Close(_) => (0, 0),
         };
-        (frames, frames * ITEM_BYTES + bytes)
+        (items, items * ITEM_BYTES + bytes)
     }
 }

@@ -10,9 +10,9 @@ use model::limits;
 use session::CloseReason;
 use tokio::sync::mpsc;
 
-/// Pieces that may wait: as many frames as for any other client, and enough for all that one post
+/// Pieces that may wait: as many as for any other client, and enough for all that one post
 /// can bring about at once, an acknowledgement and an answer for each of its packets.
-const PIECES_MAX: usize = limits::SESSION_QUEUE_FRAMES_MAX;
+const PIECES_MAX: usize = limits::SESSION_QUEUE_ITEMS_MAX;
 
 const _: () = assert!(PIECES_MAX >= 2 * limits::SOCKETIO_POST_PACKETS_MAX);
 

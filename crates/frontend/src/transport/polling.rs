@@ -105,7 +105,7 @@ impl Polling {
     ) -> Self {
         let settings = &shared.settings;
         let hang = settings.session.socketio.poll;
-        let (frames, bytes) = (settings.queue_frames_max, settings.queue_bytes_max);
+        let (frames, bytes) = (settings.queue_items_max, settings.queue_bytes_max);
         Self {
             shared: shared.clone(),
             requests,

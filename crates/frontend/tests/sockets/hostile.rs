@@ -44,7 +44,7 @@ async fn a_slow_reader_is_closed_while_others_go_on() {
 async fn a_stalled_write_is_bounded() {
     let mut settings = Settings::new(Config::connector());
     settings.write_timeout = Duration::from_millis(100);
-    settings.queue_frames_max = usize::MAX;
+    settings.queue_items_max = usize::MAX;
     settings.queue_bytes_max = usize::MAX;
     let server = Server::start(settings);
     let stalled = enter_by_tcp(&server, "stalled").await;

@@ -39,7 +39,7 @@ async fn narrow(server: &Server) -> TcpStream {
 /// Never too slow.
 fn patient() -> Server {
     let mut settings = Settings::new(Config::connector());
-    settings.queue_frames_max = usize::MAX;
+    settings.queue_items_max = usize::MAX;
     settings.queue_bytes_max = usize::MAX;
     Server::start(settings)
 }
