@@ -35,23 +35,28 @@ pub struct Usage {
     pub open_files_max: Option<u64>,
     /// Threads.
     pub threads: Option<u64>,
+    /// The process that started it.
+    pub parent: Option<u64>,
 }
 
 impl Usage {
     /// Reads the usage of this process.
     #[must_use]
     pub fn now() -> Self {
-        let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
-        let mut usage = Self::from_stat(
-            &stat,
-            rustix::param::page_size() as u64,
-            rustix::param::clock_ticks_per_second(),
-        );
+        let mut usage = Self::of(std::process::id());
         // The directory's own descriptor is open while it is read.
         let open_files = fs::read_dir("/proc/self/fd").ok().map(Iterator::count);
         usage.open_files = open_files.map(|count| count.saturating_sub(1) as u64);
         usage.open_files_max = getrlimit(Resource::Nofile).current;
         usage
+    }
+
+    /// Reads the usage of any process, but for its files; all absent if there is none.
+    #[must_use]
+    pub fn of(pid: u32) -> Self {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        let page_bytes = rustix::param::page_size() as u64;
+        Self::from_stat(&stat, page_bytes, rustix::param::clock_ticks_per_second())
     }
 
     /// Reads `/proc/<pid>/stat`. The command in parentheses may hold anything, so fields are
@@ -66,6 +71,7 @@ impl Usage {
             resident_bytes: number(24).map(|pages| pages * page_bytes),
             cpu_seconds: number(14).zip(number(15)).map(|(u, s)| seconds(u + s)),
             threads: number(20),
+            parent: number(4),
             open_files: None,
             open_files_max: None,
         }
@@ -120,12 +126,14 @@ mod tests {
         assert_eq!(usage.resident_bytes, Some(300 * 4096));
         assert_eq!(usage.cpu_seconds, Some(3.0));
         assert_eq!(usage.threads, Some(7));
+        assert_eq!(usage.parent, Some(1));
     }
 
     #[test]
     fn nonsense_is_absent() {
         assert_eq!(Usage::from_stat("", 4096, 100), Usage::default());
-        assert_eq!(Usage::from_stat("1 (x) S 1", 4096, 0), Usage::default());
+        let parent_alone = Usage { parent: Some(1), ..Usage::default() };
+        assert_eq!(Usage::from_stat("1 (x) S 1", 4096, 0), parent_alone);
         assert!(!Usage::default().render(SystemTime::UNIX_EPOCH).contains("cpu"));
     }
 

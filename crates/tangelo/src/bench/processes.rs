@@ -12,6 +12,7 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use client::{Client, Options};
+use daemon::Usage;
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::Args;
@@ -85,7 +86,7 @@ impl Processes {
                 continue;
             };
             // A process may end while we look.
-            if stat(pid, 1).is_some_and(|of| of == u64::from(parent)) {
+            if Usage::of(pid).parent == Some(u64::from(parent)) {
                 children.push(pid);
             }
         }
@@ -158,25 +159,9 @@ pub(super) fn spent(pid: u32, before: &Costs, after: &Costs) -> Duration {
 }
 
 fn cost(pid: u32) -> Cost {
-    let ticks = stat(pid, 11).unwrap_or(0) + stat(pid, 12).unwrap_or(0);
-    let second = rustix::param::clock_ticks_per_second() as f64;
-    let processor_time = Duration::from_secs(ticks).div_f64(second);
-    Cost { processor_time, memory: resident(pid).unwrap_or(0) }
-}
-
-/// A field of `/proc/<pid>/stat`, counted from the one after the state.
-fn stat(pid: u32, field: usize) -> Option<u64> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name may hold anything, but nothing after its last parenthesis does.
-    let (_, fields) = stat.rsplit_once(") ")?;
-    fields.split(' ').nth(field)?.parse().ok()
-}
-
-fn resident(pid: u32) -> Option<u64> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-    let kilobytes: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
-    Some(kilobytes * 1024)
+    let usage = Usage::of(pid);
+    let processor_time = Duration::from_secs_f64(usage.cpu_seconds.unwrap_or(0.0));
+    Cost { processor_time, memory: usage.resident_bytes.unwrap_or(0) }
 }
 
 /// A cluster of one's own.
@@ -332,6 +317,5 @@ mod tests {
         assert_eq!(processes.processor_time(&costs, &full), Duration::from_secs(2));
         processes.add_generators(&[id]);
         assert!(processes.is_empty());
-        assert!(stat(id, 1).unwrap() > 0);
     }
 }
