@@ -19,7 +19,7 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use cluster::Node;
 use daemon::{Cause, CommonArgs, Process, UsageError, When, threads};
 use model::{Incarnation, Role};
-use registry::{ClusterToken, Lease, Membership, Registry};
+use registry::Registry;
 pub use room::Duplicates;
 use rpc::{link::Hello, local};
 use tonic::transport::server::TcpIncoming;
@@ -108,7 +108,7 @@ pub fn duplicates() -> impl TypedValueParser<Value = Duplicates> {
 pub async fn run(args: Args) -> anyhow::Result<()> {
     let process = Process::start(Role::Chat, &args.common)?;
     process.ready.unmet("shards", "owns no shard yet");
-    let token = cluster_token(args.cluster_token.as_deref())?;
+    let token = registry::cluster_token(args.cluster_token.as_deref())?;
     let config =
         registry::Config { token: token.clone(), ..registry::Config::new(args.registry.as_str()) };
     let registry =
@@ -134,7 +134,8 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let local = local_listener(args.local_links, process.incarnation);
     chat.serve(&membership, me, token, local::beside(connections, local));
     chat.keep_shards(&membership, &process.ready);
-    process.tasks.spawn("lease watch", watch_lease(membership.clone(), process.stop.clone()));
+    let watch = membership.clone().stop_when_lost(process.stop.clone());
+    process.tasks.spawn("lease watch", watch);
     process.ready.started();
 
     if let Cause::Signal(_) | Cause::SupervisorGone = process.stopped().await {
@@ -148,16 +149,6 @@ fn local_listener(when: When, me: Incarnation) -> Option<local::Listener> {
     let listener = (when == When::Auto).then(|| local::Listener::bind(me))?;
     let refused = |error: &_| tracing::info!(%error, "links take the network: no Unix socket");
     listener.inspect_err(refused).ok()
-}
-
-/// A life that the registry has given up ends, and the supervisor starts a new one: whatever this
-/// one still believes to own belongs to others.
-async fn watch_lease(membership: Membership, stop: daemon::Stop) {
-    let mut lease = membership.lease.clone();
-    if lease.wait_for(|lease| *lease == Lease::Lost).await.is_ok() && !stop.is_stopping() {
-        let why = membership.gone().map_or_else(String::new, |gone| format!(": {gone}"));
-        stop.stop(Cause::Fatal(format!("the registry gave this node up{why}")));
-    }
 }
 
 /// The host by which others reach this process.
@@ -174,9 +165,4 @@ async fn reachable_host(listen: IpAddr, configured: Option<&str>) -> anyhow::Res
     })?;
     let address = addresses.map(|address| address.ip()).find(IpAddr::is_ipv4);
     Ok(address.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)).to_string())
-}
-
-fn cluster_token(text: Option<&str>) -> Result<Option<ClusterToken>, UsageError> {
-    let token = text.filter(|text| !text.is_empty()).map(ClusterToken::new).transpose();
-    token.map_err(|error| UsageError(format!("--cluster-token: {error}")))
 }

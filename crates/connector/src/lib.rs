@@ -21,10 +21,10 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use advertise::{PublishedPorts, WHOAMI_PATH};
 use axum::{Router, http::StatusCode, routing::get};
 use cluster::{ClientAddress, Node};
-use daemon::{Cause, CommonArgs, Process, Stop, UsageError, When, threads};
+use daemon::{Cause, CommonArgs, Process, UsageError, When, threads};
 use frontend::{Frontend, PomeloFiles, Settings, Turns, Writes};
 use model::{Rate, Role, limits};
-use registry::{ClusterToken, Lease, Membership, Registry};
+use registry::Registry;
 use rpc::{dial::System, link::Hello};
 
 pub use crate::{
@@ -193,7 +193,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let settings = settings(&args)?;
     let process = Process::start(Role::Connector, &args.common)?;
     process.ready.unmet("owners", "no owner of rooms is known yet");
-    let token = cluster_token(args.cluster_token.as_deref())?;
+    let token = registry::cluster_token(args.cluster_token.as_deref())?;
     let config =
         registry::Config { token: token.clone(), ..registry::Config::new(args.registry.as_str()) };
     let registry =
@@ -240,7 +240,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let dialer = Arc::new(System { local_links: args.local_links == When::Auto });
     let dialling = Dialling { me, token, dialer };
     connector.follow(&membership, dialling, &process.ready);
-    let watch = watch_lease(membership.clone(), process.stop.clone());
+    let watch = membership.clone().stop_when_lost(process.stop.clone());
     process.tasks.spawn("lease watch", watch);
     process.ready.started();
 
@@ -292,19 +292,4 @@ fn http(whoami: String) -> Router {
                     Open the chat page at the gate instead, usually on port 3014.\n";
         (StatusCode::NOT_FOUND, text)
     })
-}
-
-/// A life that the registry has given up ends: its members have left their rooms by now, so its
-/// clients must come again, to the next life or elsewhere.
-async fn watch_lease(membership: Membership, stop: Stop) {
-    let mut lease = membership.lease.clone();
-    if lease.wait_for(|lease| *lease == Lease::Lost).await.is_ok() && !stop.is_stopping() {
-        let why = membership.gone().map_or_else(String::new, |gone| format!(": {gone}"));
-        stop.stop(Cause::Fatal(format!("the registry gave this node up{why}")));
-    }
-}
-
-fn cluster_token(text: Option<&str>) -> Result<Option<ClusterToken>, UsageError> {
-    let token = text.filter(|text| !text.is_empty()).map(ClusterToken::new).transpose();
-    token.map_err(|error| UsageError(format!("--cluster-token: {error}")))
 }

@@ -34,11 +34,9 @@ struct Config {
 
 impl Config {
     fn new(args: &Args) -> Result<Self, UsageError> {
-        let token = args.cluster_token.as_deref().filter(|token| !token.is_empty());
-        let token = token.map(ClusterToken::new).transpose();
         Ok(Self {
             registry: RegistryChoice::new(args.registry_listen, args.registry.as_deref()),
-            token: token.map_err(|error| UsageError(format!("--cluster-token: {error}")))?,
+            token: registry::cluster_token(args.cluster_token.as_deref())?,
             settings: settings(args)?,
             web_root: args
                 .web_root

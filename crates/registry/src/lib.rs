@@ -26,7 +26,7 @@ mod membership;
 mod standing;
 
 use cluster::{Node, Timing};
-use daemon::Tasks;
+use daemon::{Tasks, UsageError};
 use rpc::dial::{Dialer, System};
 pub use rpc::token::{ClusterToken, TokenError};
 
@@ -41,6 +41,16 @@ const ETCD_SCHEME: &str = "etcd://";
 #[must_use]
 pub fn is_etcd(address: &str) -> bool {
     address.starts_with(ETCD_SCHEME)
+}
+
+/// The secret of `--cluster-token`; none where the argument is absent or empty.
+///
+/// # Errors
+///
+/// If it is none, with what is wrong with it.
+pub fn cluster_token(text: Option<&str>) -> Result<Option<ClusterToken>, UsageError> {
+    let token = text.filter(|text| !text.is_empty()).map(ClusterToken::new).transpose();
+    token.map_err(|error| UsageError(format!("--cluster-token: {error}")))
 }
 
 /// Where the registry is, and how to speak to it.

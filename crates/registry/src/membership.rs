@@ -3,6 +3,7 @@
 use std::sync::{Arc, OnceLock};
 
 use cluster::{Claim, ClusterMap, Gone, Lease, NodeState, Outcome};
+use daemon::{Cause, Stop};
 use metrics::counter;
 use model::{Incarnation, Shard, Term};
 use tokio::sync::watch;
@@ -129,6 +130,17 @@ impl Membership {
     pub async fn leave(&self) {
         self.leaving.cancel();
         self.ended.cancelled().await;
+    }
+
+    /// Stops the process once the registry has given this life of the node up; what it still
+    /// believes to own or to hold belongs to others, and the supervisor starts a new life. Returns
+    /// then, or when the node has left.
+    pub async fn stop_when_lost(mut self, stop: Stop) {
+        let lost = self.lease.wait_for(|lease| *lease == Lease::Lost).await.is_ok();
+        if lost && !stop.is_stopping() {
+            let why = self.gone().map_or_else(String::new, |gone| format!(": {gone}"));
+            stop.stop(Cause::Fatal(format!("the registry gave this node up{why}")));
+        }
     }
 
     /// Why the lease is [`Lease::Lost`].
