@@ -142,6 +142,14 @@ async fn new_id(server: &Server) -> String {
     id.to_owned()
 }
 
+/// The id of a new session of the second generation that is in and polls, and where it does so.
+async fn polling(server: &Server) -> (String, String) {
+    let id = new_id(server).await;
+    let target = format!("/socket.io/?EIO=3&transport=polling&b64=1&t=x&sid={id}");
+    assert_eq!(body(&get(server, &target).await), "2:40");
+    (id, target)
+}
+
 /// The WebSocket that a session of the second generation, which polls, has tried and may move to.
 async fn tried_websocket(server: &Server, id: &str) -> Socket {
     let target = format!("/socket.io/?EIO=3&transport=websocket&sid={id}");
@@ -355,9 +363,7 @@ async fn the_second_generation_has_the_originals_packets() {
 #[tokio::test]
 async fn the_second_generation_polls_and_moves_to_a_websocket() {
     let server = Server::connector();
-    let id = new_id(&server).await;
-    let target = format!("/socket.io/?EIO=3&transport=polling&b64=1&t=x&sid={id}");
-    assert_eq!(body(&get(&server, &target).await), "2:40");
+    let (id, target) = polling(&server).await;
     let mut poll = ask(&server, "GET", &target, "", "").await;
     let posted = post(&server, &target, &payload(&[&new(&enter("张"))])).await;
     assert!(posted.contains("Content-Type: text/html") && posted.ends_with("ok"), "{posted}");
@@ -391,9 +397,7 @@ async fn the_second_generation_polls_and_moves_to_a_websocket() {
 #[tokio::test]
 async fn a_client_that_is_asked_for_life_while_it_moves_answers_by_moving() {
     let server = Server::connector();
-    let id = new_id(&server).await;
-    let target = format!("/socket.io/?EIO=3&transport=polling&b64=1&t=x&sid={id}");
-    assert_eq!(body(&get(&server, &target).await), "2:40");
+    let (id, _) = polling(&server).await;
     let mut socket = tried_websocket(&server, &id).await;
     outbound(&server).probe();
     // A poll that comes now would answer as well; so would anything said after the move.
@@ -406,10 +410,8 @@ async fn a_client_that_is_asked_for_life_while_it_moves_answers_by_moving() {
 #[tokio::test]
 async fn a_websocket_that_fails_leaves_the_session_polling() {
     let server = Server::connector();
-    let id = new_id(&server).await;
-    let target = format!("/socket.io/?EIO=3&transport=polling&b64=1&sid={id}");
+    let (id, target) = polling(&server).await;
     let upgrade = format!("/socket.io/?EIO=3&transport=websocket&sid={id}");
-    assert_eq!(body(&get(&server, &target).await), "2:40");
     for words in [&["2probe"][..], &[], &["nonsense"]] {
         let mut socket = websocket(&server, &upgrade).await;
         for word in words {
@@ -428,9 +430,7 @@ async fn a_websocket_that_fails_leaves_the_session_polling() {
 #[tokio::test]
 async fn a_page_that_gives_its_poll_up_has_gone_away() {
     let server = Server::connector();
-    let id = new_id(&server).await;
-    let target = format!("/socket.io/?EIO=3&transport=polling&b64=1&sid={id}");
-    assert_eq!(body(&get(&server, &target).await), "2:40");
+    let (_, target) = polling(&server).await;
     drop(ask(&server, "GET", &target, "", "").await);
     server.is_quiet().await;
     // One of the first generation might still come back.
