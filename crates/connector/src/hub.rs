@@ -38,8 +38,8 @@ use self::{
     told::ToldLast,
 };
 
-/// Pushes gathered for one room at most. Fewer than a queue holds: a client that reads is never
-/// taken for slow because much came at once.
+/// Pushes gathered for one room at most. Fewer than a queue holds: a client that polls, for which
+/// each is an item of its own, is not taken for slow because much came at once.
 const GATHERED_MAX: usize = limits::SESSION_QUEUE_ITEMS_MAX / 4;
 /// Bytes of text gathered for one room after which it is told.
 const GATHERED_BYTES_MAX: usize = 64 * 1024;

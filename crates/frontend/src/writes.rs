@@ -240,7 +240,7 @@ mod tests {
         outbound::{Direct, Inbox, Item},
     };
 
-    /// The frames that a queue may hold in these tests.
+    /// The items that a queue may hold in these tests.
     const ITEMS_MAX: usize = 64;
 
     struct Peer {

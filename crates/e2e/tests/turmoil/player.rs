@@ -45,8 +45,8 @@ impl<H: Handler> Player<H> {
     ) -> Self {
         let id = SessionId(world.state().connected());
         let (protocol, transport) = (Protocol::Pomelo, Transport::WebSocket);
-        let (frames, bytes) = (limits::SESSION_QUEUE_ITEMS_MAX, limits::SESSION_QUEUE_BYTES_MAX);
-        let (outbound, mailbox) = Mailbox::new(id, frames, bytes);
+        let (items, bytes) = (limits::SESSION_QUEUE_ITEMS_MAX, limits::SESSION_QUEUE_BYTES_MAX);
+        let (outbound, mailbox) = Mailbox::new(id, items, bytes);
         let nowhere = ([127, 0, 0, 1], 1).into();
         let (peer, local) = (nowhere, nowhere);
         let handler =

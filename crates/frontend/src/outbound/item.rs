@@ -30,8 +30,7 @@ impl Item {
     /// What it counts for, in items and bytes.
     pub(super) fn weight(&self) -> (usize, usize) {
         let (items, bytes) = match self {
-            Self::Push(package) => (1, package.len()),
-            Self::Run(bytes, _) => (1, bytes.len()),
+            Self::Push(bytes) | Self::Run(bytes, _) => (1, bytes.len()),
             Self::Reply(_, reply) => (1, reply.json_len_hint()),
             Self::Probe | Self::Alarm | Self::Kick(_) | Self::Close(_) => (0, 0),
         };
