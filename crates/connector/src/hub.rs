@@ -45,9 +45,9 @@ const GATHERED_MAX: usize = limits::SESSION_QUEUE_ITEMS_MAX / 4;
 const GATHERED_BYTES_MAX: usize = 64 * 1024;
 /// A room of more members is told in pieces.
 const WHOLE_MEMBERS: usize = 128;
-/// Members of such a room told at once, in a quarter of a millisecond: whatever others bring waits
-/// for a piece at each of its steps through the connector.
-const PIECE_MEMBERS: usize = 32;
+/// Members of such a room told at once, in a quarter of a millisecond at most: whatever comes from
+/// outside waits for half a piece before it is read.
+const PIECE_MEMBERS: usize = 16;
 
 /// The sessions of one worker that have asked to enter a room.
 #[derive(Debug)]

@@ -29,6 +29,10 @@ const BATCH: usize = 256;
 /// After so many deliveries in a row, some milliseconds of system calls, those who read from
 /// sockets and links get their turn before the next.
 const BUSY_DELIVERIES: usize = 512;
+/// So many turns others get between two pieces of work. A message passes several tasks of this
+/// process: from a client's session to a worker to a link, and from a link's connection to its
+/// stream to a worker. With one turn it would wait for a piece at each of these steps.
+const TURNS: usize = 3;
 /// How often the gauges are brought up to date.
 const GAUGES: Duration = Duration::from_secs(1);
 
@@ -171,10 +175,12 @@ impl Worker {
                 // Others get their turn, other processes too, and what they bring is told with the
                 // rest.
                 std::thread::yield_now();
-                tokio::task::yield_now().await;
-                for _ in 0..BATCH {
-                    let Ok(input) = inputs.try_recv() else { break };
-                    self.take(input);
+                for _ in 0..TURNS {
+                    tokio::task::yield_now().await;
+                    for _ in 0..BATCH {
+                        let Ok(input) = inputs.try_recv() else { break };
+                        self.take(input);
+                    }
                 }
             }
             // What has arrived is told together, at once: nothing waits for company. A large room is
