@@ -249,6 +249,8 @@ impl Hub {
     /// Tells what was gathered: everybody in small rooms, and the next piece of one large room if
     /// that is due. Returns what members were told since the last time.
     pub(crate) fn flush(&mut self, clock: impl Fn() -> Time) -> Told {
+        // Beside a walk others have their turns after each piece, and its readers are busy.
+        self.writes.offer(self.walks.is_empty());
         self.set_out(&clock);
         if !self.walks.is_empty() {
             self.tell_piece(&clock);

@@ -43,6 +43,8 @@ pub struct Writes {
     count: usize,
     /// Whether to use the ring.
     are_together: bool,
+    /// Whether the thread offers its processor between many writes.
+    offers: bool,
 }
 
 #[derive(Debug)]
@@ -57,7 +59,7 @@ impl Writes {
     /// Writes that go out one by one, or `together` through io_uring.
     #[must_use]
     pub const fn new(together: bool) -> Self {
-        Self { waiting: Vec::new(), count: 0, are_together: together }
+        Self { waiting: Vec::new(), count: 0, are_together: together, offers: true }
     }
 
     /// Whether this process can write together.
@@ -74,8 +76,15 @@ impl Writes {
         }
     }
 
+    /// Whether the thread is to offer its processor between many writes, as it does unless told
+    /// otherwise. Where others are at work on it for long, whoever offers gives them a whole slice
+    /// of theirs, more than a millisecond, and the rest of those who are to be told wait for that.
+    pub const fn offer(&mut self, offers: bool) {
+        self.offers = offers;
+    }
+
     /// Like [`Outbound::deliver`], by the next flush or, if there are many, before. Between many of
-    /// one message each the thread offers its processor to others.
+    /// one message each the thread [offers](Self::offer) its processor to others.
     pub fn deliver(
         &mut self,
         outbound: &Outbound,
@@ -88,7 +97,7 @@ impl Writes {
         if self.count == WRITES_MAX {
             self.flush();
             // With several messages in each write this thread is behind, and had better go on.
-            if run.frames(from) == 1 {
+            if self.offers && run.frames(from) == 1 {
                 std::thread::yield_now();
             }
         }
