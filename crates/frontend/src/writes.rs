@@ -77,8 +77,8 @@ impl Writes {
     }
 
     /// Whether the thread is to offer its processor between many writes, as it does unless told
-    /// otherwise. Where others are at work on it for long, whoever offers gives them a whole slice
-    /// of theirs, more than a millisecond, and the rest of those who are to be told wait for that.
+    /// otherwise. Where others have much to do they may keep it for a slice, more than a
+    /// millisecond, and the rest of those who are to be told wait for that.
     pub const fn offer(&mut self, offers: bool) {
         self.offers = offers;
     }
