@@ -202,6 +202,11 @@ pub struct UpArgs {
     /// What the clients' application has agreed with them.
     #[command(flatten)]
     pub pomelo: gate::PomeloFiles,
+
+    /// Drain when standard input ends: whoever has started the cluster holds the other end, and
+    /// cannot forget it
+    #[arg(long, hide = true)]
+    pub watch_stdin: bool,
 }
 
 impl UpArgs {

@@ -17,13 +17,14 @@ use std::{
     io,
     net::TcpListener,
     sync::{Mutex, PoisonError},
-    thread::available_parallelism,
+    thread::{self, available_parallelism},
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, anyhow, bail};
 use daemon::{BugError, Tasks, UsageError, net, signal::Signals, telemetry};
 use model::{Role, limits};
+use rustix::process::{Signal, getpid, kill_process};
 use tokio::{sync::watch, time::timeout};
 
 use crate::cli::UpArgs;
@@ -62,6 +63,9 @@ pub(crate) async fn run(args: UpArgs) -> anyhow::Result<()> {
     let names = plan.specs.iter().map(|spec| spec.name.as_str()).chain([NAME]);
     let console = Console::new(args.log_format, names);
     log_through(&console, &args)?;
+    if args.watch_stdin {
+        watch_stdin().context("cannot watch standard input")?;
+    }
 
     tracing::info!(processes = plan.summary(), logs = %args.logs.display(), "starting a cluster");
     let mut cluster = Cluster::start(&plan, &console, &args);
@@ -107,6 +111,16 @@ fn log_through(console: &Console, args: &UpArgs) -> Result<(), UsageError> {
     };
     let filter = args.log.as_deref().filter(|text| !text.is_empty());
     telemetry::init_through(NAME, args.log_format, filter, write).map_err(UsageError)
+}
+
+/// Asks this process to end when its standard input does, as whoever ends it by hand would.
+fn watch_stdin() -> io::Result<()> {
+    // A read of standard input cannot be cancelled, so it has a thread that nothing waits for.
+    let watch = || {
+        let _ = io::copy(&mut io::stdin().lock(), &mut io::sink());
+        let _ = kill_process(getpid(), Signal::TERM);
+    };
+    thread::Builder::new().name("stdin".into()).spawn(watch).map(drop)
 }
 
 /// Looks whether every port can be had, before anything is started.

@@ -194,7 +194,9 @@ impl Up {
             .args(["--connector-port", &connector.to_string()])
             .arg("--logs")
             .arg(&logs)
-            .stdin(Stdio::null())
+            // So that it ends with this process, even one that is killed.
+            .arg("--watch-stdin")
+            .stdin(Stdio::piped())
             .stdout(output.try_clone()?)
             .stderr(output)
             .spawn()?;
