@@ -249,7 +249,7 @@ impl Hub {
     /// Tells what was gathered: everybody in small rooms, and the next piece of one large room if
     /// that is due. Returns what members were told since the last time.
     pub(crate) fn flush(&mut self, clock: impl Fn() -> Time) -> Told {
-        // Beside a walk others have their turns after each piece, and its readers are busy.
+        // Whose readers are busy, also while it rests.
         self.writes.offer(self.walks.is_empty());
         self.set_out(&clock);
         if !self.walks.is_empty() {

@@ -27,12 +27,12 @@ use crate::hub::{Hub, Told};
 /// Events taken from the queue at once.
 const BATCH: usize = 256;
 /// After so many deliveries in a row, some milliseconds of system calls, those who read from
-/// sockets and links get their turn before the next.
+/// sockets and links get a turn before the next.
 const BUSY_DELIVERIES: usize = 512;
-/// So many turns others get between two pieces of work. A message passes several tasks of this
+/// So many turns others get between two pieces of a walk. A message passes several tasks of this
 /// process: from a client's session to a worker to a link, and from a link's connection to its
 /// stream to a worker. With one turn it would wait for a piece at each of these steps.
-const TURNS: usize = 3;
+const WALK_TURNS: usize = 3;
 /// How often the gauges are brought up to date.
 const GAUGES: Duration = Duration::from_secs(1);
 
@@ -153,7 +153,8 @@ impl Worker {
         let mut alarm = Alarm::default();
         let mut walk = Alarm::default();
         let mut ends = pin!(token.cancelled());
-        let (mut is_busy, mut walk_due) = (false, None);
+        // How many turns others get before the next is told.
+        let (mut turns, mut walk_due) = (0, None);
         loop {
             let moment = |at: Time| self.start + at.since_start();
             let timeout = self.relays.poll_timeout().map(moment);
@@ -171,16 +172,18 @@ impl Worker {
                 () = walk.rings(walk_due.map(moment)) => {}
                 () = &mut ends => return self.hub.finish(),
             }
-            if is_busy {
-                // Others get their turn, other processes too, and what they bring is told with the
-                // rest.
+            if turns > 0 {
+                // Other processes, too, and what all of them bring is told with the rest.
                 std::thread::yield_now();
-                for _ in 0..TURNS {
-                    tokio::task::yield_now().await;
-                    for _ in 0..BATCH {
-                        let Ok(input) = inputs.try_recv() else { break };
-                        self.take(input);
-                    }
+            }
+            let mut room = BATCH;
+            for _ in 0..turns {
+                tokio::task::yield_now().await;
+                while room > 0
+                    && let Ok(input) = inputs.try_recv()
+                {
+                    self.take(input);
+                    room -= 1;
                 }
             }
             // What has arrived is told together, at once: nothing waits for company. A large room is
@@ -190,7 +193,8 @@ impl Worker {
             let stand = told.stand(began.elapsed());
             walk_due = self.hub.walk_due();
             let is_walking = walk_due.is_some_and(|due| due <= self.now());
-            is_busy = told.deliveries >= BUSY_DELIVERIES || is_walking;
+            let is_busy = told.deliveries >= BUSY_DELIVERIES;
+            turns = if is_walking { WALK_TURNS } else { usize::from(is_busy) };
             if is_walking {
                 // So do chats, other connectors and the kernel's own tasks, which would wait for
                 // the rest of this thread's slice.

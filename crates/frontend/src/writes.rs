@@ -1,7 +1,7 @@
 //! Writes to many clients, handed to the kernel together.
 //!
 //! One `send` is most of what a delivery costs, and a fifth of it is the way into the kernel and
-//! out again (`docs/performance.md`). Through io_uring the writes of a walk through a room go in
+//! out again (`docs/performance-log.md`). Through io_uring the writes of a walk through a room go in
 //! few system calls. Where the system has none of it, or forbids it, as container engines do by
 //! default, they go one by one.
 
@@ -18,7 +18,7 @@ use crate::{
     run::{Answer, Form, Run},
 };
 
-/// After so many writes those that wait are carried out, and the thread offers its processor: a
+/// After so many writes those that wait are carried out, and the thread may offer its processor: a
 /// hundred `send`s are half a millisecond, and a client that is to run on the same processor would
 /// read the first of them after the last.
 const WRITES_MAX: usize = 32;

@@ -3,7 +3,7 @@
 //! A chat also listens at a socket of the Unix domain that is named after its incarnation, and a
 //! connector looks there before it dials. What two processes say to each other so is copied once
 //! and passes neither TCP nor the rules of a firewall, which is a good part of what a message costs
-//! on its way through three processes (`docs/performance.md`).
+//! on its way through three processes (`docs/performance-log.md`).
 //!
 //! The name is an abstract one (`unix(7)`): it is no file, goes with its socket, and is seen in one
 //! network namespace only. So a connector in another container or on another machine finds nobody

@@ -25,6 +25,10 @@ struct Up {
 
 impl Up {
     fn start(name: &str) -> Self {
+        Self::start_with(name, &[])
+    }
+
+    fn start_with(name: &str, flags: &[&str]) -> Self {
         let folder = std::env::temp_dir().join(format!("tangelo-up-{}-{name}", std::process::id()));
         let ports = free_ports();
         fs::create_dir_all(&folder).unwrap();
@@ -34,8 +38,9 @@ impl Up {
             .args(&ports)
             .arg("--logs")
             .arg(&folder)
+            .args(flags)
             .stdout(output)
-            .stdin(Stdio::null())
+            .stdin(Stdio::piped())
             .spawn()
             .unwrap();
         let up = Self { child, folder, ports };
@@ -169,6 +174,17 @@ fn a_supervisor_killed_by_force_leaves_nothing_behind() {
     up.signal(Signal::KILL);
     up.ended();
     are_gone(&pids);
+}
+
+#[test]
+fn a_cluster_drains_when_whoever_started_it_is_gone() {
+    let mut up = Up::start_with("starter", &["--watch-stdin"]);
+    let pids = up.pids();
+    drop(up.child.stdin.take());
+    assert!(up.ended().success());
+    are_gone(&pids);
+    let output = up.output();
+    assert!(output.contains("all processes have ended"), "{output}");
 }
 
 #[test]
