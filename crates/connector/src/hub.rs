@@ -249,7 +249,7 @@ impl Hub {
     /// Tells what was gathered: everybody in small rooms, and the next piece of one large room if
     /// that is due. Returns what members were told since the last time.
     pub(crate) fn flush(&mut self, clock: impl Fn() -> Time) -> Told {
-        // Whose readers are busy, also while it rests.
+        // The readers of a large room are busy, also while its walk rests.
         self.writes.offer(self.walks.is_empty());
         self.set_out(&clock);
         if !self.walks.is_empty() {

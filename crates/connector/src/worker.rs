@@ -176,14 +176,14 @@ impl Worker {
                 // Other processes, too, and what all of them bring is told with the rest.
                 std::thread::yield_now();
             }
-            let mut room = BATCH;
+            let mut left = BATCH;
             for _ in 0..turns {
                 tokio::task::yield_now().await;
-                while room > 0
+                while left > 0
                     && let Ok(input) = inputs.try_recv()
                 {
                     self.take(input);
-                    room -= 1;
+                    left -= 1;
                 }
             }
             // What has arrived is told together, at once: nothing waits for company. A large room is
@@ -196,8 +196,8 @@ impl Worker {
             let is_busy = told.deliveries >= BUSY_DELIVERIES;
             turns = if is_walking { WALK_TURNS } else { usize::from(is_busy) };
             if is_walking {
-                // So do chats, other connectors and the kernel's own tasks, which would wait for
-                // the rest of this thread's slice.
+                // Now, too: chats, other connectors and the kernel's own tasks would wait for the
+                // rest of this thread's slice.
                 std::thread::yield_now();
             } else if is_busy && !stand.is_zero() {
                 // The thread itself: were it to read on meanwhile, each message would wake it, and

@@ -12,6 +12,7 @@ mod readiness;
 mod resources;
 pub mod run;
 pub mod signal;
+pub mod stdin;
 mod tasks;
 pub mod telemetry;
 mod vitals;

@@ -19,7 +19,7 @@ use crate::{
     net, resources,
     run::{BugError, EXIT_BUG, UsageError},
     signal::Signals,
-    telemetry,
+    stdin, telemetry,
     vitals::Vitals,
 };
 
@@ -277,13 +277,10 @@ impl Process {
     /// Stops the process when standard input ends.
     fn watch_stdin(&self) -> io::Result<()> {
         let stop = self.stop.clone();
-        // A read of standard input cannot be cancelled, so it has a thread that nothing waits for.
-        let watch = move || {
-            let end = io::copy(&mut io::stdin().lock(), &mut io::sink());
+        stdin::when_ended(move |end| {
             tracing::debug!(?end, "standard input ended");
             stop.stop(Cause::SupervisorGone);
-        };
-        std::thread::Builder::new().name("stdin".into()).spawn(watch).map(drop)
+        })
     }
 }
 

@@ -17,12 +17,12 @@ use std::{
     io,
     net::TcpListener,
     sync::{Mutex, PoisonError},
-    thread::{self, available_parallelism},
+    thread::available_parallelism,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, anyhow, bail};
-use daemon::{BugError, Tasks, UsageError, net, signal::Signals, telemetry};
+use daemon::{BugError, Tasks, UsageError, net, signal::Signals, stdin, telemetry};
 use model::{Role, limits};
 use rustix::process::{Signal, getpid, kill_process};
 use tokio::{sync::watch, time::timeout};
@@ -115,12 +115,9 @@ fn log_through(console: &Console, args: &UpArgs) -> Result<(), UsageError> {
 
 /// Asks this process to end when its standard input does, as whoever ends it by hand would.
 fn watch_stdin() -> io::Result<()> {
-    // A read of standard input cannot be cancelled, so it has a thread that nothing waits for.
-    let watch = || {
-        let _ = io::copy(&mut io::stdin().lock(), &mut io::sink());
+    stdin::when_ended(|_| {
         let _ = kill_process(getpid(), Signal::TERM);
-    };
-    thread::Builder::new().name("stdin".into()).spawn(watch).map(drop)
+    })
 }
 
 /// Looks whether every port can be had, before anything is started.
