@@ -8,7 +8,7 @@ use std::{
     sync::Arc,
 };
 
-use model::UserName;
+use model::{UserName, limits::PRESENCE_MEMBERS_MAX};
 use rustix::{
     buffer::spare_capacity,
     event::{
@@ -233,8 +233,11 @@ impl Server {
                 if room == next {
                     self.rooms.push(Vec::new());
                 }
-                let added = frame::encode(&self.speech.add(&user));
-                self.tell(room, &added);
+                // As in Tangelo, or a room of thousands would take minutes to fill.
+                if self.rooms[room].len() < PRESENCE_MEMBERS_MAX {
+                    let added = frame::encode(&self.speech.add(&user));
+                    self.tell(room, &added);
+                }
                 self.rooms[room].push(index);
                 if let Some(client) = &mut self.clients[index] {
                     client.member = Some((user, room));

@@ -8,7 +8,7 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::{SinkExt as _, StreamExt as _};
-use model::UserName;
+use model::{UserName, limits::PRESENCE_MEMBERS_MAX};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::mpsc,
@@ -89,9 +89,12 @@ impl Shared {
             Ask::Enter { id, user, room } => {
                 let mut rooms = self.rooms.lock().unwrap_or_else(PoisonError::into_inner);
                 let members = rooms.entry(room.clone()).or_default();
-                let added = self.speech.add(&user);
-                for (_, other) in members.iter() {
-                    send(other, added.clone());
+                // As in Tangelo, or a room of thousands would take minutes to fill.
+                if members.len() < PRESENCE_MEMBERS_MAX {
+                    let added = self.speech.add(&user);
+                    for (_, other) in members.iter() {
+                        send(other, added.clone());
+                    }
                 }
                 members.push((user.clone(), queue.clone()));
                 let users = members.iter().map(|(name, _)| name.clone()).collect();
