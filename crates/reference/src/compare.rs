@@ -26,6 +26,10 @@ pub struct Args {
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     without: Vec<String>,
 
+    /// Also the minimal server in several processes, with so many connectors beside the owner of the rooms
+    #[arg(long, value_name = "N,…", value_delimiter = ',')]
+    split: Vec<u32>,
+
     /// Options for `tangelo bench`, after `--`
     #[arg(last = true)]
     bench: Vec<String>,
@@ -50,7 +54,8 @@ pub(crate) struct Figures {
 pub fn run(args: &Args) -> anyhow::Result<()> {
     let references = ["epoll", "coalesce", "ring", "textbook"];
     let references = references.iter().filter(|name| !args.without.iter().any(|it| it == *name));
-    let references: Vec<&str> = references.copied().collect();
+    let split = args.split.iter().map(|connectors| format!("split --connectors={connectors}"));
+    let references: Vec<String> = references.map(|it| (*it).to_owned()).chain(split).collect();
     let mut runs: BTreeMap<String, Vec<Figures>> = BTreeMap::new();
     let mut names = Vec::new();
     for round in 1..=args.rounds {
@@ -58,7 +63,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             let generator = args.tangelo.first().context("--tangelo is missing")?;
             let figures = reference(generator, name, &args.bench);
             let figures = figures.with_context(|| format!("{name}, round {round}"))?;
-            note(&mut runs, &mut names, (*name).to_owned(), Figures::read(&figures))?;
+            note(&mut runs, &mut names, name.clone(), Figures::read(&figures))?;
         }
         for path in &args.tangelo {
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -136,18 +141,23 @@ impl Drop for Server {
     }
 }
 
-/// Starts one of the reference servers and has a `tangelo bench` drive it, with these options.
+/// Starts one of the reference servers, by its name and arguments, and has a `tangelo bench` drive
+/// it, with these options.
 pub(crate) fn reference(generator: &Path, name: &str, options: &[String]) -> anyhow::Result<Value> {
     let child = Command::new(std::env::current_exe()?)
-        .arg(name)
+        .args(name.split(' '))
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .spawn()?;
     let mut server = Server(child);
     let output = server.0.stdout.take().context("it has no output")?;
-    let mut address = String::new();
-    BufReader::new(output).read_line(&mut address)?;
-    let how = ["--gate", address.trim(), "--pids", &server.0.id().to_string()].map(str::to_owned);
+    let mut line = String::new();
+    BufReader::new(output).read_line(&mut line)?;
+    // Where it listens, and the processes that it has started.
+    let (mut line, mut pids) = (line.split_whitespace(), server.0.id().to_string());
+    let address = line.next().context("it told no address")?;
+    pids.extend(line.flat_map(|pid| [",", pid]));
+    let how = ["--gate", address, "--pids", &pids].map(str::to_owned);
     bench(generator, &how, options)
 }
 

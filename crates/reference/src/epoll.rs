@@ -4,11 +4,13 @@ use std::{
     collections::HashMap,
     io::{self, Read as _, Write as _},
     mem,
-    net::{SocketAddr, TcpListener, TcpStream},
+    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    os::unix::net::UnixStream,
     sync::Arc,
 };
 
-use model::{UserName, limits::PRESENCE_MEMBERS_MAX};
+use anyhow::Context as _;
+use model::{NameRule, UserName, limits::PRESENCE_MEMBERS_MAX};
 use rustix::{
     buffer::spare_capacity,
     event::{
@@ -23,14 +25,18 @@ use crate::{
     frame,
     ring::{Ring, Sent},
     speech::{Ask, Speech},
+    split::link::{Asked, Down, Enter, Link, NOBODY, Told, Up},
 };
+use wire::RequestId;
 
 /// Events taken at once.
 const EVENTS: usize = 1024;
 /// Bytes read at once.
-const READ_BYTES: usize = 64 * 1024;
+pub(crate) const READ_BYTES: usize = 64 * 1024;
 /// The listener among the sockets.
 const LISTENER: u64 = u64::MAX;
+/// The owner of the rooms among the sockets.
+const OWNER: u64 = u64::MAX - 1;
 /// How long to wait for sockets while the ring has sends that some of them do not take.
 const RING_WAIT: Timespec = Timespec { tv_sec: 0, tv_nsec: 1_000_000 };
 
@@ -70,6 +76,11 @@ struct Server {
     dirty: Vec<usize>,
     ring: Option<Ring>,
     sent: Vec<Sent>,
+    /// Who decides what is told to whom, if that is not this server itself.
+    owner: Option<Link>,
+    /// Where clients are sent, each room to the next one.
+    connectors: Vec<SocketAddr>,
+    entries: HashMap<String, usize>,
 }
 
 /// Serves for ever.
@@ -82,31 +93,49 @@ pub fn serve(
     writes: Writes,
     announce: impl FnOnce(SocketAddr),
 ) -> anyhow::Result<()> {
-    crate::raise_open_files()?;
-    let listener = TcpListener::bind(address)?;
-    listener.set_nonblocking(true)?;
-    let address = listener.local_addr()?;
-    let epoll = epoll::create(CreateFlags::CLOEXEC)?;
-    epoll::add(&epoll, &listener, EventData::new_u64(LISTENER), EventFlags::IN)?;
-    announce(address);
-    let speech = Speech::new(address);
-    let ring = if writes == Writes::Ring { Some(Ring::new()?) } else { None };
-    let server = Server {
-        epoll,
-        listener,
-        speech,
-        writes,
-        clients: Vec::new(),
-        rooms: Vec::new(),
-        room_names: HashMap::new(),
-        dirty: Vec::new(),
-        ring,
-        sent: Vec::new(),
-    };
+    let server = Server::new(address, writes)?;
+    announce(server.connectors[0]);
+    server.run()
+}
+
+/// Serves clients of rooms that another process owns, until that is gone.
+pub(crate) fn serve_beside(
+    writes: Writes,
+    owner: UnixStream,
+    announce: impl FnOnce(SocketAddr),
+) -> anyhow::Result<()> {
+    let mut server = Server::new((Ipv4Addr::LOCALHOST, 0).into(), writes)?;
+    server.owner = Some(Link::new(owner, &server.epoll, OWNER)?);
+    announce(server.connectors[0]);
     server.run()
 }
 
 impl Server {
+    fn new(address: SocketAddr, writes: Writes) -> anyhow::Result<Self> {
+        crate::raise_open_files()?;
+        let listener = TcpListener::bind(address)?;
+        listener.set_nonblocking(true)?;
+        let address = listener.local_addr()?;
+        let epoll = epoll::create(CreateFlags::CLOEXEC)?;
+        epoll::add(&epoll, &listener, EventData::new_u64(LISTENER), EventFlags::IN)?;
+        let ring = if writes == Writes::Ring { Some(Ring::new()?) } else { None };
+        Ok(Self {
+            epoll,
+            listener,
+            speech: Speech::new(),
+            writes,
+            clients: Vec::new(),
+            rooms: Vec::new(),
+            room_names: HashMap::new(),
+            dirty: Vec::new(),
+            ring,
+            sent: Vec::new(),
+            owner: None,
+            connectors: vec![address],
+            entries: HashMap::new(),
+        })
+    }
+
     fn run(mut self) -> anyhow::Result<()> {
         let mut events = Vec::with_capacity(EVENTS);
         let mut scratch = vec![0; READ_BYTES];
@@ -124,6 +153,12 @@ impl Server {
                     self.accept();
                     continue;
                 }
+                if number == OWNER {
+                    if !self.hear_owner(&mut scratch)? {
+                        return Ok(());
+                    }
+                    continue;
+                }
                 let index = usize::try_from(number)?;
                 if flags.contains(EventFlags::OUT) {
                     self.flush(index);
@@ -138,6 +173,9 @@ impl Server {
             }
             self.dirty = dirty;
             self.hand_over();
+            if let Some(owner) = &mut self.owner {
+                owner.flush(&self.epoll)?;
+            }
         }
     }
 
@@ -227,45 +265,107 @@ impl Server {
     fn carry_out(&mut self, index: usize, ask: Ask) {
         match ask {
             Ask::Answer(package) => self.write(index, &frame::encode(&package)),
-            Ask::Enter { id, user, room } => {
-                let next = self.rooms.len();
-                let room = *self.room_names.entry(room).or_insert(next);
-                if room == next {
-                    self.rooms.push(Vec::new());
-                }
-                // As in Tangelo, or a room of thousands would take minutes to fill.
-                if self.rooms[room].len() < PRESENCE_MEMBERS_MAX {
-                    let added = frame::encode(&self.speech.add(&user));
-                    self.tell(room, &added);
-                }
-                self.rooms[room].push(index);
-                if let Some(client) = &mut self.clients[index] {
-                    client.member = Some((user, room));
-                }
-                let members = self.rooms[room].iter().filter_map(|at| self.clients[*at].as_ref());
-                let users = members.filter_map(|it| it.member.as_ref().map(|it| it.0.clone()));
-                let answer = self.speech.entered(id, users.collect());
+            Ask::Entry { id, room } => {
+                let next = self.entries.len() % self.connectors.len();
+                let connector = self.connectors[*self.entries.entry(room).or_insert(next)];
+                let answer = self.speech.entry(id, connector);
                 self.write(index, &frame::encode(&answer));
             }
+            Ask::Enter { id, user, room } => self.enter(index, id, user, room),
             Ask::Say { id, content, target } => {
                 let member = self.clients[index].as_ref().and_then(|client| client.member.clone());
                 let Some((user, room)) = member else { return };
                 let push = frame::encode(&self.speech.chat(&user, &content, &target));
-                let mut answer = frame::encode(&self.speech.said(id));
-                answer.extend_from_slice(&push);
-                let members = mem::take(&mut self.rooms[room]);
-                for member in &members {
-                    self.write(*member, if *member == index { &answer } else { &push });
+                if self.owner.is_some() {
+                    self.ask_owner((index, room, id), Asked::Say(push));
+                } else {
+                    self.said(room, Some((index, id)), &push);
                 }
-                self.rooms[room] = members;
             }
         }
     }
 
-    fn tell(&mut self, room: usize, frame: &[u8]) {
+    fn enter(&mut self, index: usize, id: RequestId, user: UserName, name: String) {
+        let next = self.rooms.len();
+        let room = *self.room_names.entry(name.clone()).or_insert(next);
+        if room == next {
+            self.rooms.push(Vec::new());
+        }
+        if let Some(client) = &mut self.clients[index] {
+            client.member = Some((user.clone(), room));
+        }
+        if self.owner.is_some() {
+            let enter = Enter { user: user.to_string(), room: name };
+            return self.ask_owner((index, room, id), Asked::Enter(enter));
+        }
+        // As in Tangelo, or a room of thousands would take minutes to fill.
+        if self.rooms[room].len() < PRESENCE_MEMBERS_MAX {
+            self.added(room, &user);
+        }
+        self.rooms[room].push(index);
+        let members = self.rooms[room].iter().filter_map(|at| self.clients[*at].as_ref());
+        let users = members.filter_map(|it| it.member.as_ref().map(|it| it.0.clone())).collect();
+        let answer = self.speech.entered(id, users);
+        self.write(index, &frame::encode(&answer));
+    }
+
+    fn ask_owner(&mut self, (client, room, id): (usize, usize, RequestId), asked: Asked) {
+        // No more than a process has files open, far below what the numbers hold.
+        let [room, client] = [room, client].map(|number| u32::try_from(number).unwrap_or(NOBODY));
+        if let Some(owner) = &mut self.owner {
+            owner.push(&Up { room, client, id: id.0, asked: Some(asked) });
+        }
+    }
+
+    /// Passes on what the owner tells. Returns whether it is still there.
+    fn hear_owner(&mut self, scratch: &mut [u8]) -> anyhow::Result<bool> {
+        let Some(owner) = &mut self.owner else { return Ok(true) };
+        let downs = match owner.read(scratch) {
+            Ok(downs) => downs,
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(false),
+            Err(error) => return Err(error.into()),
+        };
+        for Down { room, client, id, told } in downs {
+            let (room, index, id) = (room as usize, client as usize, RequestId(id));
+            match told {
+                Some(Told::Said(push)) => {
+                    self.said(room, (client != NOBODY).then_some((index, id)), &push);
+                }
+                Some(Told::Added(user)) => self.added(room, &name(&user)?),
+                Some(Told::Entered(users)) if self.clients[index].is_some() => {
+                    self.rooms[room].push(index);
+                    let users = users.names.iter().map(|it| name(it)).collect::<Result<_, _>>()?;
+                    let answer = self.speech.entered(id, users);
+                    self.write(index, &frame::encode(&answer));
+                }
+                Some(Told::Connectors(all)) => {
+                    self.connectors =
+                        all.names.iter().map(|it| it.parse()).collect::<Result<_, _>>()?;
+                }
+                Some(Told::Entered(_)) | None => {}
+            }
+        }
+        Ok(true)
+    }
+
+    fn added(&mut self, room: usize, user: &UserName) {
+        let added = frame::encode(&self.speech.add(user));
+        self.tell(room, None, &added, &added);
+    }
+
+    /// Tells a room what one of its members said, and that one that it was heard.
+    fn said(&mut self, room: usize, speaker: Option<(usize, RequestId)>, push: &[u8]) {
+        let mut answer =
+            speaker.map_or_else(Vec::new, |(_, id)| frame::encode(&self.speech.said(id)));
+        answer.extend_from_slice(push);
+        self.tell(room, speaker.map(|it| it.0), &answer, push);
+    }
+
+    /// Tells one member this, and all others that.
+    fn tell(&mut self, room: usize, one: Option<usize>, this: &[u8], that: &[u8]) {
         let members = mem::take(&mut self.rooms[room]);
         for member in &members {
-            self.write(*member, frame);
+            self.write(*member, if Some(*member) == one { this } else { that });
         }
         self.rooms[room] = members;
     }
@@ -317,9 +417,15 @@ impl Server {
 
     fn close(&mut self, index: usize) {
         if let Some(client) = self.clients[index].take()
-            && let Some((_, room)) = client.member
+            && let Some((user, room)) = client.member
         {
             self.rooms[room].retain(|member| *member != index);
+            self.ask_owner((index, room, RequestId::NOTIFY), Asked::Leave(user.to_string()));
         }
     }
+}
+
+/// A name that a connector has let in.
+fn name(name: &str) -> anyhow::Result<UserName> {
+    UserName::parse(name, &NameRule::default()).context("a name that no connector lets in")
 }

@@ -3,7 +3,7 @@
 use std::{io::Write as _, net::SocketAddr};
 
 use clap::Parser as _;
-use reference::{compare, epoll, goals, hop, peers, sweep, textbook};
+use reference::{compare, epoll, goals, hop, peers, split, sweep, textbook};
 
 /// Servers to compare Tangelo with.
 #[derive(Debug, clap::Parser)]
@@ -20,6 +20,8 @@ enum Command {
     Coalesce(Listen),
     /// The minimal server, which writes once per socket and turn, through io_uring
     Ring(Listen),
+    /// The minimal server in several processes: connectors, and one that owns the rooms
+    Split(split::Args),
     /// tokio-tungstenite with its defaults, a task and a queue per connection
     Textbook(Listen),
     /// Run Tangelo and all of these in turn, and print ratios
@@ -52,6 +54,11 @@ fn main() -> anyhow::Result<()> {
             epoll::serve(listen, epoll::Writes::Gathered, announce)
         }
         Command::Ring(Listen { listen }) => epoll::serve(listen, epoll::Writes::Ring, announce),
+        Command::Split(args) => split::serve(&args, |address, pids| {
+            // Whoever started us counts the processor time of all of them.
+            let pids: String = pids.iter().map(|pid| format!(" {pid}")).collect();
+            let _ = writeln!(std::io::stdout(), "{address}{pids}");
+        }),
         Command::Textbook(Listen { listen }) => textbook::serve(listen, announce),
         Command::Compare(args) => compare::run(&args),
         Command::Peers(args) => peers::run(&args),

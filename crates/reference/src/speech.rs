@@ -19,6 +19,8 @@ const PACKAGE_BYTES_MAX: usize = 64 * 1024;
 pub(crate) enum Ask {
     /// To be told this.
     Answer(Bytes),
+    /// To be told where the clients of this room go.
+    Entry { id: RequestId, room: String },
     /// To be let into a room.
     Enter { id: RequestId, user: UserName, room: String },
     /// To have this told to everybody in its room.
@@ -28,13 +30,12 @@ pub(crate) enum Ask {
 /// How the chat is spoken.
 pub(crate) struct Speech {
     options: Options,
-    address: SocketAddr,
 }
 
 impl Speech {
-    /// The speech of a server at this address, its own gate.
-    pub(crate) fn new(address: SocketAddr) -> Self {
-        Self { options: Options::chat_connector(), address }
+    /// The original's.
+    pub(crate) fn new() -> Self {
+        Self { options: Options::chat_connector() }
     }
 
     /// Reads one WebSocket message.
@@ -55,9 +56,8 @@ impl Speech {
     fn call(&self, data: &[u8]) -> Option<Ask> {
         let (id, call) = self.options.decode_call(data).ok()??;
         match call {
-            Call::QueryEntry { .. } => {
-                let (host, port) = (self.address.ip().to_string(), self.address.port());
-                self.reply(id, Route::QueryEntry, &Reply::Entry { host, port }).map(Ask::Answer)
+            Call::QueryEntry { rid, .. } => {
+                Some(Ask::Entry { id, room: rid.as_text().unwrap_or_default().to_owned() })
             }
             Call::Enter { username: Content::Text(user), rid: Content::Text(room), .. } => {
                 let user = UserName::parse(&user, &NameRule::default()).ok()?;
@@ -70,6 +70,12 @@ impl Speech {
 
     fn reply(&self, id: RequestId, route: Route, reply: &Reply) -> Option<Bytes> {
         self.options.encode_reply(id, Some(route), reply, Encoding::Utf8)
+    }
+
+    /// The answer to who asked where to go.
+    pub(crate) fn entry(&self, id: RequestId, connector: SocketAddr) -> Bytes {
+        let (host, port) = (connector.ip().to_string(), connector.port());
+        self.reply(id, Route::QueryEntry, &Reply::Entry { host, port }).unwrap_or_default()
     }
 
     /// The answer to who entered.

@@ -25,6 +25,7 @@ type Queue = mpsc::Sender<Message>;
 type Room = Vec<(UserName, Queue)>;
 
 struct Shared {
+    address: SocketAddr,
     speech: Speech,
     rooms: Mutex<HashMap<String, Room>>,
 }
@@ -41,8 +42,8 @@ pub fn serve(address: SocketAddr, announce: impl FnOnce(SocketAddr)) -> anyhow::
         let listener = TcpListener::bind(address).await?;
         let address = listener.local_addr()?;
         announce(address);
-        let speech = Speech::new(address);
-        let shared = Arc::new(Shared { speech, rooms: Mutex::default() });
+        let speech = Speech::new();
+        let shared = Arc::new(Shared { address, speech, rooms: Mutex::default() });
         let mut clients = JoinSet::new();
         loop {
             let (stream, _) = listener.accept().await?;
@@ -86,6 +87,7 @@ impl Shared {
     fn carry_out(&self, ask: Ask, queue: &Queue, member: &mut Option<(UserName, String)>) {
         match ask {
             Ask::Answer(package) => send(queue, package),
+            Ask::Entry { id, .. } => send(queue, self.speech.entry(id, self.address)),
             Ask::Enter { id, user, room } => {
                 let mut rooms = self.rooms.lock().unwrap_or_else(PoisonError::into_inner);
                 let members = rooms.entry(room.clone()).or_default();

@@ -261,7 +261,7 @@ mod tests {
 
     #[test]
     fn a_package_tells_what_was_said() {
-        let speech = crate::speech::Speech::new(([127, 0, 0, 1], 1).into());
+        let speech = crate::speech::Speech::new();
         let user = model::UserName::parse("u1", &model::NameRule::default()).unwrap();
         let text = |text: &str| model::Content::Text(text.into());
         let stream = [
