@@ -1,8 +1,11 @@
-//! What a hop between two processes costs, over TCP's loopback and over a Unix socket.
+//! What a hop between two processes costs, over TCP's loopback, over a Unix socket, and by gRPC over
+//! a Unix socket.
 //!
 //! Two processes with one thread each do nothing but pass some bytes there and back, so seldom that
 //! each is asleep when they come. That is what a link between a connector and a chat costs at least
 //! while few messages are under way.
+
+mod grpc;
 
 use std::{
     env,
@@ -37,8 +40,26 @@ pub struct Args {
     trips: u32,
 
     /// Be the other process: answer what comes in at standard input, which is a socket
-    #[arg(long, hide = true)]
-    answer: bool,
+    #[arg(long, hide = true, value_name = "HOW")]
+    answer: Option<How>,
+}
+
+/// How bytes are passed on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum How {
+    /// As they are.
+    Plain,
+    /// By tonic.
+    Grpc,
+}
+
+impl How {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Plain => "plain",
+            Self::Grpc => "grpc",
+        }
+    }
 }
 
 /// Measures, and prints what a round trip costs both processes together.
@@ -47,18 +68,24 @@ pub struct Args {
 ///
 /// If no process can be started, or the system does not tell what one has cost.
 pub fn run(args: &Args) -> anyhow::Result<()> {
-    if args.answer {
-        return answer(io::stdin().as_fd().try_clone_to_owned()?.into());
+    if let Some(how) = args.answer {
+        let socket = io::stdin().as_fd().try_clone_to_owned()?;
+        return match how {
+            How::Plain => answer(socket.into()),
+            How::Grpc => grpc::answer(socket),
+        };
     }
     for _ in 0..args.rounds {
         // The timer that each round trip waits for is no part of it.
         let idle = micros(args.trips, &[process::id()], || Ok(()))?;
-        let tcp = trips(args.trips, tcp_pair()?)? - idle;
-        let unix = trips(args.trips, unix_pair()?)? - idle;
-        let ratio = unix / tcp;
+        let tcp = trips(args.trips, How::Plain, tcp_pair()?)? - idle;
+        let unix = trips(args.trips, How::Plain, unix_pair()?)? - idle;
+        let grpc = trips(args.trips, How::Grpc, unix_pair()?)? - idle;
+        let [less, more] = [unix / tcp, grpc / unix];
         writeln!(
             io::stdout(),
-            "a round trip: TCP {tcp:.1} µs of processor time, Unix socket {unix:.1} ({ratio:.2})"
+            "a round trip: TCP {tcp:.1} µs of processor time, Unix socket {unix:.1} ({less:.2} of it), \
+             gRPC over a Unix socket {grpc:.1} ({more:.2} of that)"
         )?;
     }
     Ok(())
@@ -80,19 +107,33 @@ fn unix_pair() -> io::Result<(OwnedFd, OwnedFd)> {
 
 /// Microseconds of processor time that a round trip costs, between this process and another that has
 /// the second end.
-fn trips(count: u32, (mine, theirs): (OwnedFd, OwnedFd)) -> anyhow::Result<f64> {
+fn trips(count: u32, how: How, (mine, theirs): (OwnedFd, OwnedFd)) -> anyhow::Result<f64> {
     let mut command = Command::new(env::current_exe()?);
-    let mut other = command.args(["hop", "--answer"]).stdin(Stdio::from(theirs)).spawn()?;
+    let mut other =
+        command.args(["hop", "--answer", how.name()]).stdin(Stdio::from(theirs)).spawn()?;
     drop(command);
-    let mut mine = File::from(mine);
-    let measured = micros(count, &[process::id(), other.id()], || {
-        mine.write_all(&[0; BYTES])?;
-        mine.read_exact(&mut [0; BYTES])
-    });
-    // The other process ends with its socket.
-    drop(mine);
+    let measured = pass(count, how, mine, &[process::id(), other.id()]);
+    // Where gRPC answers, one connection that has ended is no reason to end.
+    let killed = other.kill();
     other.wait()?;
+    killed?;
     measured
+}
+
+fn pass(count: u32, how: How, mine: OwnedFd, processes: &[u32]) -> anyhow::Result<f64> {
+    match how {
+        How::Plain => {
+            let mut mine = File::from(mine);
+            micros(count, processes, || {
+                mine.write_all(&[0; BYTES])?;
+                mine.read_exact(&mut [0; BYTES])
+            })
+        }
+        How::Grpc => {
+            let mut caller = grpc::Caller::new(mine)?;
+            micros(count, processes, || caller.trip(vec![0; BYTES]).map(drop))
+        }
+    }
 }
 
 fn answer(mut socket: File) -> anyhow::Result<()> {
@@ -150,6 +191,17 @@ mod tests {
             }
             drop(mine);
             other.join().unwrap().unwrap();
+        }
+    }
+
+    #[test]
+    fn grpc_carries_bytes_there_and_back() {
+        let (mine, theirs) = unix_pair().unwrap();
+        // It answers until the process ends.
+        thread::spawn(|| grpc::answer(theirs));
+        let mut caller = grpc::Caller::new(mine).unwrap();
+        for byte in 0..10 {
+            assert_eq!(caller.trip(vec![byte; BYTES]).unwrap(), [byte; BYTES]);
         }
     }
 
