@@ -18,7 +18,7 @@ copy=target/without
 [ ! -e "$copy" ] || git worktree remove --force "$copy"
 git worktree add --detach --quiet "$copy" HEAD
 trap 'git worktree remove --force "$copy"' EXIT
-git -C "$copy" apply --unidiff-zero "$PWD/deploy/without.patch"
+git -C "$copy" apply "$PWD/deploy/without.patch"
 cargo build --release --locked --package tangelo \
     --manifest-path "$copy/Cargo.toml" --target-dir target/without-build
 cp target/without-build/release/tangelo target/release/tangelo-without

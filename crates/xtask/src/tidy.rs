@@ -40,6 +40,7 @@ pub(crate) fn run() -> anyhow::Result<()> {
         }
     }
     problems.extend(arrows::problems()?);
+    problems.extend(patches(&files)?);
     problems.sort();
     for problem in &problems {
         eprintln!("{problem}");
@@ -62,6 +63,21 @@ fn tracked_files() -> anyhow::Result<Vec<String>> {
     }
     let names = String::from_utf8(output.stdout).context("a path that is not UTF-8")?;
     Ok(names.split_terminator('\0').map(str::to_owned).collect())
+}
+
+/// Patches are for the code beside them, and nothing else notices that one does not fit any more.
+fn patches(files: &[String]) -> anyhow::Result<Vec<String>> {
+    let mut problems = Vec::new();
+    for file in files.iter().filter(|file| file.ends_with(".patch")) {
+        let mut git = Command::new("git");
+        let output = git.args(["apply", "--check", file]).current_dir(top()).output();
+        let output = output.context("git apply")?;
+        if !output.status.success() {
+            let said = String::from_utf8_lossy(&output.stderr).trim().replace('\n', "; ");
+            problems.push(format!("{file}: does not fit the code any more: {said}"));
+        }
+    }
+    Ok(problems)
 }
 
 /// The top level is fixed, and every crate takes the workspace's lints.
