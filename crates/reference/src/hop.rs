@@ -22,6 +22,7 @@ use std::{
 };
 
 use anyhow::Context as _;
+use rustix::process::{Signal, set_parent_process_death_signal};
 
 /// As much as a message of a small room takes on a link.
 const BYTES: usize = 200;
@@ -31,7 +32,7 @@ const EVERY: Duration = Duration::from_millis(1);
 /// How much to measure.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
-    /// How often each way is measured, in turn with the other
+    /// How often each way is measured, in turn with the others
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
     rounds: u32,
 
@@ -69,6 +70,8 @@ impl How {
 /// If no process can be started, or the system does not tell what one has cost.
 pub fn run(args: &Args) -> anyhow::Result<()> {
     if let Some(how) = args.answer {
+        // Where gRPC answers, a connection that has ended does not end it.
+        set_parent_process_death_signal(Some(Signal::KILL))?;
         let socket = io::stdin().as_fd().try_clone_to_owned()?;
         return match how {
             How::Plain => answer(socket.into()),
@@ -113,7 +116,6 @@ fn trips(count: u32, how: How, (mine, theirs): (OwnedFd, OwnedFd)) -> anyhow::Re
         command.args(["hop", "--answer", how.name()]).stdin(Stdio::from(theirs)).spawn()?;
     drop(command);
     let measured = pass(count, how, mine, &[process::id(), other.id()]);
-    // Where gRPC answers, one connection that has ended is no reason to end.
     let killed = other.kill();
     other.wait()?;
     killed?;

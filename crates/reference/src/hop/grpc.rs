@@ -1,5 +1,5 @@
 //! The same hop by tonic and prost: one stream each way over a Unix socket, as a link is, and
-//! nothing else: no batches, no room, no queue.
+//! nothing else: no batches, no rooms.
 
 use std::{
     convert::Infallible,
@@ -13,6 +13,10 @@ use std::{
 use futures_util::{StreamExt as _, stream};
 use http::{Request, Response, uri::PathAndQuery};
 use hyper_util::rt::TokioIo;
+use rpc::{
+    ended::{Ended, Watched},
+    local::Socket,
+};
 use tokio::{net::UnixStream, runtime::Runtime, sync::mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{
@@ -40,7 +44,7 @@ impl Caller {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (sender, messages) = mpsc::channel(1);
         let receiver = runtime.block_on(async {
-            let mut client = tonic::client::Grpc::new(connect(tokio_stream(socket)?).await?);
+            let mut client = tonic::client::Grpc::new(connect(open(socket)?).await?);
             client.ready().await?;
             let path = PathAndQuery::from_static("/reference.Echo/Stream");
             let codec = ProstCodec::<Message, Message>::default();
@@ -65,18 +69,19 @@ impl Caller {
 pub(super) fn answer(socket: OwnedFd) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        let connection = stream::iter([tokio_stream(socket)]).chain(stream::pending());
+        let connection = stream::iter([open(socket)]).chain(stream::pending());
         Ok(Server::builder().add_service(Echo).serve_with_incoming(connection).await?)
     })
 }
 
-fn tokio_stream(socket: OwnedFd) -> io::Result<UnixStream> {
+/// As links are: woken for what is to be read only.
+fn open(socket: OwnedFd) -> io::Result<Watched<Socket>> {
     let socket = unix::net::UnixStream::from(socket);
     socket.set_nonblocking(true)?;
-    UnixStream::from_std(socket)
+    Ok(Watched::new(Socket::new(UnixStream::from_std(socket)?)?, Ended::default()))
 }
 
-async fn connect(socket: UnixStream) -> Result<Channel, tonic::transport::Error> {
+async fn connect(socket: Watched<Socket>) -> Result<Channel, tonic::transport::Error> {
     let mut socket = Some(TokioIo::new(socket));
     let once = service_fn(move |_| {
         ready(socket.take().ok_or_else(|| io::Error::from(io::ErrorKind::NotConnected)))

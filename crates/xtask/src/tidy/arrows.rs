@@ -27,7 +27,7 @@ const ARROWS: [(&str, &[&str]); 18] = [
     ("client", &["wire"]),
     ("tangelo", &["gate", "connector", "chat", "daemon", "client", "verify"]),
     ("e2e", &["tangelo", "gate", "connector", "chat", "client", "verify", "wire"]),
-    ("reference", &["wire", "client"]),
+    ("reference", &["wire", "client", "rpc"]),
     ("xtask", &[]),
 ];
 
