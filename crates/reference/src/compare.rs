@@ -27,7 +27,7 @@ pub struct Args {
     without: Vec<String>,
 
     /// Also the minimal server in several processes, with so many connectors beside the owner of the rooms
-    #[arg(long, value_name = "N,…", value_delimiter = ',')]
+    #[arg(long, value_name = "N,…", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..=64))]
     split: Vec<u32>,
 
     /// Options for `tangelo bench`, after `--`

@@ -14,6 +14,9 @@ use rustix::{
 /// The speaker of a message that is no client of the connector that is told.
 pub(crate) const NOBODY: u32 = u32::MAX;
 
+/// Bytes of a message's length at most.
+const LENGTH_BYTES_MAX: usize = 10;
+
 /// What a connector tells the owner.
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct Up {
@@ -96,16 +99,20 @@ pub(crate) struct Link {
     /// The beginning of a message.
     input: Vec<u8>,
     output: Vec<u8>,
-    awaits_room: bool,
+    awaits_space: bool,
 }
 
 impl Link {
     /// Watches a socket, under this number.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be watched.
     pub(crate) fn new(stream: UnixStream, epoll: &OwnedFd, number: u64) -> io::Result<Self> {
         stream.set_nonblocking(true)?;
         let number = EventData::new_u64(number);
         epoll::add(epoll, &stream, number, EventFlags::IN)?;
-        Ok(Self { stream, number, input: Vec::new(), output: Vec::new(), awaits_room: false })
+        Ok(Self { stream, number, input: Vec::new(), output: Vec::new(), awaits_space: false })
     }
 
     /// Adds to what the next flush writes.
@@ -114,17 +121,21 @@ impl Link {
         let _ = message.encode_length_delimited(&mut self.output);
     }
 
-    /// Writes what has gathered, as far as the socket takes it.
+    /// Writes what has gathered, as far as the socket takes it. That the other end is gone, the next
+    /// read tells.
+    ///
+    /// # Errors
+    ///
+    /// If the socket cannot be watched.
     pub(crate) fn flush(&mut self, epoll: &OwnedFd) -> io::Result<()> {
         if !self.output.is_empty() {
-            // An error shows at the next read.
             let written = self.stream.write(&self.output).unwrap_or(0);
             self.output.drain(..written);
         }
-        if self.awaits_room == self.output.is_empty() {
-            self.awaits_room = !self.awaits_room;
-            let room = if self.awaits_room { EventFlags::OUT } else { EventFlags::empty() };
-            epoll::modify(epoll, &self.stream, self.number, EventFlags::IN | room)?;
+        if self.awaits_space == self.output.is_empty() {
+            self.awaits_space = !self.awaits_space;
+            let space = if self.awaits_space { EventFlags::OUT } else { EventFlags::empty() };
+            epoll::modify(epoll, &self.stream, self.number, EventFlags::IN | space)?;
         }
         Ok(())
     }
@@ -142,7 +153,7 @@ impl Link {
             Err(error) => return Err(error),
         }
         let (mut messages, mut rest) = (Vec::new(), self.input.as_slice());
-        while let Some((message, after)) = cut(rest) {
+        while let Some((message, after)) = cut(rest)? {
             messages.push(M::decode(message)?);
             rest = after;
         }
@@ -152,10 +163,14 @@ impl Link {
     }
 }
 
-/// One whole message, and what comes after it.
-fn cut(mut bytes: &[u8]) -> Option<(&[u8], &[u8])> {
-    let length = prost::decode_length_delimiter(&mut bytes).ok()?;
-    bytes.split_at_checked(length)
+/// One whole message, and what comes after it, if all of it has come.
+fn cut(bytes: &[u8]) -> io::Result<Option<(&[u8], &[u8])>> {
+    let mut rest = bytes;
+    match prost::decode_length_delimiter(&mut rest) {
+        Ok(length) => Ok(rest.split_at_checked(length)),
+        Err(_) if bytes.len() < LENGTH_BYTES_MAX => Ok(None),
+        Err(error) => Err(error.into()),
+    }
 }
 
 #[cfg(test)]
@@ -183,10 +198,11 @@ mod tests {
         assert!(other.read::<Up>(&mut [0; 100]).unwrap().is_empty(), "nothing more has come");
         drop(one);
         assert!(other.read::<Up>(&mut [0; 100]).is_err());
+        assert!(cut(&[0xff; 9]).unwrap().is_none() && cut(&[0xff; 10]).is_err(), "no length");
     }
 
     #[test]
-    fn what_the_socket_does_not_take_waits_for_room() {
+    fn what_the_socket_does_not_take_waits_for_space() {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).unwrap();
         let (one, other) = UnixStream::pair().unwrap();
         let mut one = Link::new(one, &epoll, 0).unwrap();
@@ -194,12 +210,12 @@ mod tests {
         let said = Up { asked: Some(Asked::Say(vec![7; 1 << 20])), ..Up::default() };
         one.push(&said);
         one.flush(&epoll).unwrap();
-        assert!(one.awaits_room);
+        assert!(one.awaits_space);
         let mut heard: Vec<Up> = Vec::new();
         while heard.is_empty() {
             heard.extend(other.read(&mut [0; 4096]).unwrap());
             one.flush(&epoll).unwrap();
         }
-        assert_eq!((heard, one.awaits_room), (vec![said], false));
+        assert_eq!((heard, one.awaits_space), (vec![said], false));
     }
 }
