@@ -2,15 +2,23 @@
 
 use std::{
     collections::HashMap,
-    io::{self, Read as _, Write as _},
+    io::{
+        self,
+        ErrorKind::{ConnectionReset, UnexpectedEof},
+        Read as _, Write as _,
+    },
     mem,
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     os::unix::net::UnixStream,
     sync::Arc,
+    time::Duration,
 };
 
 use anyhow::Context as _;
-use model::{NameRule, UserName, limits::PRESENCE_MEMBERS_MAX};
+use model::{
+    NameRule, UserName,
+    limits::{POMELO_HEARTBEAT, PRESENCE_MEMBERS_MAX},
+};
 use rustix::{
     buffer::spare_capacity,
     event::{
@@ -20,6 +28,7 @@ use rustix::{
     fd::OwnedFd,
     io::Errno,
 };
+use wire::RequestId;
 
 use crate::{
     frame,
@@ -27,7 +36,6 @@ use crate::{
     speech::{Ask, Speech},
     split::link::{Asked, Down, Enter, Link, NOBODY, Told, Up},
 };
-use wire::RequestId;
 
 /// Events taken at once.
 const EVENTS: usize = 1024;
@@ -83,7 +91,7 @@ struct Server {
     entries: HashMap<String, usize>,
 }
 
-/// Serves for ever.
+/// Serves for ever. Clients are told the heartbeat in whole seconds.
 ///
 /// # Errors
 ///
@@ -91,9 +99,10 @@ struct Server {
 pub fn serve(
     address: SocketAddr,
     writes: Writes,
+    heartbeat: Duration,
     announce: impl FnOnce(SocketAddr),
 ) -> anyhow::Result<()> {
-    let server = Server::new(address, writes)?;
+    let server = Server::new(address, writes, heartbeat)?;
     announce(server.connectors[0]);
     server.run()
 }
@@ -104,14 +113,14 @@ pub(crate) fn serve_beside(
     owner: UnixStream,
     announce: impl FnOnce(SocketAddr),
 ) -> anyhow::Result<()> {
-    let mut server = Server::new((Ipv4Addr::LOCALHOST, 0).into(), writes)?;
+    let mut server = Server::new((Ipv4Addr::LOCALHOST, 0).into(), writes, POMELO_HEARTBEAT)?;
     server.owner = Some(Link::new(owner, &server.epoll, OWNER)?);
     announce(server.connectors[0]);
     server.run()
 }
 
 impl Server {
-    fn new(address: SocketAddr, writes: Writes) -> anyhow::Result<Self> {
+    fn new(address: SocketAddr, writes: Writes, heartbeat: Duration) -> anyhow::Result<Self> {
         crate::raise_open_files()?;
         let listener = TcpListener::bind(address)?;
         listener.set_nonblocking(true)?;
@@ -122,7 +131,7 @@ impl Server {
         Ok(Self {
             epoll,
             listener,
-            speech: Speech::new(),
+            speech: Speech::new(heartbeat),
             writes,
             clients: Vec::new(),
             rooms: Vec::new(),
@@ -310,7 +319,7 @@ impl Server {
     }
 
     fn ask_owner(&mut self, (client, room, id): (usize, usize, RequestId), asked: Asked) {
-        // No more than a process has files open, far below what the numbers hold.
+        // Nobody lets four billion in.
         let [room, client] = [room, client].map(|number| u32::try_from(number).unwrap_or(NOBODY));
         if let Some(owner) = &mut self.owner {
             owner.push(&Up { room, client, id: id.0, asked: Some(asked) });
@@ -322,7 +331,10 @@ impl Server {
         let Some(owner) = &mut self.owner else { return Ok(true) };
         let downs = match owner.read(scratch) {
             Ok(downs) => downs,
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(false),
+            // One that is killed with something unread resets the connection.
+            Err(error) if matches!(error.kind(), UnexpectedEof | ConnectionReset) => {
+                return Ok(false);
+            }
             Err(error) => return Err(error.into()),
         };
         for Down { room, client, id, told } in downs {

@@ -1,13 +1,13 @@
 //! What a client asks, and what it is told.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, time::Duration};
 
 use bytes::Bytes;
 use model::{Content, NameRule, UserName};
 use wire::{
     Call, Push, Reply, RequestId, Route,
     pomelo::{
-        Encoding, Hello, Options,
+        Dictionary, Encoding, Hello, Options, Protos,
         packet::{self, Kind},
     },
 };
@@ -33,9 +33,9 @@ pub(crate) struct Speech {
 }
 
 impl Speech {
-    /// The original's.
-    pub(crate) fn new() -> Self {
-        Self { options: Options::chat_connector() }
+    /// As the original's connectors speak, but for the heartbeat.
+    pub(crate) fn new(heartbeat: Duration) -> Self {
+        Self { options: Options::connector(heartbeat, Dictionary::chat(), Protos::chat()) }
     }
 
     /// Reads one WebSocket message.

@@ -171,7 +171,7 @@ fn measure_one(args: &Args, seconds: u32, spec: &Spec) -> anyhow::Result<Value> 
     let mut options = spec.options.clone();
     options.push(format!("--seconds={seconds}"));
     match spec.server {
-        Server::Floor => compare::reference(&args.tangelo, "epoll", &options),
+        Server::Floor => compare::reference(&args.tangelo, &spec.floor, &options),
         Server::Tangelo | Server::Alone => {
             compare::bench(&args.tangelo, &["--up".to_owned()], &options)
         }

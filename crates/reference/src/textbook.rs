@@ -8,7 +8,10 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::{SinkExt as _, StreamExt as _};
-use model::{UserName, limits::PRESENCE_MEMBERS_MAX};
+use model::{
+    UserName,
+    limits::{POMELO_HEARTBEAT, PRESENCE_MEMBERS_MAX},
+};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::mpsc,
@@ -42,7 +45,7 @@ pub fn serve(address: SocketAddr, announce: impl FnOnce(SocketAddr)) -> anyhow::
         let listener = TcpListener::bind(address).await?;
         let address = listener.local_addr()?;
         announce(address);
-        let speech = Speech::new();
+        let speech = Speech::new(POMELO_HEARTBEAT);
         let shared = Arc::new(Shared { address, speech, rooms: Mutex::default() });
         let mut clients = JoinSet::new();
         loop {

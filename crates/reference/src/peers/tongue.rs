@@ -261,7 +261,7 @@ mod tests {
 
     #[test]
     fn a_package_tells_what_was_said() {
-        let speech = crate::speech::Speech::new();
+        let speech = crate::speech::Speech::new(model::limits::POMELO_HEARTBEAT);
         let user = model::UserName::parse("u1", &model::NameRule::default()).unwrap();
         let text = |text: &str| model::Content::Text(text.into());
         let stream = [

@@ -69,6 +69,8 @@ pub(crate) struct Spec {
     pub(crate) is_one_room: bool,
     /// Options of `tangelo bench`.
     pub(crate) options: Vec<String>,
+    /// The reference server, with its arguments.
+    pub(crate) floor: String,
 }
 
 impl Series {
@@ -169,7 +171,8 @@ impl Series {
 impl Spec {
     fn new(server: Server, x: u32, clients: u32, options: &[(&str, u32)]) -> Self {
         let options = options.iter().map(|(name, value)| format!("--{name}={value}"));
-        Self { server, x, clients, is_one_room: false, options: options.collect() }
+        let (options, floor) = (options.collect(), "epoll".to_owned());
+        Self { server, x, clients, is_one_room: false, options, floor }
     }
 
     fn fits(&self, files: u64) -> bool {
@@ -214,6 +217,7 @@ fn of_rooms(server: Server, rooms: u32, connectors: u32) -> Spec {
         spec.options.push(format!("--connectors={connectors}"));
         spec.options.push("--heartbeat=3600".to_owned());
     }
+    spec.floor.push_str(" --heartbeat=3600");
     spec
 }
 
