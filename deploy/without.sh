@@ -21,5 +21,6 @@ trap 'git worktree remove --force "$copy"' EXIT
 git -C "$copy" apply "$PWD/deploy/without.patch"
 cargo build --release --locked --package tangelo \
     --manifest-path "$copy/Cargo.toml" --target-dir target/without-build
+mkdir -p target/release
 cp target/without-build/release/tangelo target/release/tangelo-without
 echo "built target/release/tangelo-without"
