@@ -66,13 +66,20 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             note(&mut runs, &mut names, name.clone(), Figures::read(&figures))?;
         }
         for path in &args.tangelo {
-            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let name = short(path, &args.tangelo);
             let figures = bench(path, &["--up".to_owned()], &args.bench);
             let figures = figures.with_context(|| format!("{name}, round {round}"))?;
             note(&mut runs, &mut names, name, Figures::read(&figures))?;
         }
     }
     print(&runs, &names)
+}
+
+/// A build's file name; all of its path if another of them has the same.
+fn short(path: &Path, all: &[PathBuf]) -> String {
+    let twins = all.iter().filter(|it| it.file_name() == path.file_name()).count();
+    let name = if twins > 1 { path.as_os_str() } else { path.file_name().unwrap_or_default() };
+    name.to_string_lossy().into_owned()
 }
 
 pub(crate) fn note(
@@ -199,5 +206,19 @@ impl Figures {
             p99: number(&figures["latency_ms"]["p99"]),
             is_clean: figures["clean"] == Value::Bool(true),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn builds_of_one_name_are_told_apart() {
+        let all = ["target/dist/tangelo", "target/laid-out/tangelo", "x/before"].map(PathBuf::from);
+        assert_eq!(
+            all.each_ref().map(|path| short(path, &all)),
+            ["target/dist/tangelo", "target/laid-out/tangelo", "before"]
+        );
     }
 }
