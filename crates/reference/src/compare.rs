@@ -22,11 +22,12 @@ pub struct Args {
     #[arg(long, value_name = "N", default_value_t = 3)]
     rounds: u32,
 
-    /// Leave these out: epoll, coalesce, ring, textbook
+    /// Leave these out: epoll, coalesce, ring (also of --split), textbook
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     without: Vec<String>,
 
-    /// Also the minimal server in several processes, with so many connectors beside the owner of the rooms
+    /// Also the minimal server in several processes, with so many connectors beside the owner of the
+    /// rooms; once as it is, and once with writes through io_uring
     #[arg(long, value_name = "N,…", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..=64))]
     split: Vec<u32>,
 
@@ -53,8 +54,12 @@ pub(crate) struct Figures {
 /// If something cannot be run.
 pub fn run(args: &Args) -> anyhow::Result<()> {
     let references = ["epoll", "coalesce", "ring", "textbook"];
-    let references = references.iter().filter(|name| !args.without.iter().any(|it| it == *name));
-    let split = args.split.iter().map(|connectors| format!("split --connectors={connectors}"));
+    let is_wanted = |name: &str| !args.without.iter().any(|it| it == name);
+    let references = references.iter().filter(|name| is_wanted(name));
+    let ways = [Some(""), is_wanted("ring").then_some(" --ring")];
+    let split = args.split.iter().flat_map(|connectors| {
+        ways.iter().flatten().map(move |way| format!("split --connectors={connectors}{way}"))
+    });
     let references: Vec<String> = references.map(|it| (*it).to_owned()).chain(split).collect();
     let mut runs: BTreeMap<String, Vec<Figures>> = BTreeMap::new();
     let mut names = Vec::new();

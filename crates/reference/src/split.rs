@@ -38,6 +38,10 @@ pub struct Args {
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=64))]
     connectors: u32,
 
+    /// Connectors hand what they write in a turn to the kernel together, through io_uring
+    #[arg(long)]
+    ring: bool,
+
     /// Be a connector: the socket to the owner of the rooms is the standard input
     #[arg(long, hide = true)]
     connector: bool,
@@ -52,7 +56,8 @@ pub struct Args {
 pub fn serve(args: &Args, announce: impl FnOnce(SocketAddr, &[u32])) -> anyhow::Result<()> {
     if args.connector {
         let owner: UnixStream = io::stdin().as_fd().try_clone_to_owned()?.into();
-        return serve_beside(Writes::Each, owner, |address| announce(address, &[]));
+        let writes = if args.ring { Writes::Ring } else { Writes::Each };
+        return serve_beside(writes, owner, |address| announce(address, &[]));
     }
     let mut owner = Owner {
         epoll: epoll::create(CreateFlags::CLOEXEC)?,
@@ -62,7 +67,8 @@ pub fn serve(args: &Args, announce: impl FnOnce(SocketAddr, &[u32])) -> anyhow::
     };
     let (mut addresses, mut pids): (Vec<SocketAddr>, Vec<u32>) = (Vec::new(), Vec::new());
     for _ in 0..args.connectors {
-        let (connector, address) = Connector::start(&owner.epoll, owner.connectors.len() as u64)?;
+        let number = owner.connectors.len() as u64;
+        let (connector, address) = Connector::start(&owner.epoll, number, args.ring)?;
         pids.push(connector.process.id());
         addresses.push(address);
         owner.connectors.push(connector);
@@ -84,10 +90,11 @@ struct Connector {
 }
 
 impl Connector {
-    fn start(epoll: &OwnedFd, number: u64) -> anyhow::Result<(Self, SocketAddr)> {
+    fn start(epoll: &OwnedFd, number: u64, ring: bool) -> anyhow::Result<(Self, SocketAddr)> {
         let (mine, theirs) = UnixStream::pair()?;
         let mut process = Command::new(env::current_exe()?)
             .args(["split", "--connector"])
+            .args(ring.then_some("--ring"))
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .stdout(Stdio::piped())
             .spawn()?;
