@@ -56,9 +56,9 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let references = ["epoll", "coalesce", "ring", "textbook"];
     let is_wanted = |name: &str| !args.without.iter().any(|it| it == name);
     let references = references.iter().filter(|name| is_wanted(name));
-    let ways = [Some(""), is_wanted("ring").then_some(" --ring")];
+    let ways: &[&str] = if is_wanted("ring") { &["", " --ring"] } else { &[""] };
     let split = args.split.iter().flat_map(|connectors| {
-        ways.iter().flatten().map(move |way| format!("split --connectors={connectors}{way}"))
+        ways.iter().map(move |way| format!("split --connectors={connectors}{way}"))
     });
     let references: Vec<String> = references.map(|it| (*it).to_owned()).chain(split).collect();
     let mut runs: BTreeMap<String, Vec<Figures>> = BTreeMap::new();
