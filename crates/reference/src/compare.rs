@@ -220,10 +220,10 @@ mod tests {
 
     #[test]
     fn builds_of_one_name_are_told_apart() {
-        let all = ["target/dist/tangelo", "target/laid-out/tangelo", "x/before"].map(PathBuf::from);
+        let all = ["target/dist/tangelo", "target/release/tangelo", "x/before"].map(PathBuf::from);
         assert_eq!(
             all.each_ref().map(|path| short(path, &all)),
-            ["target/dist/tangelo", "target/laid-out/tangelo", "before"]
+            ["target/dist/tangelo", "target/release/tangelo", "before"]
         );
     }
 }

@@ -41,6 +41,8 @@ pub(crate) fn run() -> anyhow::Result<()> {
     }
     problems.extend(arrows::problems()?);
     problems.extend(patches(&files)?);
+    let dockerfile = fs::read_to_string(top().join("deploy/Dockerfile")).unwrap_or_default();
+    problems.extend(missing_profile(&dockerfile, &files));
     problems.sort();
     for problem in &problems {
         eprintln!("{problem}");
@@ -78,6 +80,26 @@ fn patches(files: &[String]) -> anyhow::Result<Vec<String>> {
         }
     }
     Ok(problems)
+}
+
+/// Images are built by a profile for one compiler. With another they are slower, and nobody is told
+/// but who reads the whole of what building prints.
+fn missing_profile(dockerfile: &str, files: &[String]) -> Option<String> {
+    let Some(version) = dockerfile
+        .lines()
+        .find_map(|line| line.strip_prefix("ARG BUILD_IMAGE=rust:"))
+        .and_then(|tag| tag.split('-').next())
+    else {
+        return Some("deploy/Dockerfile: BUILD_IMAGE is no `rust:VERSION-…`".to_owned());
+    };
+    let begin = format!("deploy/rustc-{version}.");
+    let is_it = |file: &String| file.starts_with(&begin) && file.ends_with(".profdata");
+    (!files.iter().any(is_it)).then(|| {
+        format!(
+            "deploy/Dockerfile: no profile {begin}*.profdata for its compiler; deploy/profile.sh \
+             gathers one"
+        )
+    })
 }
 
 /// The top level is fixed, and every crate takes the workspace's lints.
@@ -134,6 +156,17 @@ mod tests {
         assert_eq!(problems.len(), 2, "{problems:?}");
         assert!(problems[0].starts_with("main.rs: "));
         assert!(problems[1].starts_with("notes/x.md: "));
+    }
+
+    #[test]
+    fn images_have_a_profile_for_their_compiler() {
+        let files = ["deploy/rustc-1.95.0.profdata".to_owned()];
+        let problem = |tag| missing_profile(&format!("# one\nARG BUILD_IMAGE={tag}\n"), &files);
+        assert_eq!(problem("rust:1.95-bookworm"), None);
+        assert_eq!(problem("rust:1.95.0-bookworm"), None);
+        for tag in ["rust:1.96-bookworm", "rust:1.9-bookworm", "rust:1.95.1-bookworm", "debian"] {
+            assert!(problem(tag).is_some(), "{tag}");
+        }
     }
 
     #[test]
