@@ -2,7 +2,7 @@
 # Builds all binaries as images have them, into target/dist/:
 #
 #   deploy/build.sh                    # four to eleven minutes on two cores
-#   PROFILE=release deploy/build.sh    # into target/release/, sooner; they need a quarter more
+#   PROFILE=release deploy/build.sh    # into target/release/, sooner, and without what follows
 #
 # A message that comes alone finds the caches cold, in three processes, and what runs for it are some
 # blocks of each of hundreds of functions. So the compiler is told which blocks those are: by

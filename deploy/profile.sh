@@ -2,7 +2,7 @@
 # Gathers the profile that build.sh and images are built with, for the compiler that is here:
 #
 #   apt-get install llvm-22            # LLVM's llvm-profdata, of the LLVM that `rustc -vV` names
-#   deploy/profile.sh                  # a quarter of an hour on two cores
+#   deploy/profile.sh                  # ten minutes on two cores
 #
 # A `tangelo` that counts what runs is played with, in small rooms and large, by every kind of client.
 # One play serves all binaries: gate, connector and chat are the same crates. Where the system forbids
