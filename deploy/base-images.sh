@@ -11,7 +11,7 @@
 # second image, a Rust toolchain on the host.
 #
 #   debian:bookworm-slim   debootstrap's smallest Debian 12, documentation left out (about 40 s)
-#   rust:1.95-bookworm     the same with a C compiler, the host's toolchain (`rustc --print
+#   rust:1.95.0-bookworm   the same with a C compiler, the host's toolchain (`rustc --print
 #                          sysroot`), the host's CA bundle and cargo registry settings (about 60 s)
 #
 # Packages come from the mirror that this host's apt uses, or from $DEBIAN_MIRROR. Tokens and
@@ -20,7 +20,7 @@
 set -euo pipefail
 
 readonly RUNTIME_IMAGE="${RUNTIME_IMAGE:-debian:bookworm-slim}"
-readonly BUILD_IMAGE="${BUILD_IMAGE:-rust:1.95-bookworm}"
+readonly BUILD_IMAGE="${BUILD_IMAGE:-rust:1.95.0-bookworm}"
 readonly SUITE=bookworm
 readonly LABEL=tangelo.stand-in
 

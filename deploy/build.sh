@@ -1,30 +1,53 @@
 #!/bin/sh
 # Builds all binaries as images have them, into target/dist/:
 #
-#   deploy/build.sh                    # four to eleven minutes on two cores
+#   deploy/build.sh                    # seven to eleven minutes on two cores
 #   PROFILE=release deploy/build.sh    # into target/release/, sooner, and without what follows
 #
 # A message that comes alone finds the caches cold, in three processes, and what runs for it are some
-# blocks of each of hundreds of functions. So the compiler is told which blocks those are: by
-# rustc-VERSION.profdata, which is beside this script and was gathered by profile.sh. What that brings
-# is in docs/performance.md. It is for one compiler, and for the profile `dist`, as functions have other
-# names elsewhere. Code that has changed since is built as if there were no profile for it, and so is
-# everything by another compiler.
+# blocks of each of hundreds of functions. So the compiler is told which blocks those are (PGO,
+# profile-guided optimization): by tangelo.profdata, which is beside this script and was gathered by
+# profile.sh. What that brings is in docs/performance.md.
+#
+# Functions are known by their names, in which the compiler, all dependencies and the settings of
+# Cargo's profile `dist` have their part. So it is for one compiler, and what depends on a library that
+# has another version now is built without it. tangelo.profdata.txt says what it was gathered for.
 #
 # RUSTFLAGS are passed on, and arguments go to cargo.
 set -eu
 
+say() { echo "build.sh: $*" >&2; }
+
 cd "$(dirname "$0")/.."
 profile=${PROFILE:-dist}
-counts=$PWD/deploy/rustc-$(rustc --version | cut -d' ' -f2).profdata
-flags=${RUSTFLAGS:-}
-if [ "$profile" != dist ]; then
-    :
-elif [ -f "$counts" ]; then
-    flags="$flags -Cprofile-use=$counts"
-else
-    echo "build.sh: there is no $(basename "$counts"), so this builds without: slower binaries, the same otherwise. deploy/profile.sh gathers it" >&2
+compiler=$(rustc -vV)
+libraries="Cargo.lock: $(cksum <Cargo.lock)"
+counts=deploy/tangelo.profdata
+# What lies between flags here, so that there may be spaces in a path.
+between=$(printf '\037')
+flags=$(printf '%s' "${RUSTFLAGS:-}" | tr -s ' ' "$between")
+
+if [ "$profile" = dist ]; then
+    gathered=$(cat "$counts.txt")
+    case $gathered in
+    "$compiler"*)
+        # Another path when it is another, or cargo would not see that.
+        mkdir -p target
+        copy=$PWD/target/$(cksum <"$counts" | cut -d' ' -f1).profdata
+        cp "$counts" "$copy"
+        flags=$flags${flags:+$between}-Cprofile-use=$copy
+        case $gathered in
+        *"$libraries") ;;
+        *) say "Cargo.lock has changed since $counts was gathered: some code is built without it, and a little slower. deploy/profile.sh gathers it anew" ;;
+        esac
+        ;;
+    *) say "$counts is for another compiler ($(head -n 1 "$counts.txt")), so this builds without: slower binaries, the same otherwise. deploy/profile.sh gathers it anew" ;;
+    esac
 fi
-unset CARGO_ENCODED_RUSTFLAGS
-RUSTFLAGS=$flags exec cargo build --profile "$profile" --locked \
+
+unset RUSTFLAGS CARGO_ENCODED_RUSTFLAGS CARGO_BUILD_TARGET
+if [ -n "$flags" ]; then
+    export CARGO_ENCODED_RUSTFLAGS="$flags"
+fi
+exec cargo build --profile "$profile" --locked \
     --package tangelo --package gate --package connector --package chat "$@"

@@ -41,8 +41,9 @@ pub(crate) fn run() -> anyhow::Result<()> {
     }
     problems.extend(arrows::problems()?);
     problems.extend(patches(&files)?);
-    let dockerfile = fs::read_to_string(top().join("deploy/Dockerfile")).unwrap_or_default();
-    problems.extend(missing_profile(&dockerfile, &files));
+    let read = |file| fs::read_to_string(top().join(file)).unwrap_or_default();
+    problems
+        .extend(missing_profile(&read("deploy/Dockerfile"), &read("deploy/tangelo.profdata.txt")));
     problems.sort();
     for problem in &problems {
         eprintln!("{problem}");
@@ -84,20 +85,17 @@ fn patches(files: &[String]) -> anyhow::Result<Vec<String>> {
 
 /// Images are built by a profile for one compiler. With another they are slower, and nobody is told
 /// but who reads the whole of what building prints.
-fn missing_profile(dockerfile: &str, files: &[String]) -> Option<String> {
-    let Some(version) = dockerfile
-        .lines()
-        .find_map(|line| line.strip_prefix("ARG BUILD_IMAGE=rust:"))
-        .and_then(|tag| tag.split('-').next())
-    else {
-        return Some("deploy/Dockerfile: BUILD_IMAGE is no `rust:VERSION-…`".to_owned());
-    };
-    let begin = format!("deploy/rustc-{version}.");
-    let is_it = |file: &String| file.starts_with(&begin) && file.ends_with(".profdata");
-    (!files.iter().any(is_it)).then(|| {
+fn missing_profile(dockerfile: &str, gathered: &str) -> Option<String> {
+    let value =
+        |text: &str, name| text.lines().find_map(|line| line.strip_prefix(name).map(str::to_owned));
+    let tag = value(dockerfile, "ARG BUILD_IMAGE=rust:").unwrap_or_default();
+    let images = tag.split('-').next().unwrap_or_default();
+    let profile = value(gathered, "release: ").unwrap_or_default();
+    // A version without its last number moves on to another compiler by itself.
+    (images != profile || profile.is_empty()).then(|| {
         format!(
-            "deploy/Dockerfile: no profile {begin}*.profdata for its compiler; deploy/profile.sh \
-             gathers one"
+            "deploy/Dockerfile: the compiler of BUILD_IMAGE is `{images}`, and \
+             deploy/tangelo.profdata is for `{profile}`; deploy/profile.sh gathers it anew"
         )
     })
 }
@@ -160,13 +158,14 @@ mod tests {
 
     #[test]
     fn images_have_a_profile_for_their_compiler() {
-        let files = ["deploy/rustc-1.95.0.profdata".to_owned()];
-        let problem = |tag| missing_profile(&format!("# one\nARG BUILD_IMAGE={tag}\n"), &files);
-        assert_eq!(problem("rust:1.95-bookworm"), None);
+        let gathered = "rustc 1.95.0 (59807616e)\nrelease: 1.95.0\nLLVM version: 22.1.2\n";
+        let problem =
+            |image| missing_profile(&format!("# one\nARG BUILD_IMAGE={image}\n"), gathered);
         assert_eq!(problem("rust:1.95.0-bookworm"), None);
-        for tag in ["rust:1.96-bookworm", "rust:1.9-bookworm", "rust:1.95.1-bookworm", "debian"] {
-            assert!(problem(tag).is_some(), "{tag}");
+        for image in ["rust:1.96.0-bookworm", "rust:1.95-bookworm", "rust:1.95.1-slim", "debian"] {
+            assert!(problem(image).is_some(), "{image}");
         }
+        assert!(missing_profile("", "").is_some());
     }
 
     #[test]
