@@ -18,33 +18,31 @@ set -eu
 
 say() { echo "build.sh: $*" >&2; }
 
+# Flags as cargo takes them if there may be spaces in a path.
+joined() { IFS=$(printf '\037'); printf '%s' "$*"; }
+
 cd "$(dirname "$0")/.."
 profile=${PROFILE:-dist}
-compiler=$(rustc -vV)
-libraries="Cargo.lock: $(cksum <Cargo.lock)"
 counts=deploy/tangelo.profdata
-# What lies between flags here, so that there may be spaces in a path.
-between=$(printf '\037')
-flags=$(printf '%s' "${RUSTFLAGS:-}" | tr -s ' ' "$between")
+compiler=$(rustc -vV)
+gathered=$(cat "$counts.txt")
 
-if [ "$profile" = dist ]; then
-    gathered=$(cat "$counts.txt")
-    case $gathered in
-    "$compiler"*)
-        # Another path when it is another, or cargo would not see that.
-        mkdir -p target
-        copy=$PWD/target/$(cksum <"$counts" | cut -d' ' -f1).profdata
-        cp "$counts" "$copy"
-        flags=$flags${flags:+$between}-Cprofile-use=$copy
-        case $gathered in
-        *"$libraries") ;;
-        *) say "Cargo.lock has changed since $counts was gathered: some code is built without it, and a little slower. deploy/profile.sh gathers it anew" ;;
-        esac
-        ;;
-    *) say "$counts is for another compiler ($(head -n 1 "$counts.txt")), so this builds without: slower binaries, the same otherwise. deploy/profile.sh gathers it anew" ;;
-    esac
+copy=
+if [ "$profile" != dist ]; then
+    :
+elif [ "${gathered#"$compiler"}" = "$gathered" ]; then
+    say "$counts is for another compiler ($(head -n 1 "$counts.txt")), so this builds without: slower binaries, the same otherwise. deploy/profile.sh gathers it anew"
+else
+    [ "$(tail -n 1 "$counts.txt")" = "Cargo.lock: $(cksum <Cargo.lock)" ] ||
+        say "Cargo.lock has changed since $counts was gathered: some code is built without it, and a little slower. deploy/profile.sh gathers it anew"
+    # Another path when it is another, or cargo would not see that.
+    copy=$PWD/target/$(cksum <"$counts" | cut -d' ' -f1).profdata
+    mkdir -p target
+    cp "$counts" "$copy"
 fi
 
+# shellcheck disable=SC2086 # RUSTFLAGS are words
+flags=$(joined ${RUSTFLAGS:-} ${copy:+"-Cprofile-use=$copy"})
 unset RUSTFLAGS CARGO_ENCODED_RUSTFLAGS CARGO_BUILD_TARGET
 if [ -n "$flags" ]; then
     export CARGO_ENCODED_RUSTFLAGS="$flags"
