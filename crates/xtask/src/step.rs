@@ -60,7 +60,7 @@ impl Step {
     pub(crate) const fn about(self) -> &'static str {
         match self {
             Self::Fmt => "the code is formatted",
-            Self::Tidy => "arrows between crates, purity, file lengths, leftovers, patches",
+            Self::Tidy => "arrows, purity, file lengths, leftovers, patches, the profile of images",
             Self::Clippy => "no warning in any target",
             Self::Build => "every crate and binary, for the tests that start them",
             Self::Test => "every test but the one of the compose file, and the examples in docs",

@@ -41,9 +41,9 @@ pub(crate) fn run() -> anyhow::Result<()> {
     }
     problems.extend(arrows::problems()?);
     problems.extend(patches(&files)?);
-    let read = |file| fs::read_to_string(top().join(file)).unwrap_or_default();
-    problems
-        .extend(missing_profile(&read("deploy/Dockerfile"), &read("deploy/tangelo.profdata.txt")));
+    let (dockerfile, gathered) =
+        (contents("deploy/Dockerfile"), contents("deploy/tangelo.profdata.txt"));
+    problems.extend(missing_profile(&dockerfile, &gathered));
     problems.sort();
     for problem in &problems {
         eprintln!("{problem}");
@@ -86,11 +86,10 @@ fn patches(files: &[String]) -> anyhow::Result<Vec<String>> {
 /// Images are built by a profile for one compiler. With another they are slower, and nobody is told
 /// but who reads the whole of what building prints.
 fn missing_profile(dockerfile: &str, gathered: &str) -> Option<String> {
-    let value =
-        |text: &str, name| text.lines().find_map(|line| line.strip_prefix(name).map(str::to_owned));
-    let tag = value(dockerfile, "ARG BUILD_IMAGE=rust:").unwrap_or_default();
-    let images = tag.split('-').next().unwrap_or_default();
-    let profile = value(gathered, "release: ").unwrap_or_default();
+    let tag = dockerfile.lines().find_map(|line| line.strip_prefix("ARG BUILD_IMAGE=rust:"));
+    let images = tag.and_then(|tag| tag.split('-').next()).unwrap_or_default();
+    let profile = gathered.lines().find_map(|line| line.strip_prefix("release: "));
+    let profile = profile.unwrap_or_default();
     // A version without its last number moves on to another compiler by itself.
     (images != profile || profile.is_empty()).then(|| {
         format!(
@@ -111,7 +110,7 @@ fn layout(files: &[String]) -> Vec<String> {
         }
     }
     for file in files.iter().filter(|file| is_manifest(file)) {
-        let manifest = fs::read_to_string(top().join(file)).unwrap_or_default();
+        let manifest = contents(file);
         if !manifest.contains("[lints]\nworkspace = true\n") {
             problems.push(format!("{file}: does not take the workspace's lints"));
         }
@@ -138,9 +137,13 @@ fn is_manifest(file: &str) -> bool {
 }
 
 fn has_pure_lints(name: &str) -> bool {
-    let path = Path::new("crates").join(name).join(".clippy.toml");
-    let lints = fs::read_to_string(top().join(path)).unwrap_or_default();
+    let lints = contents(Path::new("crates").join(name).join(".clippy.toml"));
     ["std::time::Instant::now", "std::collections::HashMap"].iter().all(|ban| lints.contains(ban))
+}
+
+/// What a file of the working tree says; nothing if it is not there.
+fn contents(file: impl AsRef<Path>) -> String {
+    fs::read_to_string(top().join(file)).unwrap_or_default()
 }
 
 #[cfg(test)]
