@@ -1,10 +1,13 @@
 //! Compiles every file under `proto/` with protox, so that no `protoc` has to be installed.
 
 use std::{
+    env,
     error::Error,
     fs, io,
     path::{Path, PathBuf},
 };
+
+use tonic_prost_build::FileDescriptorSet;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../proto");
@@ -13,12 +16,25 @@ fn main() -> Result<(), Box<dyn Error>> {
     collect(&root, &mut files)?;
     // The order of files is the order of the generated code; keep it the same on every machine.
     files.sort();
-    let descriptors = protox::compile(files, [root])?;
-    tonic_prost_build::configure()
-        // Payloads are slices of the received buffer, not copies.
-        .bytes(".")
-        .compile_fds(descriptors)?;
+    let mut descriptors = protox::compile(files, [root])?;
+    // Whose batches have a codec of their own.
+    let link = descriptors.file.extract_if(.., |file| file.name().ends_with("/link.proto"));
+    let link = FileDescriptorSet { file: link.collect() };
+    builder().compile_fds(descriptors)?;
+    let out = Path::new(&env::var("OUT_DIR")?).join("link");
+    fs::create_dir_all(&out)?;
+    builder()
+        .out_dir(out)
+        .codec_path("crate::codec::LinkCodec")
+        .extern_path(".tangelo.v1.ToOwner", "crate::codec::BatchToOwner")
+        .extern_path(".tangelo.v1.ToConnector", "crate::codec::BatchToConnector")
+        .compile_fds(link)?;
     Ok(())
+}
+
+fn builder() -> tonic_prost_build::Builder {
+    // Payloads are slices of the received buffer, not copies.
+    tonic_prost_build::configure().bytes(".")
 }
 
 fn collect(folder: &Path, files: &mut Vec<PathBuf>) -> io::Result<()> {

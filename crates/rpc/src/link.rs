@@ -20,11 +20,10 @@ use tonic::{
 };
 
 use crate::{
-    convert,
+    codec::Batch,
     dial::{self, Dial},
     ended::{Ended, Watched},
     local, pb,
-    shared::Shared,
     token::{AttachToken, ClusterToken, RequireToken},
 };
 
@@ -56,15 +55,12 @@ pub enum Error {
     /// Nobody answers there.
     #[error("cannot connect: {0}")]
     Connect(#[from] tonic::transport::Error),
-    /// The stream broke.
+    /// The stream broke, or the peer sent something that makes no sense.
     #[error("the stream broke: {}", innermost(.0))]
     Broken(#[from] Status),
     /// The peer did not say who it is, or said nonsense.
     #[error("the peer did not say hello")]
     NoHello,
-    /// The peer sent something that makes no sense.
-    #[error(transparent)]
-    Invalid(#[from] convert::Invalid),
 }
 
 /// The cause of a broken stream. What is around it tells about libraries.
@@ -109,8 +105,7 @@ impl<M> Sender<M> {
 /// What comes out of a link at the connector's end.
 #[derive(Debug)]
 pub struct FromOwner {
-    stream: Streaming<pb::ToConnector>,
-    shared: Shared,
+    stream: Streaming<Batch<ToRelay>>,
     ended: Ended,
     is_local: bool,
 }
@@ -138,20 +133,14 @@ impl FromOwner {
     ///
     /// Nothing is lost if the future is dropped.
     pub async fn receive(&mut self) -> Result<Option<Vec<Frame<ToRelay>>>, Error> {
-        let Some(batch) = self.stream.message().await? else {
-            return Ok(None);
-        };
-        let shared = &mut self.shared;
-        let frames = batch.frames.into_iter();
-        let frames = frames.map(|frame| convert::connector_frame_from(frame, shared));
-        Ok(Some(frames.collect::<Result<_, _>>()?))
+        Ok(self.stream.message().await?.map(|batch| batch.frames))
     }
 }
 
 /// What comes out of a link at the chat's end.
 #[derive(Debug)]
 pub struct FromConnector {
-    stream: Streaming<pb::ToOwner>,
+    stream: Streaming<Batch<ToOwner>>,
     ended: Ended,
 }
 
@@ -172,11 +161,7 @@ impl FromConnector {
     ///
     /// Nothing is lost if the future is dropped.
     pub async fn receive(&mut self) -> Result<Option<Vec<Frame<ToOwner>>>, Error> {
-        let Some(batch) = self.stream.message().await? else {
-            return Ok(None);
-        };
-        let frames = batch.frames.into_iter().map(convert::owner_frame_from);
-        Ok(Some(frames.collect::<Result<_, _>>()?))
+        Ok(self.stream.message().await?.map(|batch| batch.frames))
     }
 }
 
@@ -215,10 +200,7 @@ pub async fn dial(
             .max_decoding_message_size(limits::LINK_MESSAGE_BYTES_MAX)
             .max_encoding_message_size(limits::LINK_MESSAGE_BYTES_MAX);
     let (queue, frames) = mpsc::channel(limits::LINK_QUEUE_FRAMES_MAX);
-    let outgoing = Batches::new(frames, |hello, frames: Vec<Frame<ToOwner>>, _: &mut Shared| {
-        pb::ToOwner { hello, frames: frames.into_iter().map(convert::owner_frame).collect() }
-    });
-    let outgoing = outgoing.greet(me).weigh(weight_to_owner);
+    let outgoing = Batches::new(me, frames, weight_to_owner);
     let incoming = tokio::time::timeout(HELLO_TIMEOUT, async {
         let mut incoming = client.attach(outgoing).await?.into_inner();
         let first = incoming.message().await?;
@@ -226,7 +208,7 @@ pub async fn dial(
         Ok::<_, Error>((incoming, hello))
     });
     let (incoming, peer) = incoming.await.map_err(|_| Error::NoHello)??;
-    let receiver = FromOwner { stream: incoming, shared: Shared::default(), ended, is_local };
+    let receiver = FromOwner { stream: incoming, ended, is_local };
     Ok((Sender { queue }, receiver, peer))
 }
 
@@ -285,15 +267,12 @@ impl Service {
     }
 }
 
-type ToConnectors =
-    Batches<ToRelay, fn(Option<pb::Hello>, Vec<Frame<ToRelay>>, &mut Shared) -> pb::ToConnector>;
-
 /// What a chat sends, as the generated service wants it.
 #[derive(Debug)]
-pub struct Outgoing(ToConnectors);
+pub struct Outgoing(Batches<ToRelay>);
 
 impl Stream for Outgoing {
-    type Item = Result<pb::ToConnector, Status>;
+    type Item = Result<Batch<ToRelay>, Status>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         Pin::new(&mut self.0).poll_next(cx).map(|batch| batch.map(Ok))
@@ -306,7 +285,7 @@ impl pb::link_server::Link for Service {
 
     async fn attach(
         &self,
-        request: Request<Streaming<pb::ToOwner>>,
+        request: Request<Streaming<Batch<ToOwner>>>,
     ) -> Result<Response<Outgoing>, Status> {
         let ended = request.extensions().get::<Ended>().cloned().unwrap_or_default();
         let mut receiver = request.into_inner();
@@ -321,13 +300,7 @@ impl pb::link_server::Link for Service {
             .send(incoming)
             .await
             .map_err(|_| Status::unavailable("this chat is shutting down"))?;
-        let build: fn(_, _, &mut _) -> _ = |hello, frames: Vec<Frame<ToRelay>>, shared| {
-            let frames = frames.into_iter();
-            let frames = frames.map(|frame| convert::connector_frame(frame, shared)).collect();
-            pb::ToConnector { hello, frames }
-        };
-        let batches = Batches::new(frames, build).greet(self.me.clone()).weigh(weight_to_relay);
-        Ok(Response::new(Outgoing(batches)))
+        Ok(Response::new(Outgoing(Batches::new(self.me.clone(), frames, weight_to_relay))))
     }
 }
 
@@ -340,58 +313,42 @@ fn hello_from(hello: Option<pb::Hello>) -> Result<Hello, Error> {
 /// Packs what is queued into as few messages as possible: what gathers while the transport is
 /// busy goes out together, and nothing waits for company.
 #[derive(Debug)]
-struct Batches<M, F> {
+struct Batches<M> {
     hello: Option<pb::Hello>,
     frames: mpsc::Receiver<Frame<M>>,
     weigh: fn(&M) -> usize,
-    build: F,
-    /// What the other end has heard so far, and need not hear again.
-    shared: Shared,
 }
 
-impl<M, F> Batches<M, F> {
-    fn new(frames: mpsc::Receiver<Frame<M>>, build: F) -> Self {
-        Self { hello: None, frames, weigh: |_| 0, build, shared: Shared::default() }
-    }
-
-    fn greet(mut self, me: Hello) -> Self {
+impl<M> Batches<M> {
+    fn new(me: Hello, frames: mpsc::Receiver<Frame<M>>, weigh: fn(&M) -> usize) -> Self {
         let Hello { node, incarnation } = me;
-        self.hello = Some(pb::Hello { node: node.to_string(), incarnation: incarnation.0 });
-        self
-    }
-
-    fn weigh(mut self, weigh: fn(&M) -> usize) -> Self {
-        self.weigh = weigh;
-        self
+        let hello = pb::Hello { node: node.to_string(), incarnation: incarnation.0 };
+        Self { hello: Some(hello), frames, weigh }
     }
 }
 
-impl<M, F, B> Stream for Batches<M, F>
-where
-    M: Unpin,
-    F: FnMut(Option<pb::Hello>, Vec<Frame<M>>, &mut Shared) -> B + Unpin,
-{
-    type Item = B;
+impl<M> Stream for Batches<M> {
+    type Item = Batch<M>;
 
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<B>> {
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Batch<M>>> {
         let this = &mut *self;
         if let Some(hello) = this.hello.take() {
-            return Poll::Ready(Some((this.build)(Some(hello), Vec::new(), &mut this.shared)));
+            return Poll::Ready(Some(Batch { hello: Some(hello), frames: Vec::new() }));
         }
-        let mut batch = Vec::new();
+        let mut frames = Vec::new();
         let mut bytes = 0;
-        while batch.len() < limits::LINK_BATCH_FRAMES_MAX && bytes < BATCH_BYTES {
+        while frames.len() < limits::LINK_BATCH_FRAMES_MAX && bytes < BATCH_BYTES {
             match this.frames.poll_recv(cx) {
                 Poll::Ready(Some(frame)) => {
                     bytes += (this.weigh)(&frame.message);
-                    batch.push(frame);
+                    frames.push(frame);
                 }
-                Poll::Ready(None) if batch.is_empty() => return Poll::Ready(None),
-                Poll::Pending if batch.is_empty() => return Poll::Pending,
+                Poll::Ready(None) if frames.is_empty() => return Poll::Ready(None),
+                Poll::Pending if frames.is_empty() => return Poll::Pending,
                 Poll::Ready(None) | Poll::Pending => break,
             }
         }
-        Poll::Ready(Some((this.build)(None, batch, &mut this.shared)))
+        Poll::Ready(Some(Batch { hello: None, frames }))
     }
 }
 

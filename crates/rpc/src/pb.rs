@@ -13,3 +13,4 @@
 )]
 
 tonic::include_proto!("tangelo.v1");
+include!(concat!(env!("OUT_DIR"), "/link/tangelo.v1.rs"));
