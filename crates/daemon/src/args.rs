@@ -117,13 +117,13 @@ mod tests {
 
     #[test]
     fn a_filter_is_levels_and_modules_with_levels() {
-        for good in ["", "debug", "WARN", "off", "info,session=trace"] {
+        for good in ["", "debug", "WARN", "off", "info,session=debug"] {
             assert_eq!(filter_text(good), Ok(good.to_owned()));
         }
         for bad in ["verbose", "info,session", "info=loud", "a=b=c"] {
             let error = filter_text(bad).unwrap_err();
             assert!(
-                error.ends_with("give a level (debug) or levels by module (info,session=trace)")
+                error.ends_with("give a level (debug) or levels by module (info,session=debug)")
             );
         }
         assert!(filter_text("info,session").unwrap_err().starts_with("session is no level"));

@@ -50,11 +50,12 @@ impl LogFormat {
 }
 
 /// Libraries whose own events are too many below `info`; a filter that names one overrides this.
+/// Their traces, and all others, are in debug builds only (see `tracing` in Cargo.toml).
 const QUIET: &str = "h2=info,hyper=info,hyper_util=info,tonic=info,tower=info,tungstenite=info";
 
 /// What a filter is, for those who have written another.
 pub(crate) const FILTER_ADVICE: &str =
-    "give a level (debug) or levels by module (info,session=trace)";
+    "give a level (debug) or levels by module (info,session=debug)";
 
 /// How long the last lines may take to be written when the process ends.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
@@ -64,7 +65,7 @@ const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 /// the process.
 const QUEUE_LINES_MAX: usize = 16_384;
 
-/// Turns the text of a filter, such as `debug` or `info,session=trace`, into a filter.
+/// Turns the text of a filter, such as `debug` or `info,session=debug`, into a filter.
 ///
 /// # Errors
 ///
