@@ -17,9 +17,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     // The order of files is the order of the generated code; keep it the same on every machine.
     files.sort();
     let mut descriptors = protox::compile(files, [root])?;
-    // Whose batches have a codec of their own.
     let link = descriptors.file.extract_if(.., |file| file.name().ends_with("/link.proto"));
     let link = FileDescriptorSet { file: link.collect() };
+    check_batches(&link)?;
     builder().compile_fds(descriptors)?;
     let out = Path::new(&env::var("OUT_DIR")?).join("link");
     fs::create_dir_all(&out)?;
@@ -29,6 +29,18 @@ fn main() -> Result<(), Box<dyn Error>> {
         .extern_path(".tangelo.v1.ToOwner", "crate::codec::BatchToOwner")
         .extern_path(".tangelo.v1.ToConnector", "crate::codec::BatchToConnector")
         .compile_fds(link)?;
+    Ok(())
+}
+
+/// Batches have a codec of their own, `src/codec.rs`, which is to know all of their fields.
+fn check_batches(link: &FileDescriptorSet) -> Result<(), String> {
+    let messages = link.file.iter().flat_map(|file| &file.message_type);
+    for batch in messages.filter(|it| ["ToOwner", "ToConnector"].contains(&it.name())) {
+        let fields = batch.field.iter().map(|field| (field.name(), field.number()));
+        if !fields.eq([("hello", 1), ("frames", 2)]) {
+            return Err(format!("{} has other fields than src/codec.rs knows", batch.name()));
+        }
+    }
     Ok(())
 }
 

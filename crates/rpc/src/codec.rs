@@ -1,11 +1,10 @@
 //! How batches of frames become the bytes of a gRPC message and back.
 //!
-//! Tonic's own codec would want a whole batch as the types of module [`pb`] first: two allocations
-//! for each text, there and as ours, and of a batch of hundreds of frames all alive at once, which is
-//! more than a processor's cache holds. Here one frame after another passes through them, in memory
-//! that the last has just left: 4 % of what a saturated cluster takes (`docs/performance-log.md`).
+//! Tonic's own codec would want a whole batch as the types of module [`pb`], so that all its texts
+//! are alive twice. Here one frame after another passes through them, in memory that the last has
+//! just left (measured in `docs/performance-log.md`, "One frame after another").
 
-use std::marker::PhantomData;
+use std::{marker::PhantomData, sync::Arc};
 
 use bytes::{Buf, BufMut};
 use prost::{
@@ -24,7 +23,8 @@ use crate::{
     shared::Shared,
 };
 
-/// The fields of a batch in `proto/tangelo/v1/link.proto`, the same in both directions.
+/// The fields of a batch in `proto/tangelo/v1/link.proto`, the same in both directions, to which
+/// `build.rs` holds it.
 const HELLO: u32 = 1;
 const FRAMES: u32 = 2;
 
@@ -149,16 +149,17 @@ fn write<M: OnLink>(batch: Batch<M>, shared: &mut Shared, buf: &mut impl BufMut)
     }
 }
 
+/// After an error the link is over: what was read before it is in `shared`, and nobody has seen it.
 fn read<M: OnLink>(shared: &mut Shared, buf: &mut impl Buf) -> Result<Batch<M>, Status> {
     let mut batch = Batch { hello: None, frames: Vec::new() };
     while buf.has_remaining() {
         let (field, wire_type) = encoding::decode_key(buf).map_err(undecodable)?;
         match field {
-            HELLO => batch.hello = Some(message(wire_type, buf)?),
+            HELLO => merge(wire_type, batch.hello.get_or_insert_default(), buf)?,
             FRAMES => {
-                let frame = M::from_pb(message(wire_type, buf)?, shared);
-                let frame = frame.map_err(|it| Status::invalid_argument(it.to_string()))?;
-                batch.frames.push(frame);
+                let mut frame = M::Pb::default();
+                merge(wire_type, &mut frame, buf)?;
+                batch.frames.push(M::from_pb(frame, shared).map_err(refused)?);
             }
             // Of a later version.
             _ => encoding::skip_field(wire_type, field, buf, DecodeContext::default())
@@ -168,11 +169,15 @@ fn read<M: OnLink>(shared: &mut Shared, buf: &mut impl Buf) -> Result<Batch<M>, 
     Ok(batch)
 }
 
-fn message<T: Message + Default>(wire_type: WireType, buf: &mut impl Buf) -> Result<T, Status> {
-    let mut message = T::default();
-    encoding::message::merge(wire_type, &mut message, buf, DecodeContext::default())
-        .map_err(undecodable)?;
-    Ok(message)
+fn merge(wire_type: WireType, into: &mut impl Message, buf: &mut impl Buf) -> Result<(), Status> {
+    encoding::message::merge(wire_type, into, buf, DecodeContext::default()).map_err(undecodable)
+}
+
+/// With its cause, by which [`crate::link::Error`] knows it from a stream that broke.
+fn refused(invalid: Invalid) -> Status {
+    let mut status = Status::invalid_argument(invalid.to_string());
+    status.set_source(Arc::new(invalid));
+    status
 }
 
 /// As tonic's own codec says it.
@@ -183,12 +188,16 @@ fn undecodable(error: prost::DecodeError) -> Status {
 
 #[cfg(test)]
 mod tests {
-    use model::{RoomId, SessionId, Shard, Term};
+    use model::{
+        Content, Incarnation, MemberId, Outcome, Position, ResumeKey, RoomId, SendNumber,
+        SessionId, Shard, Term, UserName,
+    };
     use proptest::prelude::*;
+    use room::message::{Body, Event, Member, Spoken, Stay, Welcome};
 
     use super::*;
 
-    /// A batch as `link.proto` has it, by which generated code would read and write it.
+    /// A batch as generated code would have it.
     #[derive(Clone, PartialEq, Message)]
     struct Generated {
         #[prost(message, optional, tag = "1")]
@@ -201,10 +210,21 @@ mod tests {
         pb::Hello { node: "chat-1".into(), incarnation: 7 }
     }
 
-    fn leave(session: u64) -> Frame<ToOwner> {
-        let (room, session) = (RoomId::from_peer("r1").unwrap(), SessionId(session));
-        let message = ToOwner::Leave { room, session };
+    fn room() -> RoomId {
+        RoomId::from_peer("r1").unwrap()
+    }
+
+    fn frame<M>(message: M) -> Frame<M> {
         Frame { shard: Shard::new(3).unwrap(), term: Term(5), message }
+    }
+
+    fn leave(session: u64) -> Frame<ToOwner> {
+        frame(ToOwner::Leave { room: room(), session: SessionId(session) })
+    }
+
+    fn generated() -> Generated {
+        let frames = (0..3).map(|session| convert::owner_frame(leave(session))).collect();
+        Generated { hello: Some(hello()), frames }
     }
 
     fn received(mut bytes: &[u8]) -> Result<Batch<ToOwner>, Status> {
@@ -212,18 +232,46 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_is_what_the_schema_says() {
-        let generated = Generated {
-            hello: Some(hello()),
-            frames: (0..3).map(|session| convert::owner_frame(leave(session))).collect(),
-        };
+    fn a_batch_is_as_generated_code_has_it() {
         let frames: Vec<_> = (0..3).map(leave).collect();
         let mut written = Vec::new();
         let batch = Batch { hello: Some(hello()), frames: frames.clone() };
         write(batch, &mut Shared::default(), &mut written);
-        assert_eq!(written, generated.encode_to_vec());
+        assert_eq!(written, generated().encode_to_vec());
         let batch = received(&written).unwrap();
         assert_eq!((batch.hello, batch.frames), (Some(hello()), frames));
+    }
+
+    fn said(seq: u64) -> Arc<Event> {
+        let id = MemberId { connector: Incarnation(3), session: SessionId(seq) };
+        let from = Member { id, user: UserName::from_peer("alice").unwrap() };
+        let (shown, content) = (Content::Text("*".into()), Content::Text("x".repeat(99).into()));
+        let spoken = Spoken { from, number: SendNumber(1), shown, content, id: None };
+        let position = Position { generation: Term(1), seq };
+        Arc::new(Event { position, body: Body::Said(Box::new(spoken)) })
+    }
+
+    /// Two enter one after the other: the second is told what the first was, and one thing more.
+    #[test]
+    fn what_one_batch_has_said_the_next_does_not_say_again() {
+        let welcome = |session, last| {
+            let events = (1..=last).map(said).collect();
+            let stay = Stay { key: ResumeKey(7), since: 1 };
+            let welcome = Welcome { outcome: Outcome::Joined, stay, events };
+            frame(ToRelay::Welcome { room: room(), session: SessionId(session), welcome })
+        };
+        let event = frame(ToRelay::Event { room: room(), event: said(10) });
+        let (mut here, mut there) = (Shared::default(), Shared::default());
+        let mut pass = |frames: Vec<Frame<ToRelay>>| {
+            let mut bytes = Vec::new();
+            write(Batch { hello: None, frames: frames.clone() }, &mut here, &mut bytes);
+            let batch = read::<ToRelay>(&mut there, &mut &*bytes).unwrap();
+            assert_eq!(batch.frames, frames);
+            bytes.len()
+        };
+        let first = pass(vec![welcome(1, 10), event]);
+        let second = pass(vec![welcome(2, 11)]);
+        assert!(first > 1000 && second < 300, "{first} and {second} bytes");
     }
 
     #[test]
@@ -239,30 +287,37 @@ mod tests {
     fn a_frame_that_makes_no_sense_is_named() {
         let frame = pb::OwnerFrame { shard: 3, term: 5, message: None };
         let bytes = Generated { hello: None, frames: vec![frame] }.encode_to_vec();
-        let error = received(&bytes).unwrap_err();
-        assert_eq!(error.code(), tonic::Code::InvalidArgument);
-        assert!(error.message().contains("without a valid frame"), "{error}");
+        let error = crate::link::Error::from(received(&bytes).unwrap_err());
+        let words = "the peer sent a message without a valid frame; are both of the same version?";
+        assert_eq!(error.to_string(), words);
     }
 
     proptest! {
-        /// Whatever a peer sends: a batch or an error, and as generated code would have it.
+        /// Whatever a peer sends, this is a batch where it is one for generated code, and the same.
         #[test]
         fn bytes_that_are_cut_or_changed_are_read_or_refused(
             cut in 0_usize..90,
-            changed in prop::option::of((0_usize..90, any::<u8>())),
+            changed in prop::collection::vec((0_usize..90, any::<u8>()), 0..4),
         ) {
-            let frames = (0..3).map(|session| convert::owner_frame(leave(session))).collect();
-            let mut bytes = Generated { hello: Some(hello()), frames }.encode_to_vec();
-            if let Some((at, byte)) = changed {
+            let mut bytes = generated().encode_to_vec();
+            // A hello in two parts is one.
+            bytes.extend([0x0a, 0x02, 0x10, 0x09]);
+            for (at, byte) in changed {
                 let at = at % bytes.len();
                 bytes[at] = byte;
             }
             bytes.truncate(cut);
             let wanted = Generated::decode(&*bytes).ok().and_then(|batch| {
                 let frames = batch.frames.into_iter().map(convert::owner_frame_from);
-                frames.collect::<Result<Vec<_>, _>>().ok()
+                Some((batch.hello, frames.collect::<Result<Vec<_>, _>>().ok()?))
             });
-            prop_assert_eq!(received(&bytes).ok().map(|batch| batch.frames), wanted);
+            prop_assert_eq!(received(&bytes).ok().map(|it| (it.hello, it.frames)), wanted);
+        }
+
+        #[test]
+        fn any_bytes_are_read_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let read = read::<ToRelay>(&mut Shared::default(), &mut &*bytes);
+            prop_assert!(read.is_err() || read.is_ok_and(|it| it.frames.len() <= bytes.len()));
         }
     }
 }

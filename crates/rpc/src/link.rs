@@ -21,6 +21,7 @@ use tonic::{
 
 use crate::{
     codec::Batch,
+    convert::Invalid,
     dial::{self, Dial},
     ended::{Ended, Watched},
     local, pb,
@@ -55,12 +56,23 @@ pub enum Error {
     /// Nobody answers there.
     #[error("cannot connect: {0}")]
     Connect(#[from] tonic::transport::Error),
-    /// The stream broke, or the peer sent something that makes no sense.
+    /// The stream broke.
     #[error("the stream broke: {}", innermost(.0))]
-    Broken(#[from] Status),
+    Broken(Status),
     /// The peer did not say who it is, or said nonsense.
     #[error("the peer did not say hello")]
     NoHello,
+    /// The peer sent something that makes no sense.
+    #[error(transparent)]
+    Invalid(#[from] Invalid),
+}
+
+impl From<Status> for Error {
+    fn from(status: Status) -> Self {
+        let source = std::error::Error::source(&status);
+        let invalid = source.and_then(|it| it.downcast_ref::<Invalid>()).copied();
+        invalid.map_or(Self::Broken(status), Self::Invalid)
+    }
 }
 
 /// The cause of a broken stream. What is around it tells about libraries.
