@@ -22,8 +22,8 @@ pub struct CommonArgs {
     #[arg(long, env = "TANGELO_ADMIN", value_name = "ADDRESS", default_value = "127.0.0.1:0")]
     pub admin: SocketAddr,
 
-    /// What to log: a level (error, warn, info, debug, trace), or levels by module, such as
-    /// `info,session=debug` [default: RUST_LOG, or info]
+    /// What to log: a level (error, warn, info, debug), or levels by module, such as
+    /// `info,session=debug` [default: RUST_LOG, or info]. Traces are in debug builds only
     #[arg(long, env = "TANGELO_LOG", value_name = "FILTER", value_parser = filter_text)]
     pub log: Option<String>,
 
@@ -117,7 +117,7 @@ mod tests {
 
     #[test]
     fn a_filter_is_levels_and_modules_with_levels() {
-        for good in ["", "debug", "WARN", "off", "info,session=debug"] {
+        for good in ["", "debug", "WARN", "off", "info,session=debug", "h2=trace"] {
             assert_eq!(filter_text(good), Ok(good.to_owned()));
         }
         for bad in ["verbose", "info,session", "info=loud", "a=b=c"] {
