@@ -16,6 +16,7 @@ use std::{
 
 use tracing::{
     Event, Subscriber,
+    level_filters::{LevelFilter, STATIC_MAX_LEVEL},
     span::{Attributes, Id, Record},
 };
 use tracing_subscriber::{
@@ -65,15 +66,32 @@ const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 /// the process.
 const QUEUE_LINES_MAX: usize = 16_384;
 
-/// Turns the text of a filter, such as `debug` or `info,session=debug`, into a filter.
+/// Turns the text of a filter, such as `debug` or `info,session=debug`, into a filter. In a build
+/// without traces, who asks for them is told all else.
 ///
 /// # Errors
 ///
 /// What is wrong with the text.
 pub fn parse_filter(text: &str) -> Result<EnvFilter, String> {
+    let has_traces = LevelFilter::TRACE <= STATIC_MAX_LEVEL;
+    let text = if has_traces { text.to_owned() } else { without_traces(text) };
     EnvFilter::builder()
         .parse(format!("{QUIET},{text}"))
         .map_err(|error| format!("{error}; {FILTER_ADVICE}"))
+}
+
+/// Asks for `debug` where a filter asks for `trace`. The library would print some lines about
+/// features of crates, past the log.
+fn without_traces(filter: &str) -> String {
+    let directives = filter.split(',').map(|directive| {
+        let (module, level) = directive.rsplit_once('=').unwrap_or(("", directive));
+        match (module, level.trim().eq_ignore_ascii_case("trace")) {
+            (_, false) => directive.to_owned(),
+            ("", true) => "debug".to_owned(),
+            (module, true) => format!("{module}=debug"),
+        }
+    });
+    directives.collect::<Vec<_>>().join(",")
 }
 
 /// Starts logging to standard output as `process`, and logs panics.
@@ -221,5 +239,23 @@ where
             fields: &fields,
         };
         (self.write)(line.render(self.style));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_build_without_traces_is_asked_for_none() {
+        for (asked, wanted) in [
+            ("trace", "debug"),
+            ("info,h2=TRACE", "info,h2=debug"),
+            ("info,session=debug", "info,session=debug"),
+            ("trace=info,off", "trace=info,off"),
+            ("", ""),
+        ] {
+            assert_eq!(without_traces(asked), wanted);
+        }
     }
 }
