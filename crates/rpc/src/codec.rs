@@ -93,27 +93,33 @@ impl<O, I> Default for LinkCodec<O, I> {
 impl<O: OnLink, I: OnLink> Codec for LinkCodec<O, I> {
     type Encode = Batch<O>;
     type Decode = Batch<I>;
-    type Encoder = LinkEncoder<O>;
-    type Decoder = LinkDecoder<I>;
+    type Encoder = Direction<O>;
+    type Decoder = Direction<I>;
 
     fn encoder(&mut self) -> Self::Encoder {
-        LinkEncoder { shared: Shared::default(), of: PhantomData }
+        Direction::new()
     }
 
     fn decoder(&mut self) -> Self::Decoder {
-        LinkDecoder { shared: Shared::default(), of: PhantomData }
+        Direction::new()
     }
 }
 
-/// Writes batches of one stream.
+/// One end of one direction of a stream: writes its batches, or reads them.
 #[derive(Debug)]
-pub struct LinkEncoder<M> {
-    /// What the other end has heard so far, and need not hear again.
+pub struct Direction<M> {
+    /// What was said before, and is not said again.
     shared: Shared,
     of: PhantomData<M>,
 }
 
-impl<M: OnLink> Encoder for LinkEncoder<M> {
+impl<M> Direction<M> {
+    fn new() -> Self {
+        Self { shared: Shared::default(), of: PhantomData }
+    }
+}
+
+impl<M: OnLink> Encoder for Direction<M> {
     type Item = Batch<M>;
     type Error = Status;
 
@@ -123,15 +129,7 @@ impl<M: OnLink> Encoder for LinkEncoder<M> {
     }
 }
 
-/// Reads batches of one stream.
-#[derive(Debug)]
-pub struct LinkDecoder<M> {
-    /// What the other end has said before, and does not say again.
-    shared: Shared,
-    of: PhantomData<M>,
-}
-
-impl<M: OnLink> Decoder for LinkDecoder<M> {
+impl<M: OnLink> Decoder for Direction<M> {
     type Item = Batch<M>;
     type Error = Status;
 
