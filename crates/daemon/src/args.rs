@@ -117,7 +117,7 @@ mod tests {
 
     #[test]
     fn a_filter_is_levels_and_modules_with_levels() {
-        for good in ["", "debug", "WARN", "off", "info,session=debug", "h2=trace"] {
+        for good in ["", "debug", "WARN", "off", "info,session=debug", "info,session=trace"] {
             assert_eq!(filter_text(good), Ok(good.to_owned()));
         }
         for bad in ["verbose", "info,session", "info=loud", "a=b=c"] {

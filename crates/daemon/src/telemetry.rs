@@ -83,13 +83,11 @@ pub fn parse_filter(text: &str) -> Result<EnvFilter, String> {
 /// Asks for `debug` where a filter asks for `trace`. The library would print some lines about
 /// features of crates, past the log.
 fn without_traces(filter: &str) -> String {
-    let directives = filter.split(',').map(|directive| {
-        let (module, level) = directive.rsplit_once('=').unwrap_or(("", directive));
-        match (module, level.trim().eq_ignore_ascii_case("trace")) {
-            (_, false) => directive.to_owned(),
-            ("", true) => "debug".to_owned(),
-            (module, true) => format!("{module}=debug"),
-        }
+    let is_trace = |level: &str| level.trim().eq_ignore_ascii_case("trace");
+    let directives = filter.split(',').map(|directive| match directive.rsplit_once('=') {
+        Some((module, level)) if is_trace(level) => format!("{module}=debug"),
+        None if is_trace(directive) => "debug".to_owned(),
+        _ => directive.to_owned(),
     });
     directives.collect::<Vec<_>>().join(",")
 }
