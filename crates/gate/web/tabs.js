@@ -2,8 +2,11 @@
 // must not take its place in the room.
 
 const CHANNEL = 'tangelo.rooms';
-/** How long the others may take to answer; only who may be a copy waits for it. */
-const ANSWER_MS = 300;
+/**
+ * How long the others may take to answer. Only who may be a copy waits for it, or comes back after a
+ * crash: too short would take the first one's place where a busy browser is slow.
+ */
+const ANSWER_MS = 1500;
 
 export class Tabs {
   #channel = null;
