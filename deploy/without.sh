@@ -6,6 +6,11 @@
 #       --tangelo target/release/tangelo-without --tangelo target/release/tangelo -- \
 #       --clients 1000 --rooms 10 --rate 200 --seconds 5
 #
+#   PROFILE=dist deploy/without.sh     # as images are built, to hold against target/dist/tangelo: a
+#                                      # profile of its own is gathered for it (profile.sh), which takes
+#                                      # twenty minutes in all. Two builds by one profile, or by none,
+#                                      # differ by where the compiler puts code, too
+#
 # `without.patch` takes it out of a copy of the last commit: nothing records metrics, no line of a log
 # is compiled in, no rate and no queue of a client is bounded. No argument turns these off, and one
 # that did would itself be what is paid for. What a message must be to be understood (its size, names,
@@ -14,13 +19,16 @@
 set -eu
 
 cd "$(dirname "$0")/.."
+profile=${PROFILE:-release}
 copy=target/without
 [ ! -e "$copy" ] || git worktree remove --force "$copy"
 git worktree add --detach --quiet "$copy" HEAD
 trap 'git worktree remove --force "$copy"' EXIT
 git -C "$copy" apply "$PWD/deploy/without.patch"
-cargo build --release --locked --package tangelo \
-    --manifest-path "$copy/Cargo.toml" --target-dir target/without-build
-mkdir -p target/release
-cp target/without-build/release/tangelo target/release/tangelo-without
-echo "built target/release/tangelo-without"
+if [ "$profile" = dist ]; then
+    "$copy/deploy/profile.sh"
+fi
+PROFILE=$profile "$copy/deploy/build.sh" --target-dir "$PWD/target/without-build"
+mkdir -p "target/$profile"
+cp "target/without-build/$profile/tangelo" "target/$profile/tangelo-without"
+echo "built target/$profile/tangelo-without"
