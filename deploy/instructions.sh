@@ -2,17 +2,18 @@
 # Counts the instructions that a message takes in user space, in each process of a cluster:
 #
 #   apt-get install valgrind
-#   deploy/instructions.sh                             # three minutes; rooms of ten
+#   deploy/instructions.sh                             # four minutes; rooms of ten
 #   deploy/instructions.sh --clients 200 --rooms 2     # other clients, rooms or dialects, as of bench
 #
-# Counts of two runs differ by a percent where times differ by a third, and another machine counts much
-# the same. So this tells whether a change makes the program do less; not what that saves: most of a
-# message's time is the kernel's, and a good part of the rest is waiting for memory.
+# Counts of two runs differ by one to two percent where times differ by a third. So this tells whether
+# a change makes the program do less; not what that saves: most of a message's time is the kernel's,
+# and a good part of the rest is waiting for memory.
 #
-# Valgrind runs all processes, some fifty times slower, and counts for twenty seconds when all clients
+# Valgrind runs all processes, some fifty times slower, and counts for forty seconds when all clients
 # are in: once with 45 messages/s, so that each still comes alone, and once with 5. The difference is
 # what messages take, divided by how many they were. The C library is counted, the kernel is not; an
 # instruction that repeats itself (`rep stosb`, by which memory is cleared) counts once for each byte.
+# Whatever else callgrind runs on this machine is started anew and dumped, too.
 #
 # TANGELO names the binary, target/dist/tangelo if not told. What was counted is left in
 # target/instructions for callgrind_annotate, which knows functions in a build with symbols.
@@ -21,39 +22,55 @@ set -eu
 say() { echo "instructions.sh: $*" >&2; }
 fail() { say "$*"; exit 1; }
 
+tangelo=$(realpath "${TANGELO:-$(dirname "$0")/../target/dist/tangelo}")
 cd "$(dirname "$0")/.."
-tangelo=${TANGELO:-target/dist/tangelo}
 out=$PWD/target/instructions
-low=5 high=45 seconds=20
+low=5 high=45 seconds=40
+# Some hundreds of clients come in meanwhile, under valgrind; the rest is for those who count.
+enter=30 rest=10
 [ -x "$tangelo" ] || fail "there is no $tangelo: build it (deploy/build.sh), or give another as TANGELO"
 command -v callgrind_control >/dev/null || fail "there is no callgrind_control: install valgrind"
 [ $# -gt 0 ] || set -- --clients 100 --rooms 10
+
 bench=
 trap '[ -z "$bench" ] || kill "$bench"' EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+# Has all that callgrind runs do something, and says why if that fails.
+control() {
+    kill -0 "$bench" 2>/dev/null || failed "bench ended early"
+    callgrind_control "$@" >"$out/control.log" 2>&1 || failed "callgrind_control failed: $(tail -n 1 "$out/control.log")"
+}
+
+failed() {
+    tail -n 20 "$log" >&2
+    fail "$*"
+}
 
 # Plays at a rate, and counts into files of this name, one for each process.
 count() {
     name=$1 rate=$2
     shift 2
     say "playing: bench $*, $rate messages/s"
+    log=$out/$name.log
     rm -f "$out/$name".*
-    # Clients have half a minute to start and to enter, and some seconds are left over at the end.
     TANGELO_THREADS=1 valgrind --quiet --tool=callgrind --trace-children=yes \
         --callgrind-out-file="$out/$name.%p" "$tangelo" bench --up --connectors 1 --chats 1 "$@" \
-        --rate "$rate" --warmup 20 --seconds $((seconds + 20)) >"$out/$name.log" 2>&1 &
+        --rate "$rate" --warmup "$enter" --seconds $((seconds + rest)) >"$log" 2>&1 &
     bench=$!
-    sleep 30
-    callgrind_control --zero >>"$out/$name.log" 2>&1
+    sleep "$enter"
+    control --zero
     sleep "$seconds"
-    callgrind_control --dump="$name" >>"$out/$name.log" 2>&1
-    wait "$bench" || { bench=; tail -n 20 "$out/$name.log" >&2; fail "bench failed"; }
+    control --dump="$name"
+    wait "$bench" || failed "bench failed"
     bench=
 }
 
 # What the process of this kind ran while it was counted.
 counted() {
     name=$1 kind=$2
-    file=$(grep -l "^cmd: *[^ ]* $kind " "$out/$name".*.1) || fail "$kind was not counted"
+    file=$(grep -l "^cmd:.* $kind --name " "$out/$name".*.1) || fail "$kind was not counted"
     sed -n 's/^totals: //p' "$file"
 }
 
@@ -61,6 +78,7 @@ mkdir -p "$out"
 count low "$low" "$@"
 count high "$high" "$@"
 for kind in gate connector chat; do
-    more=$(($(counted high $kind) - $(counted low $kind)))
-    echo "$kind $((more / ((high - low) * seconds))) instructions a message"
+    few=$(counted low "$kind")
+    many=$(counted high "$kind")
+    echo "$kind $(((many - few) / ((high - low) * seconds))) instructions a message"
 done

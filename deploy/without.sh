@@ -8,8 +8,10 @@
 #
 #   PROFILE=dist deploy/without.sh     # as images are built, to hold against target/dist/tangelo: a
 #                                      # profile of its own is gathered for it (profile.sh), which takes
-#                                      # twenty minutes in all. Two builds by one profile, or by none,
-#                                      # differ by where the compiler puts code, too
+#                                      # 25 minutes in all. Two builds by one profile, or by none,
+#                                      # differ by where the compiler puts code, too.
+#                                      # To be fair gather that of target/dist/tangelo anew as well
+#                                      # (profile.sh) if the way of a message has changed since
 #
 # `without.patch` takes it out of a copy of the last commit: nothing records metrics, no line of a log
 # is compiled in, no rate and no queue of a client is bounded. No argument turns these off, and one
@@ -22,12 +24,16 @@ cd "$(dirname "$0")/.."
 profile=${PROFILE:-release}
 copy=target/without
 [ ! -e "$copy" ] || git worktree remove --force "$copy"
+git worktree prune
 git worktree add --detach --quiet "$copy" HEAD
 trap 'git worktree remove --force "$copy"' EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
 git -C "$copy" apply "$PWD/deploy/without.patch"
 if [ "$profile" = dist ]; then
     "$copy/deploy/profile.sh"
 fi
+# With its other binaries, which nobody needs: they are the same crates once more.
 PROFILE=$profile "$copy/deploy/build.sh" --target-dir "$PWD/target/without-build"
 mkdir -p "target/$profile"
 cp "target/without-build/$profile/tangelo" "target/$profile/tangelo-without"
