@@ -37,6 +37,12 @@ trap '[ -z "$bench" ] || kill "$bench"' EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
+# Sleeps so that a signal is heard at once.
+pause() {
+    sleep "$1" &
+    wait "$!"
+}
+
 # Has all that callgrind runs do something, and says why if that fails.
 control() {
     kill -0 "$bench" 2>/dev/null || failed "bench ended early"
@@ -59,9 +65,9 @@ count() {
         --callgrind-out-file="$out/$name.%p" "$tangelo" bench --up --connectors 1 --chats 1 "$@" \
         --rate "$rate" --warmup "$enter" --seconds $((seconds + rest)) >"$log" 2>&1 &
     bench=$!
-    sleep "$enter"
+    pause "$enter"
     control --zero
-    sleep "$seconds"
+    pause "$seconds"
     control --dump="$name"
     wait "$bench" || failed "bench failed"
     bench=
