@@ -5,7 +5,7 @@
 #   deploy/instructions.sh                             # four minutes; rooms of ten
 #   deploy/instructions.sh --clients 200 --rooms 2     # other clients, rooms or dialects, as of bench
 #
-# Counts of two runs differ by one to two percent where times differ by a third. So this tells whether
+# Counts of two runs differ by up to four percent where times differ by a third. So this tells whether
 # a change makes the program do less; not what that saves: most of a message's time is the kernel's,
 # and a good part of the rest is waiting for memory.
 #
