@@ -22,7 +22,7 @@ set -eu
 say() { echo "instructions.sh: $*" >&2; }
 fail() { say "$*"; exit 1; }
 
-tangelo=$(realpath "${TANGELO:-$(dirname "$0")/../target/dist/tangelo}")
+tangelo=$(realpath --canonicalize-missing "${TANGELO:-$(dirname "$0")/../target/dist/tangelo}")
 cd "$(dirname "$0")/.."
 out=$PWD/target/instructions
 low=5 high=45 seconds=40
@@ -33,7 +33,8 @@ command -v callgrind_control >/dev/null || fail "there is no callgrind_control: 
 [ $# -gt 0 ] || set -- --clients 100 --rooms 10
 
 bench=
-trap '[ -z "$bench" ] || kill "$bench"' EXIT
+# It may have ended by itself.
+trap '[ -z "$bench" ] || kill "$bench" 2>/dev/null || :' EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
