@@ -13,7 +13,7 @@
 # Cargo's profile `dist` have their part. So it is for one compiler, and what depends on a library that
 # has another version now is built without it. tangelo.profdata.txt says what it was gathered for.
 #
-# RUSTFLAGS are passed on, and arguments go to cargo.
+# RUSTFLAGS are passed on, and arguments go to cargo; `--package` among them builds that one only.
 set -eu
 
 say() { echo "build.sh: $*" >&2; }
@@ -47,5 +47,8 @@ unset RUSTFLAGS CARGO_ENCODED_RUSTFLAGS CARGO_BUILD_TARGET
 if [ -n "$flags" ]; then
     export CARGO_ENCODED_RUSTFLAGS="$flags"
 fi
-exec cargo build --profile "$profile" --locked \
-    --package tangelo --package gate --package connector --package chat "$@"
+case " $* " in
+    *" --package "*) ;;
+    *) set -- --package tangelo --package gate --package connector --package chat "$@" ;;
+esac
+exec cargo build --profile "$profile" --locked "$@"

@@ -33,8 +33,7 @@ git -C "$copy" apply "$PWD/deploy/without.patch"
 if [ "$profile" = dist ]; then
     "$copy/deploy/profile.sh"
 fi
-# With its other binaries, which nobody needs: they are the same crates once more.
-PROFILE=$profile "$copy/deploy/build.sh" --target-dir "$PWD/target/without-build"
+PROFILE=$profile "$copy/deploy/build.sh" --package tangelo --target-dir "$PWD/target/without-build"
 mkdir -p "target/$profile"
 cp "target/without-build/$profile/tangelo" "target/$profile/tangelo-without"
 echo "built target/$profile/tangelo-without"
