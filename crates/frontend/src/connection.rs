@@ -112,8 +112,7 @@ impl<T: Transport, H: Handler> Connection<T, H> {
     }
 
     fn received(&self, bytes: usize) {
-        self.shared.meters.frames_in.increment(1);
-        self.shared.meters.bytes_in.increment(bytes as u64);
+        self.shared.meters.received.add(1, bytes);
     }
 
     fn read(&mut self) {
@@ -225,8 +224,7 @@ impl<T: Transport, H: Handler> Connection<T, H> {
             }
         }
         attempt(limit, inbox, transport.flush()).await?;
-        meters.frames_out.increment(frames as u64);
-        meters.bytes_out.increment(bytes as u64);
+        meters.sent.add(frames, bytes);
         // An idle session has nothing to say, and keeps no room for it.
         *output = VecDeque::new();
         Ok(())

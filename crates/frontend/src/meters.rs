@@ -18,11 +18,39 @@ const ACCEPT_ERRORS: &str = "tangelo_client_accept_errors_total";
 /// Handles to what is counted for every frame, so that no name is looked up there.
 #[derive(Debug)]
 pub(crate) struct Meters {
-    pub(crate) frames_in: Counter,
-    pub(crate) frames_out: Counter,
-    pub(crate) bytes_in: Counter,
-    pub(crate) bytes_out: Counter,
+    pub(crate) received: Traffic,
+    pub(crate) sent: Traffic,
     sessions: Gauge,
+}
+
+/// What passes between clients and this process, one way.
+#[derive(Debug)]
+pub(crate) struct Traffic {
+    frames: Counter,
+    bytes: Counter,
+}
+
+impl Traffic {
+    /// What is read from clients.
+    fn received() -> Self {
+        Self {
+            frames: counter!(FRAMES, "direction" => "in"),
+            bytes: counter!(BYTES, "direction" => "in"),
+        }
+    }
+
+    /// What is written to clients. Whoever writes may have one of its own: all count together.
+    pub(crate) fn sent() -> Self {
+        Self {
+            frames: counter!(FRAMES, "direction" => "out"),
+            bytes: counter!(BYTES, "direction" => "out"),
+        }
+    }
+
+    pub(crate) fn add(&self, frames: usize, bytes: usize) {
+        self.frames.increment(frames as u64);
+        self.bytes.increment(bytes as u64);
+    }
 }
 
 /// Why a connection never became a session.
@@ -63,13 +91,7 @@ impl Meters {
         describe_counter!(FAILED, "Connections that never became a session, by reason");
         describe_counter!(ODDITIES, "What clients did that was ignored or refused, by kind");
         describe_counter!(ACCEPT_ERRORS, "Failures to accept a connection");
-        Self {
-            frames_in: counter!(FRAMES, "direction" => "in"),
-            frames_out: counter!(FRAMES, "direction" => "out"),
-            bytes_in: counter!(BYTES, "direction" => "in"),
-            bytes_out: counter!(BYTES, "direction" => "out"),
-            sessions: gauge!(SESSIONS),
-        }
+        Self { received: Traffic::received(), sent: Traffic::sent(), sessions: gauge!(SESSIONS) }
     }
 
     pub(crate) fn opened(&self) {

@@ -215,7 +215,11 @@ impl Outbound {
         let Some(started) = self.start(replied) else { return false };
         // The session's task meets an error, too, and knows what to do.
         let written = started.socket().and_then(|socket| socket.try_write(bytes).ok());
-        started.end(bytes, frames, written.unwrap_or(0))
+        let written = written.unwrap_or(0);
+        if let Some(Direct { shared, .. }) = &started.state.direct {
+            shared.meters.sent.add(out(bytes, frames, written), written);
+        }
+        started.end(bytes, frames, written)
     }
 
     /// Begins a write with these replies to calls in it. None if the session takes nothing more.
@@ -253,15 +257,11 @@ impl Started<'_> {
         self.state.direct.as_ref().filter(|_| is_free).map(|direct| &direct.stream)
     }
 
-    /// Queues what the socket has not taken. Returns whether all was taken by either.
+    /// Queues what the socket has not taken, which the session's task counts once it has written
+    /// it; what is written counts for whoever wrote it. Returns whether all was taken by either.
     pub(crate) fn end(self, bytes: &Bytes, frames: usize, written: usize) -> bool {
         let Self { queue, mut state } = self;
         if written == bytes.len() {
-            // All frames are out, and nothing waits.
-            if let Some(Direct { shared, .. }) = &state.direct {
-                shared.meters.frames_out.increment(frames as u64);
-                shared.meters.bytes_out.increment(bytes.len() as u64);
-            }
             return true;
         }
         state.is_begun |= written > 0;
@@ -459,6 +459,11 @@ impl State {
             | None => None,
         }
     }
+}
+
+/// How many of these frames are out with so many bytes: all, or those that are end with the rest.
+pub(crate) fn out(bytes: &Bytes, frames: usize, written: usize) -> usize {
+    if written == bytes.len() { frames } else { 0 }
 }
 
 fn saturated(bound: usize) -> u32 {

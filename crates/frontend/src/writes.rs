@@ -14,7 +14,8 @@ use rustix::net::SendFlags;
 use tokio::net::TcpStream;
 
 use crate::{
-    outbound::{Outbound, Started},
+    meters::Traffic,
+    outbound::{Outbound, Started, out},
     run::{Answer, Form, Run},
 };
 
@@ -45,6 +46,7 @@ pub struct Writes {
     are_together: bool,
     /// Whether the thread offers its processor between many writes.
     offers: bool,
+    sent: Traffic,
 }
 
 #[derive(Debug)]
@@ -58,8 +60,9 @@ struct Write {
 impl Writes {
     /// Writes that go out one by one, or `together` through io_uring.
     #[must_use]
-    pub const fn new(together: bool) -> Self {
-        Self { waiting: Vec::new(), count: 0, are_together: together, offers: true }
+    pub fn new(together: bool) -> Self {
+        let sent = Traffic::sent();
+        Self { waiting: Vec::new(), count: 0, are_together: together, offers: true, sent }
     }
 
     /// Whether this process can write together.
@@ -115,7 +118,9 @@ impl Writes {
     pub fn flush(&mut self) {
         if self.waiting.len() < RING_MIN {
             one_by_one(&self.waiting);
-        } else if let Err(error) = RING.with_borrow_mut(|ring| together(ring, &self.waiting)) {
+        } else if let Err(error) =
+            RING.with_borrow_mut(|ring| together(ring, &self.waiting, &self.sent))
+        {
             tracing::error!(%error, "io_uring failed: writing one by one from now on");
             self.are_together = false;
         }
@@ -132,7 +137,7 @@ fn one_by_one(writes: &[Write]) {
 
 /// Holds all these queues while their bytes are handed over, so that nobody else writes to their
 /// sockets. No session is among them twice, or this would wait for itself.
-fn together(slot: &mut Option<Ring>, writes: &[Write]) -> io::Result<()> {
+fn together(slot: &mut Option<Ring>, writes: &[Write], sent: &Traffic) -> io::Result<()> {
     let ring = match slot {
         Some(ring) => ring,
         None => match Ring::new() {
@@ -153,14 +158,18 @@ fn together(slot: &mut Option<Ring>, writes: &[Write]) -> io::Result<()> {
     }
     let mut written = vec![Some(0); started.len()];
     let handed_over = ring.hand_over(&mut written);
+    let (mut frames_sent, mut bytes_sent) = (0, 0);
     for ((start, Write { bytes, frames, .. }), written) in started.into_iter().zip(written) {
-        match written {
-            Some(written) => {
-                start.end(bytes, *frames, written);
-            }
-            None => start.give_up(),
-        }
+        let Some(written) = written else {
+            start.give_up();
+            continue;
+        };
+        frames_sent += out(bytes, *frames, written);
+        bytes_sent += written;
+        start.end(bytes, *frames, written);
     }
+    // Once for all: counters are shared with other threads.
+    sent.add(frames_sent, bytes_sent);
     if handed_over.is_err() {
         *slot = None;
     }
@@ -236,6 +245,7 @@ mod tests {
         task::{Context, Poll, Waker},
     };
 
+    use metrics_exporter_prometheus::PrometheusBuilder;
     use model::SessionId;
     use tokio::{
         io::AsyncReadExt as _,
@@ -346,6 +356,30 @@ mod tests {
                 let mut heard = vec![0; large.len() - waiting[0].len()];
                 assert!(!heard.is_empty() && heard.len() < large.len());
                 peer.client.read_exact(&mut heard).await.unwrap();
+            }
+        }
+    }
+
+    /// One large message more than a socket takes, so its frame is not out yet, but some bytes are.
+    #[tokio::test]
+    async fn what_sockets_took_is_counted() {
+        for together in [false, true] {
+            let recorder = PrometheusBuilder::new().build_recorder();
+            let _counted_there = metrics::set_default_local_recorder(&recorder);
+            let (mut writes, mut peers) = (Writes::new(together), peers(4).await);
+            let large = vec![7; 16 * 1024 * 1024];
+            for run in [run(&[b"one", b"two"]), run(&[&large])] {
+                for peer in &peers {
+                    writes.deliver(&peer.outbound, &run, 0, &[], true);
+                }
+                writes.flush();
+            }
+            let is_out = |peer: &mut Peer| 6 + large.len() - waiting(&mut peer.inbox)[0].len();
+            let bytes: usize = peers.iter_mut().map(is_out).sum();
+            let counted = recorder.handle().render();
+            for (what, number) in [("frames", 4 * 2), ("bytes", bytes)] {
+                let line = format!("tangelo_client_{what}_total{{direction=\"out\"}} {number}\n");
+                assert!(counted.contains(&line), "{line} is not in {counted}");
             }
         }
     }
