@@ -1,6 +1,6 @@
 //! A client's socket.
 
-use std::{future::poll_fn, io, sync::Arc};
+use std::{future::poll_fn, io, mem::MaybeUninit, sync::Arc};
 
 use rustix::net::{RecvFlags, Shutdown, recv, shutdown};
 use tokio::{io::Interest, net::TcpStream};
@@ -37,16 +37,18 @@ impl Line {
         poll_fn(|context| self.stream.poll_read_ready(context).map(drop))
     }
 
-    /// Reads what is there; 0 if the client has ended its side.
+    /// Reads what is there, into room that need not be cleared first; nothing if the client has
+    /// ended its side.
     ///
     /// # Errors
     ///
     /// As of the system; `WouldBlock` if nothing is there.
-    pub(super) fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+    pub(super) fn read<'a>(&self, room: &'a mut [MaybeUninit<u8>]) -> io::Result<&'a mut [u8]> {
+        let length = room.len();
         let mut last = None;
         let read = self.stream.try_io(Interest::READABLE, || {
-            let (read, _) = recv(&*self.stream, &mut *buffer, RecvFlags::empty())?;
-            if 0 < read && read < buffer.len() {
+            let ((read, _), _) = recv(&*self.stream, room, RecvFlags::empty())?;
+            if !read.is_empty() && read.len() < length {
                 // That was all (epoll(7), question 9): the next read waits for more, and does not
                 // have to ask for it.
                 last = Some(read);

@@ -1,6 +1,6 @@
 //! Raw TCP.
 
-use std::{io, sync::Arc};
+use std::{io, mem::MaybeUninit, sync::Arc};
 
 use bytes::Bytes;
 use session::{CloseReason, Event};
@@ -30,12 +30,12 @@ impl Transport for Tcp {
     }
 
     fn read(&mut self, take: &mut dyn FnMut(Event<'_>)) -> Arrival {
-        let mut buffer = [0; READ_BYTES];
-        match self.line.read(&mut buffer) {
-            Ok(0) => Arrival::End(CloseReason::ClientLeft),
-            Ok(read) => {
-                take(Event::Received(&buffer[..read]));
-                Arrival::Bytes(read)
+        let mut room = [const { MaybeUninit::uninit() }; READ_BYTES];
+        match self.line.read(&mut room) {
+            Ok([]) => Arrival::End(CloseReason::ClientLeft),
+            Ok(bytes) => {
+                take(Event::Received(bytes));
+                Arrival::Bytes(bytes.len())
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Arrival::Nothing,
             Err(_) => Arrival::End(CloseReason::ConnectionLost),

@@ -1,6 +1,10 @@
 //! WebSocket, after the handshake.
 
-use std::{io, mem, sync::Arc};
+use std::{
+    io,
+    mem::{self, MaybeUninit},
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use model::limits;
@@ -159,14 +163,14 @@ impl Transport for WebSocket {
             let mut early = mem::take(&mut self.early);
             return self.receive(&mut early, take);
         }
-        let mut buffer = [0; READ_BYTES];
-        match self.line.read(&mut buffer) {
+        let mut room = [const { MaybeUninit::uninit() }; READ_BYTES];
+        match self.line.read(&mut room) {
             // Whoever means to leave sends a Close frame.
-            Ok(0) => {
+            Ok([]) => {
                 self.end = End::Gone;
                 Arrival::End(CloseReason::ConnectionLost)
             }
-            Ok(read) => self.receive(&mut buffer[..read], take),
+            Ok(bytes) => self.receive(bytes, take),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Arrival::Nothing,
             Err(_) => {
                 self.end = End::Gone;

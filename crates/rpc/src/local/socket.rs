@@ -1,13 +1,15 @@
 //! A connected socket of the Unix domain that is woken for what is to be read only.
 
 use std::{
-    io::{self, Read as _, Write as _},
+    io::{self, Write as _},
+    mem::MaybeUninit,
     net::Shutdown,
     os::unix::net::UnixStream,
     pin::Pin,
     task::{Context, Poll, ready},
 };
 
+use rustix::io::{Errno, read};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf, unix::AsyncFd};
 
 /// Most bytes of one read.
@@ -90,20 +92,22 @@ impl AsyncRead for Socket {
     ) -> Poll<io::Result<()>> {
         loop {
             let mut ready = ready!(self.reading.poll_read_ready(context))?;
-            let room = buffer.remaining().min(READ_BYTES);
-            let into = buffer.initialize_unfilled_to(room);
-            match ready.get_inner().read(into) {
-                Ok(read) => {
-                    if 0 < read && read < room {
+            // Copying what is read, mostly little, is less than clearing all of the buffer would be.
+            let mut room = [const { MaybeUninit::uninit() }; READ_BYTES];
+            let room = &mut room[..buffer.remaining().min(READ_BYTES)];
+            let length = room.len();
+            match read(ready.get_inner(), room) {
+                Ok((bytes, _)) => {
+                    if !bytes.is_empty() && bytes.len() < length {
                         // That was all (epoll(7), question 9).
                         ready.clear_ready();
                     }
-                    buffer.advance(read);
+                    buffer.put_slice(bytes);
                     return Poll::Ready(Ok(()));
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => ready.clear_ready(),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Poll::Ready(Err(error)),
+                Err(Errno::WOULDBLOCK) => ready.clear_ready(),
+                Err(Errno::INTR) => {}
+                Err(error) => return Poll::Ready(Err(error.into())),
             }
         }
     }
