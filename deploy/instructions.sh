@@ -66,7 +66,10 @@ count() {
         --callgrind-out-file="$out/$name.%p" "$tangelo" bench --up --connectors 1 --chats 1 "$@" \
         --rate "$rate" --warmup "$enter" --seconds $((seconds + rest)) >"$log" 2>&1 &
     bench=$!
-    pause "$enter"
+    # Of what it cannot do it says so at once, or nearly.
+    pause 5
+    kill -0 "$bench" 2>/dev/null || failed "bench ended early"
+    pause $((enter - 5))
     control --zero
     pause "$seconds"
     control --dump="$name"
