@@ -5,6 +5,9 @@ use std::{future::poll_fn, io, mem::MaybeUninit, sync::Arc};
 use rustix::net::{RecvFlags, Shutdown, recv, shutdown};
 use tokio::{io::Interest, net::TcpStream};
 
+/// Bytes read at a time, into the stack: an idle connection has no buffer at all. Requests are
+/// some 100 bytes, and what one piece can cause is bounded with it.
+pub(super) const READ_BYTES: usize = 4096;
 /// Bytes gathered for one write. A system call costs what copying 16 KiB costs.
 const GATHER_BYTES_MAX: usize = 16 * 1024;
 

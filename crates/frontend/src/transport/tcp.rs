@@ -6,11 +6,10 @@ use bytes::Bytes;
 use session::{CloseReason, Event};
 use tokio::net::TcpStream;
 
-use super::{Arrival, Transport, line::Line};
-
-/// Bytes read at a time, into the stack: an idle connection has no buffer at all. Requests are
-/// some 100 bytes, and what one piece can cause is bounded with it.
-const READ_BYTES: usize = 4096;
+use super::{
+    Arrival, Transport,
+    line::{Line, READ_BYTES},
+};
 
 /// A stream of packages.
 #[derive(Debug)]

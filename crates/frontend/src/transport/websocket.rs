@@ -15,13 +15,10 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::{CloseCode, Control
 use super::{
     Arrival, Transport,
     frames::{Frame, Frames},
-    line::Line,
+    line::{Line, READ_BYTES},
 };
 use crate::run::{BINARY, TEXT, header};
 
-/// Bytes read at a time, into the stack: an idle connection has no buffer at all. Requests are
-/// some 100 bytes, and what one piece can cause is bounded with it.
-const READ_BYTES: usize = 4096;
 /// How much larger a message may be than a package: one that is just too large is for the session
 /// to refuse, which knows a better reason.
 const MESSAGE_OVERHEAD_BYTES: usize = 16;
