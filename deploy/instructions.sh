@@ -44,9 +44,13 @@ pause() {
     wait "$!"
 }
 
+still_playing() {
+    kill -0 "$bench" 2>/dev/null || failed "bench ended early"
+}
+
 # Has all that callgrind runs do something, and says why if that fails.
 control() {
-    kill -0 "$bench" 2>/dev/null || failed "bench ended early"
+    still_playing
     callgrind_control "$@" >"$out/control.log" 2>&1 || failed "callgrind_control failed: $(tail -n 1 "$out/control.log")"
 }
 
@@ -68,7 +72,7 @@ count() {
     bench=$!
     # Of what it cannot do it says so at once, or nearly.
     pause 5
-    kill -0 "$bench" 2>/dev/null || failed "bench ended early"
+    still_playing
     pause $((enter - 5))
     control --zero
     pause "$seconds"
