@@ -8,7 +8,7 @@
 #
 #   PROFILE=dist deploy/without.sh     # as images are built, to hold against target/dist/tangelo: a
 #                                      # profile of its own is gathered for it (profile.sh), which takes
-#                                      # 25 minutes in all. Two builds by one profile, or by none,
+#                                      # 12 to 25 minutes in all. Two builds by one profile, or by none,
 #                                      # differ by where the compiler puts code, too.
 #                                      # To be fair gather that of target/dist/tangelo anew as well
 #                                      # (profile.sh) if the way of a message has changed since
